@@ -1,0 +1,135 @@
+"""Cutting, counting and moving batches of any nesting of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.types import Batch, Loader
+
+
+def map_tensors(batch: Batch, function: Callable[[Tensor], Any]) -> Batch:
+    """Apply ``function`` to every tensor of a batch and keep the nesting; mappings become dicts.
+
+    Args:
+        batch: A tensor, or tuples, named tuples, lists and mappings of them. Other leaves pass unchanged.
+        function: What to do with each tensor.
+
+    Returns:
+        The same nesting with every tensor replaced.
+
+    >>> map_tensors({"x": torch.zeros(2, 3), "kind": "train"}, lambda t: tuple(t.shape))
+    {'x': (2, 3), 'kind': 'train'}
+    """
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, Mapping):
+        return {key: map_tensors(value, function) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(map_tensors(value, function) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(map_tensors(value, function) for value in batch)
+    return batch
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """List the tensors of a batch in a fixed order.
+
+    Returns:
+        Every tensor found, depth first.
+    """
+    found: list[Tensor] = []
+    map_tensors(batch, found.append)
+    return found
+
+
+def batch_length(batch: Batch) -> int:
+    """Count the samples (rows) of a batch.
+
+    Returns:
+        The common leading dimension of its tensors.
+
+    Raises:
+        ProbeError: If there is no tensor, a scalar tensor, or leading dimensions disagree.
+    """
+    shapes = [tuple(tensor.shape) for tensor in tensors_of(batch)]
+    if not shapes:
+        raise ProbeError(
+            f"expected a batch that holds tensors, got {type(batch).__name__} without any; "
+            "let the loader's collate_fn return tensors, such as (inputs, labels)"
+        )
+    if any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
+        raise ProbeError(
+            f"expected every tensor of a batch to have one row per sample, got shapes {shapes}; "
+            "move tensors that all samples share into the model or the loss_fn"
+        )
+    return shapes[0][0]
+
+
+def take_rows(batch: Batch, start: int, stop: int) -> Batch:
+    """Take rows ``start:stop`` of every tensor in a batch (views, no copies).
+
+    Returns:
+        A batch of the same nesting with ``stop - start`` rows.
+    """
+    return map_tensors(batch, lambda tensor: tensor[start:stop])
+
+
+def move_batch(batch: Batch, device: torch.device) -> Batch:
+    """Move every tensor of a batch to a device.
+
+    Returns:
+        The batch there; tensors already there are not copied.
+    """
+    return map_tensors(batch, lambda tensor: tensor.to(device))
+
+
+def join_batches(batches: list[Batch]) -> Batch:
+    """Concatenate batches of equal nesting along the sample axis.
+
+    Returns:
+        One batch that holds all rows.
+
+    Raises:
+        ProbeError: If the tensors' shapes differ in more than the first dimension.
+    """
+    columns = [tensors_of(batch) for batch in batches]
+    try:
+        joined = iter([torch.cat(column) for column in zip(*columns, strict=True)])
+    except (RuntimeError, ValueError) as error:
+        shapes = [[tuple(tensor.shape) for tensor in column] for column in columns]
+        raise ProbeError(
+            f"expected batches whose tensors differ in the number of rows only, got {shapes[:4]}; "
+            "pad to one length in the collate_fn, or pass a batch_size that divides the loader's"
+        ) from error
+    return map_tensors(batches[0], lambda _: next(joined))
+
+
+def rebatch(loader: Loader, size: int) -> Iterator[Batch]:
+    """Regroup a loader's rows into batches of exactly ``size`` rows (the last may be shorter).
+
+    Batches that already have the size pass untouched, so that padded or ragged batches of the
+    loader's own size never need to be joined.
+
+    Yields:
+        Batches of ``size`` rows.
+    """
+    pending: list[Batch] = []
+    count = 0
+    for batch in loader:
+        length = batch_length(batch)
+        start = 0
+        while count + (length - start) >= size:
+            stop = start + size - count
+            pending.append(take_rows(batch, start, stop) if (start, stop) != (0, length) else batch)
+            yield pending[0] if len(pending) == 1 else join_batches(pending)
+            pending, count, start = [], 0, stop
+        if start < length:
+            pending.append(take_rows(batch, start, length))
+            count += length - start
+    if pending:
+        yield pending[0] if len(pending) == 1 else join_batches(pending)

@@ -1,0 +1,189 @@
+"""Guards before and during a probe: each says what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gsnr_toolkit.batches import batch_length, take_rows, tensors_of
+from gsnr_toolkit.errors import NonDeterministicError, NonFiniteError, ProbeError
+from gsnr_toolkit.gradients.functional import GradientTask
+from gsnr_toolkit.losses import split_inputs
+from gsnr_toolkit.preserve import preserved_rng
+from gsnr_toolkit.types import Batch, Loader, Params
+
+MIN_SAMPLES = 4
+"""Fewest samples for the bias correction ``(n - 3) / (n - 1)``."""
+
+
+def check_batchnorm(model: nn.Module) -> None:
+    """Refuse batch normalisation in train mode: a sample's gradient would depend on its batch.
+
+    Raises:
+        ProbeError: If there is any; names the first such layer.
+    """
+    mixing = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training]
+    if mixing:
+        raise ProbeError(
+            f"expected samples that do not influence each other, got batch normalisation in train mode "
+            f"({mixing[0]!r} and {len(mixing) - 1} more); call model.eval() before the probe, or use GroupNorm"
+        )
+
+
+def check_device(params: Params, batch: Batch) -> None:
+    """Insist that model and batch live on one device.
+
+    Raises:
+        ProbeError: If they do not.
+    """
+    model_devices = {param.device for param in params.values()}
+    batch_devices = {tensor.device for tensor in tensors_of(batch)}
+    if len(model_devices | batch_devices) > 1:
+        raise ProbeError(
+            f"expected model and batches on one device, got parameters on {_names(model_devices)} and the batch "
+            f"on {_names(batch_devices)}; pass device=..., or move the model with model.to(...)"
+        )
+
+
+def _names(devices: Iterable[torch.device]) -> str:
+    return ", ".join(sorted(str(device) for device in devices))
+
+
+def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
+    """Evaluate one batch twice from one random state and insist on the same losses.
+
+    Raises:
+        NonDeterministicError: If they differ.
+    """
+    values = []
+    for _ in range(2):
+        with preserved_rng(seed=seed), torch.no_grad():
+            values.append(task.losses(task.params, batch))
+    if not torch.allclose(values[0], values[1], rtol=1e-6, atol=1e-8, equal_nan=True):
+        gap = (values[0] - values[1]).abs().max().item()
+        raise NonDeterministicError(
+            f"expected the same losses for the same batch and random state, got a difference of {gap:.3g}; look for "
+            "state that survives a forward pass (counters, queues, running statistics) or a random generator of the "
+            "model's own, and call model.eval()"
+        )
+
+
+def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
+    """Insist that a sample's loss does not depend on the other samples of its batch.
+
+    Skipped (the question has no answer there) when the model is in train mode and draws random numbers.
+
+    Raises:
+        ProbeError: If the loss of the first sample changes when it stands alone.
+    """
+    if batch_length(batch) < 2:
+        return
+    with preserved_rng(seed=seed), torch.no_grad():
+        together = task.losses(task.params, batch)
+    with preserved_rng(seed=seed + 1), torch.no_grad():
+        again = task.losses(task.params, batch)
+        if not torch.equal(together, again):
+            return
+        alone = task.losses(task.params, take_rows(batch, 0, 1))
+    low_precision = together.element_size() < 4
+    if not torch.allclose(together[:1], alone, rtol=5e-2 if low_precision else 1e-3, atol=1e-4, equal_nan=True):
+        raise ProbeError(
+            f"expected a loss per sample that does not depend on the rest of the batch, got {together[0].item():.6g} "
+            f"inside the batch and {alone[0].item():.6g} alone; contrastive losses, batch statistics and losses "
+            "divided by the batch's size mix samples: rewrite loss_fn so that row i needs sample i only"
+        )
+
+
+def check_finite(params: Params, losses: Tensor, batch_index: int) -> None:
+    """Insist on finite losses and gradients.
+
+    Args:
+        params: Something of each parameter's shape that is non-finite if any gradient was.
+        losses: Losses of the batch.
+        batch_index: Which batch, from 0.
+
+    Raises:
+        NonFiniteError: Names the first parameter and the batch.
+    """
+    if not torch.isfinite(losses).all():
+        rows = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
+        raise NonFiniteError(
+            f"expected finite losses, got {losses[rows[0]].item()} for sample {rows[0]} of batch {batch_index}; "
+            "check that sample's input and label, the learning rate so far, and use float32 instead of half precision"
+        )
+    for name, value in params.items():
+        if not torch.isfinite(value).all():
+            raise NonFiniteError(
+                f"expected finite gradients, got NaN or infinity first in {name!r} for batch {batch_index} although "
+                "the losses are finite; look for sqrt(0), log(0) or a norm of zero behind that parameter"
+            )
+
+
+def check_classes(batches: list[Batch]) -> str | None:
+    """Look for a probe that holds a single class.
+
+    Returns:
+        The single class found, as text, when all labels are integers of one value; None when there are
+        several, or where batches carry no labels that could be read.
+    """
+    seen: set[int] = set()
+    for batch in batches:
+        try:
+            labels = split_inputs(batch)[1]
+        except ProbeError:
+            return None
+        if labels.ndim > 1 and labels.numel() != labels.shape[0]:
+            return None
+        values = labels.flatten().tolist()
+        if any(value != int(value) for value in values):
+            return None
+        seen.update(int(value) for value in values)
+        if len(seen) > 1:
+            return None
+    return str(seen.pop()) if seen else None
+
+
+def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
+    """Take batches from a loader, at most ``max_samples`` rows in all.
+
+    Yields:
+        Batches as the loader gives them; the last one cut to fit.
+
+    Raises:
+        ProbeError: If there is no batch at all.
+    """
+    taken = 0
+    for batch in loader:
+        length = batch_length(batch)
+        if max_samples is not None and taken + length > max_samples:
+            length = max_samples - taken
+            batch = take_rows(batch, 0, length)  # noqa: PLW2901
+        if length:
+            yield batch
+        taken += length
+        if max_samples is not None and taken >= max_samples:
+            return
+    if taken == 0:
+        used_up = iter(loader) is loader
+        remedy = (
+            "it is an iterator that may have been used up: pass the DataLoader itself, or a list of batches"
+            if used_up
+            else "check the data set's length, its split and drop_last"
+        )
+        raise ProbeError(f"expected a loader that yields at least one batch, got none; {remedy}")
+
+
+def check_count(count: int) -> None:
+    """Insist on enough samples for an unbiased GSNR.
+
+    Raises:
+        ProbeError: If there are fewer than four.
+    """
+    if count < MIN_SAMPLES:
+        raise ProbeError(
+            f"expected at least {MIN_SAMPLES} samples (the bias correction divides by n - 3), got {count}; raise "
+            "max_samples or give a larger loader: 256 samples resolve a GSNR of about 1/256 = 0.004"
+        )

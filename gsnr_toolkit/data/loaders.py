@@ -1,0 +1,142 @@
+"""Loaders that do not touch the global random state: one fixed balanced draw to probe on, one to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler, Subset
+
+from gsnr_toolkit.data.base import FAKE, REAL, DataError, ForgeryDataset, probe_indices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["BalancedBatches", "endless", "probe_loader", "train_loader"]
+
+
+def probe_loader(
+    dataset: ForgeryDataset, n: int, batch_size: int = 32, seed: int = 0, num_workers: int = 0
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Make the loader that a probe measures on: the same items in the same order at every pass.
+
+    Args:
+        dataset: Where the items come from.
+        n: How many are wanted; :func:`gsnr_toolkit.data.base.probe_indices` says which and when it is fewer.
+        batch_size: Items per batch; every batch of even size is exactly balanced.
+        seed: The same seed draws the same items.
+        num_workers: Processes that read images; 0 reads in this one.
+
+    Returns:
+        A loader of ``(images (B, 3, S, S) float32, labels (B,) int64)``. ``loader.dataset.indices`` are the
+        row numbers of the items, for :func:`train_loader` to leave out.
+
+    >>> from gsnr_toolkit.data.own import in_memory
+    >>> data = in_memory(np.zeros((8, 4, 4, 3), np.uint8), labels=[0, 1] * 4, image_size=4)
+    >>> [labels.sum().item() for _, labels in probe_loader(data, n=8, batch_size=4)]
+    [2, 2]
+    """
+    subset = Subset(dataset, probe_indices(dataset.records, n, seed))
+    # A loader without a generator of its own draws its base seed from the global one at every pass.
+    own = torch.Generator().manual_seed(seed)
+    return DataLoader(subset, batch_size=batch_size, num_workers=num_workers, generator=own)
+
+
+class BalancedBatches(Sampler[list[int]]):
+    """Batches with (nearly) as many real as fake items, shuffled anew at every epoch.
+
+    One epoch shows each item of the smaller class once, and as many of the larger class, drawn anew
+    without replacement: ``2 * min(real, fake) // batch_size`` full batches, or a single smaller batch if
+    there are not enough items for one. Epoch ``e`` depends on ``(seed, e)`` alone; ``e`` counts the passes
+    over this object and can be set, so that a resumed run continues where it stopped.
+
+    Attributes:
+        epoch: The number of the next pass.
+    """
+
+    def __init__(
+        self, labels: np.ndarray[Any, Any], batch_size: int, seed: int = 0, exclude: Collection[int] = ()
+    ) -> None:
+        if batch_size < 2:
+            raise DataError(f"a balanced batch needs batch_size >= 2, but got {batch_size}")
+        kept = np.setdiff1d(np.arange(len(labels)), np.asarray(sorted(exclude), dtype=np.int64))
+        self._classes = [kept[labels[kept] == label] for label in (REAL, FAKE)]
+        counts = [len(members) for members in self._classes]
+        if min(counts) == 0:
+            raise DataError(
+                f"training needs both classes, but {counts[REAL]} real and {counts[FAKE]} fake items are left "
+                f"after leaving out {len(labels) - len(kept)} of {len(labels)}: probe fewer samples or open a "
+                "larger data set"
+            )
+        self._batch_size = min(batch_size, 2 * min(counts))
+        self._length = 2 * min(counts) // self._batch_size
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self._seed, self.epoch])
+        self.epoch += 1
+        half = min(len(members) for members in self._classes)
+        real, fake = (rng.permutation(members)[:half] for members in self._classes)
+        pairs = np.stack([real, fake], axis=1).reshape(-1)
+        for start in range(0, self._length * self._batch_size, self._batch_size):
+            yield rng.permutation(pairs[start : start + self._batch_size]).tolist()
+
+
+def train_loader(
+    dataset: ForgeryDataset,
+    batch_size: int = 32,
+    seed: int = 0,
+    exclude: Collection[int] = (),
+    num_workers: int = 0,
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Make a class-balanced, shuffled loader to train on; one pass is one epoch.
+
+    See :class:`BalancedBatches` for what an epoch is; :func:`endless` strings epochs together. Two loaders
+    with the same arguments give the same batches, pass by pass.
+
+    Args:
+        dataset: Where the items come from.
+        batch_size: Items per batch, at least 2.
+        seed: Of the order and of the draw from the larger class.
+        exclude: Row numbers to leave out, such as those of a probe. Other items of the same sources stay in:
+            leave out ``records.index[records.source.isin(...)]`` to hold out whole videos or identities.
+        num_workers: Processes that read images; 0 reads in this one.
+
+    Returns:
+        A loader of ``(images (B, 3, S, S) float32, labels (B,) int64)``.
+
+    >>> from gsnr_toolkit.data.own import in_memory
+    >>> data = in_memory(np.zeros((6, 4, 4, 3), np.uint8), labels=[0, 0, 0, 1, 1, 1], image_size=4)
+    >>> [labels.sum().item() for _, labels in train_loader(data, batch_size=2, exclude=[0])]
+    [1, 1]
+    """
+    batches = BalancedBatches(dataset.labels, batch_size, seed, exclude)
+    own = torch.Generator().manual_seed(seed)
+    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, generator=own)
+
+
+def endless(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Repeat a loader for ever, one epoch after the other.
+
+    Args:
+        loader: A loader with at least one batch.
+
+    Yields:
+        Its batches.
+
+    Raises:
+        DataError: If a pass gives no batch, which would otherwise hang.
+    """
+    while True:
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty:
+            raise DataError("the loader gave no batch at all: it is empty, or an iterator that is used up")

@@ -1,0 +1,103 @@
+"""From a decoded image to the normalised square tensor an encoder reads: one definition for all data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["CLIP_MEAN", "CLIP_STD", "FITS", "fit_square", "image_to_tensor"]
+
+#: Channel means and standard deviations of the data that OpenAI's CLIP was trained on (RGB in [0, 1]).
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+#: How an image is brought to the square: see :func:`fit_square`.
+FITS = ("shortest", "squash", "crop")
+
+
+def fit_square(image: Image.Image, size: int, fit: str = "shortest") -> Image.Image:
+    """Bring an image to ``size x size`` pixels.
+
+    Resampling is a low-pass filter and may remove the very traces that a forensic model reads; an image that
+    already has the right size is therefore passed through untouched, whatever ``fit`` says.
+
+    Args:
+        image: Any image; it is converted to RGB.
+        size: Side of the square, in pixels.
+        fit: ``"shortest"`` scales the shorter side to ``size`` (bicubic, antialiased) and cuts the centre, as
+            CLIP itself does. ``"squash"`` scales both sides, whatever the aspect ratio. ``"crop"`` cuts the
+            centre without resampling, as in the evaluation of Ojha et al. (UniversalFakeDetect); an image
+            smaller than the square is first enlarged by ``"shortest"``.
+
+    Returns:
+        An RGB image of ``size x size`` pixels.
+
+    Raises:
+        ValueError: If ``fit`` is none of the three.
+
+    >>> from PIL import Image
+    >>> fit_square(Image.new("L", (40, 30)), 16).size
+    (16, 16)
+    """
+    from PIL import Image
+
+    if fit not in FITS:
+        raise ValueError(f"fit must be one of {', '.join(FITS)}, but got {fit!r}")
+    image = image.convert("RGB")
+    if image.size == (size, size):
+        return image
+    if fit == "squash":
+        return image.resize((size, size), Image.Resampling.BICUBIC)
+    shortest = min(image.size)
+    if fit == "shortest" or shortest < size:
+        width, height = (max(size, round(side * size / shortest)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = ((side - size) // 2 for side in image.size)
+    return image.crop((left, top, left + size, top + size))
+
+
+def image_to_tensor(
+    image: Image.Image | np.ndarray[Any, Any],
+    image_size: int,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
+    fit: str = "shortest",
+) -> torch.Tensor:
+    """Resize, scale to [0, 1] and normalise: ``(pixel / 255 - mean) / std`` by channel.
+
+    Args:
+        image: A PIL image, or a uint8 array ``(H, W, 3)`` or ``(H, W)``.
+        image_size: Side of the square, in pixels.
+        mean: Mean by channel, of RGB values in [0, 1].
+        std: Standard deviation by channel, in the same unit.
+        fit: See :func:`fit_square`.
+
+    Returns:
+        A float32 tensor ``(3, image_size, image_size)``.
+
+    Raises:
+        TypeError: If an array is not uint8.
+
+    >>> grey = np.full((8, 8, 3), 255, dtype=np.uint8)
+    >>> image_to_tensor(grey, 4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)).unique()
+    tensor([1.])
+    """
+    from PIL import Image
+
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise TypeError(f"expected an image of dtype uint8 with values 0 to 255, but got {image.dtype}")
+        image = Image.fromarray(image)
+    pixels = np.array(fit_square(image, image_size, fit))
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div_(255.0)
+    return tensor.sub_(_channels(mean)).div_(_channels(std)).contiguous()
+
+
+def _channels(values: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(tuple(values), dtype=torch.float32).view(3, 1, 1)

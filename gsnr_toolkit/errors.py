@@ -1,0 +1,19 @@
+"""The errors a probe raises: each names what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+
+class ProbeError(ValueError):
+    """The model, loader or loss cannot be probed as given; the message says what to change."""
+
+
+class NonFiniteError(ProbeError):
+    """A loss or a gradient is NaN or infinite; the message names the first batch and parameter."""
+
+
+class NonDeterministicError(ProbeError):
+    """The same batch, evaluated twice from the same random state, gave two different losses."""
+
+
+class CollapseZoneError(ProbeError):
+    """The radius asked for lies in the collapse zone, and the caller asked to fail on that."""

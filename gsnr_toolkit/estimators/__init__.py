@@ -1,0 +1,1 @@
+"""Pure functions from moments and Gram matrices to GSNR, COR and their intervals; none knows a model."""

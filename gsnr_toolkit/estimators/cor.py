@@ -1,0 +1,235 @@
+r"""Critical optimization radius from gradients of common batches (our reconstruction of Definition 1).
+
+With :math:`\Delta(\rho) = E_B[\tilde g_B(\rho) - g_B]`, how far SAM's ascent step moves the mean gradient,
+
+.. math:: \mathrm{COR} = \sup\{\rho : |\Delta(\rho')| < |\mu| \text{ for all } 0 < \rho' \le \rho\}.
+
+Up to that radius SAM's step is certified to descend on average (Lemma 1). It is an *if*: beyond it
+descent may go on, up to the alignment radius, the first one at which
+:math:`E_B\langle\mu, \tilde g_B(\rho)\rangle \le 0`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gsnr_toolkit.estimators.uncertainty import Floats, bootstrap_weights, expanded_percentiles
+
+DRAWS = 2000
+"""Bootstrap draws for the intervals of COR."""
+
+
+@dataclass(frozen=True)
+class DriftGrams:
+    """Inner products between the gradients of K batches at R radii; G groups, then the whole model.
+
+    Attributes:
+        radii: Increasing radii, shape ``(R,)``.
+        mean: ``<g_j, g_k>``, shape ``(G + 1, K, K)``.
+        drift: ``<d_j, d_k>`` of ``d = g~(rho) - g``, shape ``(R, G + 1, K, K)``.
+        cross: ``<g_j, g~_k(rho)>``, shape ``(R, G + 1, K, K)``.
+    """
+
+    radii: Floats
+    mean: Floats
+    drift: Floats
+    cross: Floats
+
+    def merged(self, other: DriftGrams) -> DriftGrams:
+        """Put radii measured on the same batches together.
+
+        Returns:
+            Both, in increasing order of radius, duplicates dropped.
+        """
+        radii, first = np.unique(np.concatenate([self.radii, other.radii]), return_index=True)
+        drift = np.concatenate([self.drift, other.drift])[first]
+        cross = np.concatenate([self.cross, other.cross])[first]
+        return DriftGrams(radii, self.mean, drift, cross)
+
+
+@dataclass(frozen=True)
+class GroupCOR:
+    """COR of G groups and then the whole model; arrays of shape ``(G + 1,)`` unless said otherwise.
+
+    Attributes:
+        cor: Radius; NaN without signal, infinity where no radius tried reaches it.
+        low: Lower confidence limit; 0 where resamples lose the signal.
+        high: Upper confidence limit.
+        alignment_radius: First radius without descent on average; infinity where none tried.
+        drift: Debiased ``|Delta(rho)|``, shape ``(R, G + 1)``, 0 where noise exceeds it.
+        drift_low: Lower confidence limit of it.
+        drift_high: Upper confidence limit of it.
+        alignment: ``E_B <mu, g~_B(rho)>`` in units of ``|mu|^2``, shape ``(R, G + 1)``.
+    """
+
+    cor: Floats
+    low: Floats
+    high: Floats
+    alignment_radius: Floats
+    drift: Floats
+    drift_low: Floats
+    drift_high: Floats
+    alignment: Floats
+
+
+def debiased(gram: Floats, weights: Floats) -> Floats:
+    r"""Unbiased squared norm (or inner product) of the mean, over pairs of different batches.
+
+    .. math:: \frac{w^\top M w - \sum_k w_k^2 M_{kk}}{(\sum_k w_k)^2 - \sum_k w_k^2}
+
+    With unit weights this is :math:`(|\sum_k v_k|^2 - \sum_k |v_k|^2) / (K (K-1))`. Integer weights are a
+    bootstrap draw; pairs of one batch with its own copy are left out too.
+
+    Args:
+        gram: Inner products, shape ``(..., K, K)``.
+        weights: Shape ``(B, K)``.
+
+    Returns:
+        Shape ``(..., B)``.
+
+    >>> float(debiased(np.array([[4.0, 1.0], [1.0, 9.0]]), np.ones((1, 2)))[0])
+    1.0
+    """
+    diagonal = np.einsum("...kk->...k", gram)
+    pairs = np.einsum("bk,...kj,bj->...b", weights, gram, weights, optimize=True)
+    own = diagonal @ (weights**2).T
+    return (pairs - own) / (weights.sum(1) ** 2 - (weights**2).sum(1))
+
+
+def first_crossing(radii: Floats, drift_sq: Floats, signal_sq: Floats) -> Floats:
+    """Smallest radius at which the drift reaches the signal.
+
+    Between two radii, straight in log-log (exact where the drift is a power of the radius); below the
+    smallest one, the drift is taken as proportional to the radius.
+
+    Args:
+        radii: Increasing, shape ``(R,)``.
+        drift_sq: ``|Delta|^2``, shape ``(R, ...)``.
+        signal_sq: ``|mu|^2``, shape ``(...)``.
+
+    Returns:
+        Radius, shape ``(...)``: 0 where the signal is not positive, infinity where it is never reached.
+
+    >>> first_crossing(np.array([0.1, 1.0]), np.array([[0.01], [1.0]]), np.array([0.25])).round(6)
+    array([0.5])
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(signal_sq > 0, np.sqrt(np.maximum(drift_sq, 0) / signal_sq), np.inf)
+    reached = ratio >= 1
+    index = np.argmax(reached, axis=0)
+    upper = np.take_along_axis(ratio, index[None], axis=0)[0]
+    lower = np.take_along_axis(ratio, np.maximum(index - 1, 0)[None], axis=0)[0]
+    rho_high, rho_low = radii[index], radii[np.maximum(index - 1, 0)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.log(lower) / (np.log(lower) - np.log(upper))
+        between = rho_low * (rho_high / rho_low) ** np.nan_to_num(share, nan=1.0)
+        crossing = np.where(index == 0, rho_high / upper, between)
+    crossing = np.where(reached.any(axis=0), crossing, np.inf)
+    return np.where(signal_sq > 0, crossing, 0.0)
+
+
+def first_misalignment(radii: Floats, alignment: Floats) -> Floats:
+    """Smallest radius at which SAM's step stops descending on average.
+
+    Args:
+        radii: Increasing, shape ``(R,)``.
+        alignment: ``E_B <mu, g~_B(rho)>``, shape ``(R, ...)``.
+
+    Returns:
+        Radius by linear interpolation, shape ``(...)``; infinity where it stays positive.
+    """
+    lost = alignment <= 0
+    index = np.argmax(lost, axis=0)
+    after = np.take_along_axis(alignment, index[None], axis=0)[0]
+    before = np.take_along_axis(alignment, np.maximum(index - 1, 0)[None], axis=0)[0]
+    high, low = radii[index], radii[np.maximum(index - 1, 0)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(index == 0, 1.0, before / (before - after))
+    return np.where(lost.any(axis=0), low + (high - low) * share, np.inf)
+
+
+def group_cor(
+    grams: DriftGrams, signal_sq: Floats, *, confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> GroupCOR:
+    """COR and alignment radius of every group with bootstrap intervals over batches.
+
+    The point estimate takes ``|mu|^2`` debiased over samples; a bootstrap draw shifts it by what the
+    batch-level estimate moves. Since ``cor <= alignment_radius`` holds for the true quantities, an estimate
+    of the latter that noise puts below the former is raised to it.
+
+    Args:
+        grams: Inner products between batches.
+        signal_sq: Debiased ``|mu|^2``, shape ``(G + 1,)``.
+        confidence: Nominal coverage.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
+
+    Returns:
+        Estimates for G groups and the whole model.
+    """
+    count = grams.mean.shape[-1]
+    unit = np.ones((1, count))
+    drift_sq = debiased(grams.drift, unit)[..., 0]
+    alignment = debiased(grams.cross, unit)[..., 0]
+    batch_signal = debiased(grams.mean, unit)[..., 0]
+    weights = bootstrap_weights(count, draws, seed).astype(np.float64)
+    drift_draws = debiased(grams.drift, weights)
+    signal_draws = signal_sq[:, None] + debiased(grams.mean, weights) - batch_signal[:, None]
+    cor_draws = first_crossing(grams.radii, drift_draws, signal_draws)
+    low, high = expanded_percentiles(np.moveaxis(cor_draws, -1, 0), count, confidence)
+    drift_low, drift_high = expanded_percentiles(np.moveaxis(drift_draws, -1, 0), count, confidence)
+    cor = np.where(signal_sq > 0, first_crossing(grams.radii, drift_sq, signal_sq), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = alignment / np.where(batch_signal > 0, batch_signal, np.nan)
+    return GroupCOR(
+        cor=cor,
+        low=np.where(signal_sq > 0, np.minimum(low, cor), low),
+        high=np.where(signal_sq > 0, np.maximum(high, cor), high),
+        alignment_radius=np.fmax(first_misalignment(grams.radii, alignment), cor),
+        drift=np.sqrt(np.maximum(drift_sq, 0)),
+        drift_low=np.sqrt(np.maximum(drift_low, 0)),
+        drift_high=np.sqrt(np.maximum(drift_high, 0)),
+        alignment=relative,
+    )
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    r"""Why a layer's COR is what it is: :math:`\mathrm{COR} = \frac{r}{1+r} \cdot \frac{1}{m |\mu|}`, exactly.
+
+    Attributes:
+        signal_fraction: ``r / (1 + r)``: how much of the gradient's second moment is signal.
+        misspecification: ``m = L / tr F`` with ``L = |mu| / COR`` and ``tr F = tr Sigma + |mu|^2``: the
+            curvature that SAM meets against the Fisher information.
+        grad_norm: ``|mu|``.
+    """
+
+    signal_fraction: Floats
+    misspecification: Floats
+    grad_norm: Floats
+
+
+def decompose(cor: Floats, signal_sq: Floats, trace_covariance: Floats) -> Decomposition:
+    """Split COR into signal fraction, misspecification and gradient norm.
+
+    Args:
+        cor: Critical optimization radius.
+        signal_sq: Debiased ``|mu|^2``.
+        trace_covariance: ``tr Sigma``.
+
+    Returns:
+        The three factors; NaN where ``|mu|^2`` is not positive, and NaN misspecification where COR is
+        not a positive finite number (Lemma 2: the term is well-posed only there).
+
+    >>> parts = decompose(np.array([0.5]), np.array([4.0]), np.array([12.0]))
+    >>> [float(value[0]) for value in (parts.signal_fraction, parts.misspecification, parts.grad_norm)]
+    [0.25, 0.25, 2.0]
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        signal = np.where(signal_sq > 0, signal_sq, np.nan)
+        norm = np.sqrt(signal)
+        fisher = trace_covariance + signal
+        smoothness = np.where(np.isfinite(cor) & (cor > 0), norm / cor, np.nan)
+        return Decomposition(signal / fisher, smoothness / fisher, norm)

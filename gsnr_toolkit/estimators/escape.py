@@ -1,0 +1,108 @@
+r"""Escape radius: past it, a SAM run is expected not to leave the plateau of the constant predictor (ours).
+
+To first order SAM minimises :math:`L(\theta) + \rho\, E|g_B(\theta)|`. A trained state beats the constant
+predictor, with loss :math:`L_0` and a small gradient norm :math:`G_0`, only while
+:math:`L_t + \rho G_t < L_0 + \rho G_0`. Along a plain trajectory
+
+.. math:: \rho_\mathrm{esc} = \max_t \frac{L_0 - L_t}{G_t - G_0}.
+
+A candidate of our own, first-order only: it can fail where curvature matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from gsnr_toolkit.estimators.uncertainty import Floats, bootstrap_weights, expanded_percentiles
+
+
+@dataclass(frozen=True)
+class EscapeRadius:
+    """The escape radius of one run.
+
+    Attributes:
+        value: Radius; NaN where undefined, infinity where leaving the plateau pays at every radius.
+        low: Lower confidence limit.
+        high: Upper confidence limit.
+        step: Step at which the maximum is reached; -1 where undefined.
+        status: ``"ok"``, ``"unbounded"`` or ``"undefined"``.
+        message: The status as a sentence.
+    """
+
+    value: float
+    low: float
+    high: float
+    step: int
+    status: str
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a file.
+
+        Returns:
+            Field name to value.
+        """
+        return asdict(self)
+
+
+def _radius(losses: Floats, norms: Floats, plateau_loss: float) -> Floats:
+    """Radius for each later step, shape ``(T - 1, ...)``; -inf where the loss is not below the plateau."""
+    gain = plateau_loss - losses[1:]
+    cost = norms[1:] - norms[:1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gain > 0, np.where(cost > 0, gain / cost, np.inf), -np.inf)
+
+
+def escape_radius(
+    steps: list[int],
+    losses: Floats,
+    norms: Floats,
+    *,
+    plateau_loss: float = float(np.log(2)),
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> EscapeRadius:
+    """Escape radius of a plain run from its batch losses and batch gradient norms.
+
+    Args:
+        steps: Measured steps, shape ``(T,)``; the first is the plateau.
+        losses: Mean loss of each of K common batches at each step, nats, shape ``(T, K)``.
+        norms: Norm of each batch's gradient at each step, shape ``(T, K)``.
+        plateau_loss: Loss of the constant predictor: the entropy of the class frequencies.
+        confidence: Nominal coverage of the bootstrap over batches.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
+
+    Returns:
+        Radius, interval, and a status that is a sentence.
+
+    >>> found = escape_radius([0, 10], np.full((2, 4), [[0.7], [0.3]]), np.full((2, 4), [[1.0], [5.0]]))
+    >>> round(found.value, 3)
+    0.098
+    """
+    nothing = float("nan")
+    if len(steps) < 2:
+        message = "undefined: one measured step is no trajectory; ask for more steps"
+        return EscapeRadius(nothing, nothing, nothing, -1, "undefined", message)
+    by_step = _radius(losses.mean(1), norms.mean(1), plateau_loss)
+    best = int(np.argmax(by_step))
+    count = losses.shape[1]
+    weights = bootstrap_weights(count, draws, seed) / count
+    samples = _radius(losses @ weights.T, norms @ weights.T, plateau_loss).max(0)
+    low, high = expanded_percentiles(np.maximum(samples, 0.0), count, confidence)
+    if by_step[best] == -np.inf:
+        message = (
+            f"undefined: the loss never fell below the plateau of {plateau_loss:.3f}; run more steps, raise the "
+            "learning rate, or look whether the model can see the difference at all"
+        )
+        return EscapeRadius(nothing, nothing, float(high), -1, "undefined", message)
+    value, step = float(by_step[best]), steps[best + 1]
+    if np.isinf(value):
+        message = f"unbounded: at step {step} the loss is lower and the gradient no larger than on the plateau"
+        return EscapeRadius(value, float(low), float(high), step, "unbounded", message)
+    message = f"past rho = {value:.3g} this run is expected not to leave the plateau (best step {step})"
+    return EscapeRadius(value, float(low), float(high), step, "ok", message)

@@ -1,0 +1,1 @@
+"""Per-sample gradients: engines that stream them, none of which knows a statistic."""

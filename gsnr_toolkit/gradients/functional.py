@@ -1,0 +1,154 @@
+"""The model as a function of its parameters: what every engine differentiates.
+
+Nothing here touches the model: gradients are taken with respect to detached aliases of its parameters,
+so ``.grad``, ``requires_grad`` and the values themselves stay as they were, whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from gsnr_toolkit.batches import batch_length
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.losses import check_loss_shape
+from gsnr_toolkit.types import Batch, Params, PerSampleLoss
+
+
+class _LossModule(nn.Module):
+    """``loss_fn(model, batch)`` as a module, so that ``functional_call`` can swap the parameters."""
+
+    def __init__(self, model: nn.Module, loss_fn: PerSampleLoss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss_fn = loss_fn
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.loss_fn(self.model, batch)
+
+
+@dataclass(frozen=True)
+class GradientTask:
+    """A model, the parameters to differentiate, and a loss that gives one number per sample.
+
+    Attributes:
+        model: The model, in the mode (train or eval) it is to be measured in.
+        params: Detached aliases of the chosen parameters, by name.
+        loss_fn: ``(model, batch) -> (N,)``.
+    """
+
+    model: nn.Module
+    params: Params
+    loss_fn: PerSampleLoss
+
+    @property
+    def num_params(self) -> int:
+        """Number of scalar parameters P."""
+        return sum(param.numel() for param in self.params.values())
+
+    def losses(self, params: Params, batch: Batch) -> Tensor:
+        """Evaluate the loss at other parameter values.
+
+        Args:
+            params: Values for (some of) the model's parameters, by name.
+            batch: A batch of N samples.
+
+        Returns:
+            Losses, shape ``(N,)``.
+        """
+        wrapper = _LossModule(self.model, self.loss_fn)
+        wrapper.training = self.model.training
+        named = {f"model.{name}": value for name, value in params.items()}
+        return check_loss_shape(functional_call(wrapper, named, (batch,)), batch_length(batch))
+
+    def mean_gradient(self, batch: Batch, params: Params | None = None) -> tuple[Params, Tensor]:
+        """Gradient of the batch's mean loss, at the task's parameters or at others.
+
+        Args:
+            batch: A batch of N samples.
+            params: Where to evaluate; the task's own parameters when None.
+
+        Returns:
+            ``(gradient by name, losses (N,))``; a parameter that the loss does not reach has gradient 0.
+        """
+        leaves = {name: value.detach().requires_grad_() for name, value in (params or self.params).items()}
+        with torch.enable_grad():
+            losses = self.losses(leaves, batch)
+            check_reaches(losses)
+            grads = torch.autograd.grad(losses.mean(), list(leaves.values()), allow_unused=True)
+        filled = {
+            name: torch.zeros_like(leaf) if grad is None else grad
+            for (name, leaf), grad in zip(leaves.items(), grads, strict=True)
+        }
+        return filled, losses.detach()
+
+
+def check_reaches(losses: Tensor) -> None:
+    """Insist that the loss depends on some measured parameter.
+
+    Raises:
+        ProbeError: If the losses carry no gradient at all.
+    """
+    if not losses.requires_grad:
+        raise ProbeError(
+            "expected the loss to depend on the trainable parameters, but it carries no gradient; "
+            "look for .detach(), torch.no_grad() or .item() in the model or loss_fn, and let loss_fn use the "
+            "model it is given rather than one from outside"
+        )
+
+
+def trainable_params(model: nn.Module, *, include_frozen: bool = False) -> Params:
+    """Detached aliases of a model's parameters (they share memory with it).
+
+    Args:
+        model: Any module; a parameter that is used under several names appears once.
+        include_frozen: Take frozen parameters too, as if they were trained.
+
+    Returns:
+        Name to tensor, in the order of ``model.named_parameters()``.
+
+    Raises:
+        ProbeError: If there is none, or one is not a real floating-point tensor.
+    """
+    chosen = {name: p.detach() for name, p in model.named_parameters() if include_frozen or p.requires_grad}
+    if not chosen:
+        total = sum(1 for _ in model.parameters())
+        raise ProbeError(
+            f"expected at least one trainable parameter, got none ({total} parameters, all frozen); "
+            "set requires_grad_(True) on what you would train, or pass include_frozen=True"
+        )
+    wrong = [name for name, p in chosen.items() if not p.is_floating_point()]
+    if wrong:
+        raise ProbeError(
+            f"expected real floating-point parameters, got {chosen[wrong[0]].dtype} for {wrong[0]!r} "
+            f"({len(wrong)} such); freeze it, or probe a real-valued form of the model"
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class GradientChunk:
+    """Per-sample gradients of consecutive rows of one batch, for some or all parameters.
+
+    Attributes:
+        start: First row of the batch in this chunk.
+        losses: Losses of the c rows, shape ``(c,)``.
+        grads: Name to per-sample gradients, shape ``(c, *parameter.shape)``.
+    """
+
+    start: int
+    losses: Tensor
+    grads: Params
+
+
+class Engine(Protocol):
+    """The one signature of all engines."""
+
+    def __call__(self, task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
+        """Stream the per-sample gradients of a batch, at most ``chunk_size`` samples alive at a time."""
+        ...

@@ -1,0 +1,146 @@
+"""One loss per sample: the classification losses inferred from the shape of the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.types import Batch, PerSampleLoss
+
+_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+def split_inputs(batch: Batch) -> tuple[Any, Tensor]:
+    """Split a batch into what the model takes and the labels.
+
+    Args:
+        batch: ``(inputs, labels)`` or a mapping with one of the keys labels, label, targets, target, y.
+
+    Returns:
+        ``(inputs, labels)``; for a mapping, inputs are the remaining items.
+
+    Raises:
+        ProbeError: If the batch has neither form.
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
+        return batch[0], batch[1]
+    if isinstance(batch, Mapping):
+        key = next((key for key in _TARGET_KEYS if key in batch), None)
+        if key is not None:
+            return {name: value for name, value in batch.items() if name != key}, batch[key]
+    shown = f"keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
+    raise ProbeError(
+        "expected a batch of the form (inputs, labels), or a mapping with one of the keys "
+        f"{', '.join(_TARGET_KEYS)}; got {shown}. For any other form pass loss_fn(model, batch) -> (N,)"
+    )
+
+
+def logits_of(output: Any) -> Tensor:
+    """Find the logits in what a model returned.
+
+    Returns:
+        The tensor itself, or the ``logits`` of an output object or mapping.
+
+    Raises:
+        ProbeError: If there are none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    raise ProbeError(
+        f"expected the model to return logits (a tensor, or an output with .logits), got {type(output).__name__}; "
+        "pass loss_fn(model, batch) -> (N,)"
+    )
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy per sample, binary for one logit, multi-class for several.
+
+    Args:
+        logits: ``(N,)`` or ``(N, 1)`` for binary, ``(N, C)`` for C classes.
+        labels: ``(N,)`` (or ``(N, 1)``) classes in {0, 1} or probabilities for binary; ``(N,)`` class
+            indices or ``(N, C)`` probabilities for C classes.
+
+    Returns:
+        Losses in nats, shape ``(N,)``.
+
+    Raises:
+        ProbeError: If the shapes fit no classification loss.
+
+    >>> classification_loss(torch.zeros(2, 1), torch.tensor([0, 1]))
+    tensor([0.6931, 0.6931])
+    """
+    count = logits.shape[0]
+    if logits.numel() == count and labels.numel() == count:
+        target = labels.reshape(count).to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits.reshape(count), target, reduction="none")
+    if logits.ndim == 2 and (labels.ndim == 1 or labels.shape == logits.shape):
+        target = labels if labels.ndim == 1 else labels.to(logits.dtype)
+        return F.cross_entropy(logits, target.long() if labels.ndim == 1 else target, reduction="none")
+    raise ProbeError(
+        "expected logits (N,) or (N, 1) with labels (N,), or logits (N, C) with labels (N,); got logits "
+        f"{tuple(logits.shape)} and labels {tuple(labels.shape)}; pass loss_fn(model, batch) -> (N,)"
+    )
+
+
+def inferred_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Run the model and apply the classification loss that its logits call for.
+
+    Returns:
+        Losses, shape ``(N,)``.
+    """
+    inputs, labels = split_inputs(batch)
+    output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    return classification_loss(logits_of(output), labels)
+
+
+def check_loss_shape(losses: Any, count: int) -> Tensor:
+    """Insist on one floating-point loss per sample.
+
+    Returns:
+        The losses, unchanged.
+
+    Raises:
+        ProbeError: If they are not a real tensor of shape ``(count,)``.
+    """
+    if not isinstance(losses, Tensor) or losses.shape != (count,) or not losses.is_floating_point():
+        came = f"{losses.dtype} of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else repr(type(losses))
+        raise ProbeError(
+            f"expected loss_fn(model, batch) to return one real loss per sample, shape ({count},), got {came}; "
+            "use reduction='none' and average over everything but the batch dimension"
+        )
+    return losses
+
+
+def resolve_loss(loss_fn: PerSampleLoss | None) -> PerSampleLoss:
+    """Pick the loss: the caller's own, or the inferred classification loss.
+
+    Returns:
+        A function ``(model, batch) -> (N,)``.
+    """
+    return inferred_loss if loss_fn is None else loss_fn
+
+
+def binary_labels(batch: Batch) -> Tensor:
+    """Read the labels of a batch as 0/1.
+
+    Returns:
+        Labels, shape ``(N,)``, as integers.
+
+    Raises:
+        ProbeError: If they are not all 0 or 1.
+    """
+    labels = split_inputs(batch)[1]
+    if labels.numel() != labels.shape[0] or not torch.all((labels == 0) | (labels == 1)):
+        raise ProbeError(
+            f"expected binary labels 0 and 1, one per sample, got shape {tuple(labels.shape)} with values "
+            f"{sorted(set(labels.flatten().tolist()))[:6]}; the readout reading needs a two-class problem"
+        )
+    return labels.reshape(-1).long()

@@ -1,0 +1,144 @@
+"""Why a layer is fragile: its COR taken apart into signal, curvature and gradient size.
+
+``log COR = log r/(1+r) - log m - log|mu|`` (the COR-GSNR decomposition, `docs/theory.md`), exactly. Each term is
+shown relative to a reference layer, the one whose COR is the median, so the bars of a layer add up to its
+log COR relative to that layer.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from gsnr_toolkit.plots.frames import Settings, at_step, default_step, require_columns, sample_note
+from gsnr_toolkit.plots.labels import label_layers
+from gsnr_toolkit.plots.marks import EDGE_BAND, edge_markers
+from gsnr_toolkit.plots.style import COLUMN_WIDTH, MUTED, OKABE_ITO, axes_or_new, dress, in_paper_style
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "step", "group", "depth", "num_samples", "cor", "cor_low", "cor_high", "status",
+    "signal_fraction", "misspecification", "grad_norm",
+)  # fmt: skip
+# term -> (sign in log COR, colour, legend)
+TERMS = {
+    "signal_fraction": (1.0, OKABE_ITO["blue"], "signal: $r/(1+r)$"),
+    "misspecification": (-1.0, OKABE_ITO["orange"], "curvature out of line: $1/m$"),
+    "grad_norm": (-1.0, OKABE_ITO["green"], r"gradient size: $1/|\mu|$"),
+}
+
+
+def attribution_terms(rows: "pd.DataFrame") -> "tuple[pd.DataFrame, str | None]":
+    """Take log10 COR apart, relative to the layer of median COR.
+
+    Args:
+        rows: One step's rows with COR, its status and the three factors.
+
+    Returns:
+        A table with a row per group and the columns ``signal_fraction``, ``misspecification``, ``grad_norm``
+        (each term's share of log10 COR) and ``cor`` (their sum up to rounding), NaN where the row has no COR; and the
+        name of the reference group, None when no row has a COR.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = pd.DataFrame({"group": ["a", "b", "c"], "cor": [0.1, 1.0, 2.0], "status": "ok",
+        ...     "signal_fraction": [0.1, 0.5, 0.5], "misspecification": [1.0, 0.5, 0.25], "grad_norm": 1.0})
+        >>> terms, reference = attribution_terms(rows)
+        >>> reference, terms.loc[0].round(3).to_dict()
+        ('b', {'signal_fraction': -0.699, 'misspecification': -0.301, 'grad_norm': 0.0, 'cor': -1.0})
+    """
+    logs = rows[[*TERMS, "cor"]].astype(float)
+    usable = (rows["status"] == "ok") & (logs > 0).all(axis=1) & np.isfinite(logs).all(axis=1)
+    logs = np.log10(logs.where(usable))
+    for name, (sign, _, _) in TERMS.items():
+        logs[name] *= sign
+    if not usable.any():
+        return logs, None
+    ranked = logs["cor"][usable].sort_values(kind="stable")
+    reference = ranked.index[(len(ranked) - 1) // 2]
+    return logs - logs.loc[reference], str(rows.loc[reference, "group"])
+
+
+@in_paper_style
+def plot_attribution(
+    layers: "pd.DataFrame", settings: Settings, *, step: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw each layer's COR relative to the median layer, as stacked bars of its three causes.
+
+    A bar above 1 raises the layer's COR, a bar below 1 lowers it; the dot is their product, the layer's COR
+    divided by the median layer's, with its interval. Layers without a COR are hollow marks at the lower edge.
+
+    Args:
+        layers: ``report.layers``, one row per (step, group).
+        settings: ``report.settings``; needs ``confidence``.
+        step: Training step; None for the step of the lowest COR.
+        ax: Axes to draw on; None makes a figure.
+
+    Returns:
+        The axes; layer i (in depth order) stands at x = i, y in decades.
+
+    Example:
+        >>> import pandas as pd
+        >>> layers = pd.DataFrame({"step": 0, "group": ["stem", "head"], "depth": [0, 1], "num_samples": 64,
+        ...     "cor": [0.1, 1.0], "cor_low": [0.05, 0.5], "cor_high": [0.2, 2.0], "status": "ok",
+        ...     "signal_fraction": [0.1, 0.5], "misspecification": [1.0, 0.5], "grad_norm": 1.0})
+        >>> len(plot_attribution(layers, {"confidence": 0.95}).containers)
+        3
+    """
+    require_columns(layers, COLUMNS, "plot_attribution")
+    step = default_step(layers) if step is None else step
+    rows = at_step(layers, step).reset_index(drop=True)
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.4)
+    terms, reference = attribution_terms(rows)
+    x, missing = np.arange(len(rows)), terms["cor"].isna().to_numpy()
+    above, below = np.zeros(len(rows)), np.zeros(len(rows))
+    for name, (_, color, label) in TERMS.items():
+        height = terms[name].fillna(0.0).to_numpy()
+        base = np.where(height >= 0, above, below)
+        ax.bar(x, height, bottom=base, width=0.72, color=color, label=label, linewidth=0, gid=name)
+        above, below = above + np.maximum(height, 0), below + np.minimum(height, 0)
+    _draw_sum(ax, rows, terms, reference)
+    _y_axis(ax, rows, above, below, missing)
+    status = rows["status"].to_numpy()
+    for name in ("no_signal", "undefined"):
+        if (status == name).any():
+            edge_markers(ax, x[status == name], name)
+    other = missing & ~np.isin(status, ["no_signal", "undefined"])
+    if other.any():
+        edge_markers(ax, x[other], "undefined", label="no factors: radius above those tried (at edge)").set_marker("^")
+    label_layers(ax, list(rows["group"]))
+    ax.set_ylabel("COR relative to the\nmedian layer" + (f" ({reference})" if reference else ""))
+    dress(ax, title=f"Why layers differ, step {step}", note=sample_note(rows, settings))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.24), ncols=2, columnspacing=1)
+    return ax
+
+
+def _draw_sum(ax: Axes, rows: "pd.DataFrame", terms: "pd.DataFrame", reference: str | None) -> None:
+    x = np.arange(len(rows))
+    ax.axhline(0.0, color="black", linewidth=0.6, zorder=3)
+    ax.plot(
+        x, terms["cor"].to_numpy(), "o", color="black", markersize=3.2, markeredgecolor="white", markeredgewidth=0.4,
+        label="COR: product of the three", zorder=5, gid="cor",
+    )  # fmt: skip
+    if reference is None:
+        return
+    scale = float(rows.loc[rows["group"] == reference, "cor"].iloc[0])
+    ends = [np.log10(rows[name].astype(float).where(rows[name] > 0) / scale) for name in ("cor_low", "cor_high")]
+    known = (np.isfinite(ends[0]) & np.isfinite(ends[1]) & terms["cor"].notna()).to_numpy()
+    ax.vlines(x[known], ends[0][known], ends[1][known], color="black", linewidth=0.8, zorder=4, gid="cor_interval")
+
+
+def _y_axis(ax: Axes, rows: "pd.DataFrame", above: np.ndarray, below: np.ndarray, missing: np.ndarray) -> None:
+    """Label decades as factors, and keep the lowest part free for layers without a COR."""
+    low, high = float(min(below.min(), -0.15)), float(max(above.max(), 0.15))
+    low, high = low - 0.12 * (high - low), high + 0.12 * (high - low)
+    if missing.any():
+        low -= (high - low) * EDGE_BAND / (1 - EDGE_BAND)
+    ax.set_ylim(low, high)
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{10**value:.3g}"))
+    ax.grid(axis="y", color=MUTED, alpha=0.15, linewidth=0.5)
+    ax.set_axisbelow(True)

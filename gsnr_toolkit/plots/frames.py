@@ -1,0 +1,163 @@
+"""Questions that every figure asks of a report table: which step, which order, which bottleneck."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Settings = Mapping[str, Any]
+
+STATUSES = ("ok", "no_signal", "above_max_radius", "undefined")
+
+
+class BottleneckLike(Protocol):
+    """Anything that names a step and a group, such as ``report.bottleneck``."""
+
+    @property
+    def step(self) -> int:
+        """Training step."""
+
+    @property
+    def group(self) -> str:
+        """Group name."""
+
+
+class Bottleneck(NamedTuple):
+    """The step and the group whose COR is lowest."""
+
+    step: int
+    group: str
+
+
+def require_columns(frame: "pd.DataFrame", columns: Sequence[str], what: str) -> None:
+    """Check that a table can be drawn.
+
+    Args:
+        frame: Table from a report.
+        columns: Columns that the figure reads.
+        what: What the table is, for the message.
+
+    Raises:
+        ValueError: A column is missing, the table is empty, or a status is unknown.
+    """
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"{what}: expected the columns {', '.join(columns)}; missing: {', '.join(missing)} "
+            f"(found {', '.join(map(str, frame.columns)) or 'none'}). COR columns come from estimate_cor or probe; "
+            "a report of estimate_gsnr has only GSNR columns."
+        )
+    if frame.empty:
+        raise ValueError(f"{what}: expected at least one row, got an empty table; was a step measured?")
+    if "status" in frame.columns:
+        unknown = sorted(set(frame["status"]) - set(STATUSES))
+        if unknown:
+            raise ValueError(f"{what}: unknown status {', '.join(map(repr, unknown))}; expected one of {STATUSES}")
+
+
+def read_setting(settings: Settings, key: str) -> Any:
+    """Read one entry of ``report.settings``.
+
+    Args:
+        settings: The mapping.
+        key: Its key.
+
+    Returns:
+        The entry.
+
+    Raises:
+        ValueError: The entry is missing.
+    """
+    if key not in settings:
+        raise ValueError(f"settings[{key!r}] is needed for this figure; settings has {', '.join(settings) or 'nothing'}")
+    return settings[key]
+
+
+def largest_radius(settings: Settings) -> float:
+    """Return the largest radius tried, the place of layers whose curve did not cross."""
+    return float(max(read_setting(settings, "radii")))
+
+
+def ordered_groups(frame: "pd.DataFrame") -> list[str]:
+    """List the groups by depth, ties by first appearance.
+
+    Example:
+        >>> import pandas as pd
+        >>> ordered_groups(pd.DataFrame({"group": ["head", "stem"], "depth": [1, 0]}))
+        ['stem', 'head']
+    """
+    return list(frame.sort_values("depth", kind="stable")["group"].drop_duplicates())
+
+
+def at_step(frame: "pd.DataFrame", step: int) -> "pd.DataFrame":
+    """Return one step's rows in depth order.
+
+    Args:
+        frame: Table with a row per (step, group).
+        step: Training step.
+
+    Returns:
+        The rows of that step.
+
+    Raises:
+        ValueError: The step was not measured.
+    """
+    rows = frame[frame["step"] == step]
+    if rows.empty:
+        raise ValueError(f"step {step} was not measured; measured steps: {sorted(set(frame['step']))}")
+    return rows.sort_values("depth", kind="stable") if "depth" in rows.columns else rows
+
+
+def find_bottleneck(layers: "pd.DataFrame", totals: "pd.DataFrame | None" = None) -> Bottleneck | None:
+    """Find the step of the lowest COR and the group that is lowest at that step.
+
+    The step is that of the whole model's lowest COR where `totals` has one, else that of the lowest COR
+    of any group. A row counts when its status is ``ok``.
+
+    Args:
+        layers: Table with a row per (step, group).
+        totals: Table with a row per step for the whole model.
+
+    Returns:
+        The bottleneck, or None when no group has a COR.
+
+    Example:
+        >>> import pandas as pd
+        >>> layers = pd.DataFrame({"step": [0, 0, 9, 9], "group": ["a", "b"] * 2,
+        ...                        "cor": [0.3, 0.2, 0.1, 0.4], "status": "ok"})
+        >>> find_bottleneck(layers)
+        Bottleneck(step=9, group='a')
+    """
+    usable = layers[(layers["status"] == "ok") & layers["cor"].notna()]
+    whole = usable if totals is None else totals[(totals["status"] == "ok") & totals["cor"].notna()]
+    if not whole.empty:
+        step = whole.loc[whole["cor"].idxmin(), "step"]
+        here = usable[usable["step"] == step]
+        usable = here if not here.empty else usable
+    if usable.empty:
+        return None
+    lowest = usable.loc[usable["cor"].idxmin()]
+    return Bottleneck(int(lowest["step"]), str(lowest["group"]))
+
+
+def default_step(layers: "pd.DataFrame") -> int:
+    """Return the bottleneck step, or the last measured one when there is no COR."""
+    found = find_bottleneck(layers) if {"cor", "status"} <= set(layers.columns) else None
+    return int(layers["step"].max()) if found is None else found.step
+
+
+def sample_note(frame: "pd.DataFrame", settings: Settings) -> str:
+    """Say how many samples and which interval level a figure stands on.
+
+    Example:
+        >>> import pandas as pd
+        >>> sample_note(pd.DataFrame({"num_samples": [512, 512]}), {"confidence": 0.95})
+        'n = 512, 95 % intervals'
+    """
+    counts = frame["num_samples"] if "num_samples" in frame.columns else [read_setting(settings, "num_samples")]
+    low, high = int(np.min(counts)), int(np.max(counts))
+    samples = f"{low}" if low == high else f"{low}–{high}"
+    return f"n = {samples}, {100 * float(read_setting(settings, 'confidence')):g} % intervals"

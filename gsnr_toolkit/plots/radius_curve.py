@@ -1,0 +1,191 @@
+"""The drift curve: how fast a SAM perturbation turns each layer's gradient, and where that crosses the signal."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from gsnr_toolkit.plots.frames import (
+    Settings,
+    ordered_groups,
+    read_setting,
+    require_columns,
+    sample_note,
+)
+from gsnr_toolkit.plots.marks import log_limits, tidy_log_axis
+from gsnr_toolkit.plots.style import (
+    COLUMN_WIDTH,
+    MANY_GROUPS,
+    MUTED,
+    TOTAL_COLOR,
+    ZONE_COLOR,
+    axes_or_new,
+    depth_colors,
+    dress,
+    in_paper_style,
+)
+from gsnr_toolkit.plots.trajectory import TOTAL, add_depth_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DRIFT_COLUMNS = ("step", "group", "rho", "drift", "drift_low", "drift_high", "grad_norm")
+COR_COLUMNS = ("step", "group", "depth", "cor", "cor_low", "cor_high", "status")
+FLOOR_IN_DECADES = 2.5  # how far below the crossing the picture reaches
+
+
+@in_paper_style
+def plot_radius_curve(
+    drift: "pd.DataFrame",
+    layers: "pd.DataFrame",
+    settings: Settings,
+    *,
+    step: int | None = None,
+    totals: "pd.DataFrame | None" = None,
+    depth_key: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw ``|Delta(rho)| / |mu|`` against rho; the first crossing of 1 is the COR.
+
+    Each group's drift is divided by its own gradient norm, so that one line at 1 serves them all. The band is
+    the interval of the drift; the interval of COR, which also holds the uncertainty of ``|mu|``, is the bar at
+    the crossing of the whole model. With more than six groups only the whole model gets a band.
+    Groups whose ``|mu|`` is not above zero have no finite ratio: they are hollow circles at the upper edge.
+
+    Args:
+        drift: ``report.drift``, one row per (step, group, rho); the whole model is the group ``total``.
+        layers: ``report.layers``: depth order, COR and status.
+        settings: ``report.settings``; needs ``rho`` and ``confidence``.
+        step: Training step; None for the last one in `drift`.
+        totals: ``report.totals``: COR of the whole model; None marks no crossing for it.
+        depth_key: Whether many groups get a colour bar.
+        ax: Axes to draw on; None makes a figure.
+
+    Returns:
+        The axes; each group's line carries its name as ``gid``.
+
+    Raises:
+        ValueError: A column is missing, or the step was not measured.
+
+    Example:
+        >>> import pandas as pd
+        >>> drift = pd.DataFrame({"step": 0, "group": "head", "rho": [0.01, 0.1], "drift": [0.1, 1.0],
+        ...     "drift_low": [0.08, 0.9], "drift_high": [0.12, 1.1], "grad_norm": 0.5})
+        >>> layers = pd.DataFrame({"step": [0], "group": "head", "depth": 0, "num_samples": 64, "cor": 0.05,
+        ...     "cor_low": 0.03, "cor_high": 0.08, "status": "ok"})
+        >>> ax = plot_radius_curve(drift, layers, {"rho": 0.05, "confidence": 0.95})
+        >>> [line.get_ydata().tolist() for line in ax.get_lines() if line.get_gid() == "head"]
+        [[0.2, 2.0]]
+    """
+    require_columns(drift, DRIFT_COLUMNS, "plot_radius_curve (drift)")
+    require_columns(layers, COR_COLUMNS, "plot_radius_curve (layers)")
+    step = int(drift["step"].max()) if step is None else step
+    rows = drift[drift["step"] == step]
+    if rows.empty:
+        raise ValueError(f"no drift curve for step {step}; measured steps: {sorted(set(drift['step']))}")
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.5)
+    known = ordered_groups(layers)
+    present = set(rows["group"])
+    groups = [group for group in known if group in present]
+    groups += sorted(present - set(known) - {TOTAL})
+    names = groups + ([TOTAL] if TOTAL in present else [])
+    colors = {**depth_colors(groups), TOTAL: TOTAL_COLOR}
+    banded = set(names) if len(groups) <= MANY_GROUPS else {TOTAL}
+    curves = {name: rows[rows["group"] == name].sort_values("rho") for name in names}
+    _set_axes(ax, curves, float(read_setting(settings, "rho")))
+    for name, curve in curves.items():
+        _draw_curve(ax, name, curve, colors[name], band=name in banded)
+    _draw_unbounded(ax, curves, colors)
+    crossings = [layers[layers["step"] == step]]
+    if totals is not None:
+        crossings.append(totals[totals["step"] == step].assign(group=TOTAL))
+    for table in crossings:
+        _draw_crossings(ax, table[table["group"].isin(names)], colors)
+    ax.set_xlabel(r"SAM radius $\rho$")
+    ax.set_ylabel(r"drift $|\Delta(\rho)|\;/\;|\mu|$")
+    dress(ax, title=f"Drift curve, step {step}", note=sample_note(layers, settings))
+    if len(groups) > MANY_GROUPS and depth_key:
+        add_depth_key(ax, groups)
+    _legend(ax, groups, names, colors)
+    return ax
+
+
+def _ratio(curve: "pd.DataFrame", column: str) -> np.ndarray:
+    norm = curve["grad_norm"].to_numpy(dtype=float)
+    return curve[column].to_numpy(dtype=float) / np.where(norm > 0, norm, np.nan)
+
+
+def _set_axes(ax: Axes, curves: "dict[str, pd.DataFrame]", rho: float) -> None:
+    """Set log axes around the crossing, the line at 1, and the zone in which a crossing means collapse."""
+    ratios = np.concatenate([_ratio(curve, "drift") for curve in curves.values()])
+    radii = np.concatenate([curve["rho"].to_numpy(dtype=float) for curve in curves.values()])
+    finite = ratios[np.isfinite(ratios) & (ratios > 0)]
+    low = max(finite.min() if finite.size else 0.1, 10**-FLOOR_IN_DECADES)
+    high = min(finite.max() if finite.size else 10.0, 10**FLOOR_IN_DECADES)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(log_limits([*radii, rho], pad=0.03))
+    ax.set_ylim(log_limits([low, max(high, 3.0), 1.0]))
+    tidy_log_axis(ax, "x")
+    tidy_log_axis(ax, "y")
+    zone = ax.axvspan(ax.get_xlim()[0], rho, color=ZONE_COLOR, alpha=0.13, linewidth=0, zorder=0)
+    zone.set_label(rf"crossing here: COR < $\rho$ = {rho:g}")
+    ax.axvline(rho, color=ZONE_COLOR, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
+    ax.axhline(1.0, color=MUTED, linewidth=0.8, zorder=1, label=r"drift = $|\mu|$", gid="crossing_level")
+
+
+def _draw_curve(ax: Axes, name: str, curve: "pd.DataFrame", color: Any, *, band: bool) -> None:
+    total = name == TOTAL
+    rho, ratio = curve["rho"].to_numpy(dtype=float), _ratio(curve, "drift")
+    if not np.isfinite(ratio).any():
+        return
+    dashes: Any = (0, (5, 1.5)) if total else "-"
+    ax.plot(rho, ratio, color=color, linewidth=1.5 if total else 0.9, linestyle=dashes, zorder=4 if total else 3, gid=name)
+    if band:
+        low = np.maximum(_ratio(curve, "drift_low"), ax.get_ylim()[0] / 10)
+        ax.fill_between(
+            rho, low, _ratio(curve, "drift_high"), color=color, alpha=0.15, linewidth=0, zorder=2, gid=f"band:{name}"
+        )
+
+
+def _draw_unbounded(ax: Axes, curves: "dict[str, pd.DataFrame]", colors: dict[str, Any]) -> None:
+    """Mark groups whose gradient norm is not above zero: their ratio has no finite value."""
+    names = [name for name, curve in curves.items() if not np.isfinite(_ratio(curve, "drift")).any()]
+    if not names:
+        return
+    ax.scatter(
+        np.linspace(0.04, 0.04 + 0.03 * (len(names) - 1), len(names)), np.full(len(names), 0.96),
+        transform=ax.transAxes, marker="o", s=13, facecolors="white", edgecolors=[colors[name] for name in names],
+        linewidths=0.9, zorder=6, gid="unbounded:" + ",".join(names),
+        label=rf"$|\mu|$ not above 0 ({_abbreviate(names)})",
+    )  # fmt: skip
+
+
+def _abbreviate(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]}, {names[1]}, + {len(names) - 2}"
+
+
+def _draw_crossings(ax: Axes, table: "pd.DataFrame", colors: dict[str, Any]) -> None:
+    """Put a dot on the line at 1 for each COR, and its interval as a horizontal bar for the whole model."""
+    for row in table[table["status"] == "ok"].itertuples():
+        total = row.group == TOTAL
+        ax.plot(
+            [row.cor], [1.0], marker="o", markersize=5 if total else 3.4, color=colors[str(row.group)],
+            markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=7 if total else 5, gid=f"cor:{row.group}",
+        )  # fmt: skip
+        if total and np.isfinite([row.cor_low, row.cor_high]).all():
+            ax.hlines(1.0, row.cor_low, row.cor_high, color=TOTAL_COLOR, linewidth=2.0, zorder=6, gid="cor_interval:total")
+
+
+def _legend(ax: Axes, groups: list[str], names: list[str], colors: dict[str, Any]) -> None:
+    handles: list[Any] = []
+    if len(groups) <= MANY_GROUPS:
+        handles += [Line2D([], [], color=colors[group], label=group) for group in groups]
+    if TOTAL in names:
+        handles.append(Line2D([], [], color=TOTAL_COLOR, linestyle=(0, (5, 1.5)), linewidth=1.5, label="whole model"))
+    handles.append(
+        Line2D([], [], linestyle="none", marker="o", markersize=4, color=MUTED, label="COR (bar: interval, whole model)")
+    )
+    handles += ax.get_legend_handles_labels()[0]
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.21), ncols=2, columnspacing=1)

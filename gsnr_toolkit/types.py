@@ -1,0 +1,24 @@
+"""The few types that every room shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeAlias
+
+from torch import Tensor, nn
+
+Params: TypeAlias = dict[str, Tensor]
+"""Parameter name, as in ``model.named_parameters()``, to a tensor of that parameter's shape."""
+
+Batch: TypeAlias = Any
+"""Whatever the loader yields: a tensor, or tuples, lists and mappings of tensors, rows first."""
+
+Loader: TypeAlias = Iterable[Batch]
+
+
+class PerSampleLoss(Protocol):
+    """``loss_fn(model, batch) -> (N,)``: one number per row of the batch, no reduction."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return one loss per sample, shape ``(N,)``."""
+        ...
