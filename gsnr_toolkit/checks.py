@@ -160,7 +160,7 @@ def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
         length = batch_length(batch)
         if max_samples is not None and taken + length > max_samples:
             length = max_samples - taken
-            batch = take_rows(batch, 0, length)  # noqa: PLW2901
+            batch = take_rows(batch, 0, length)
         if length:
             yield batch
         taken += length

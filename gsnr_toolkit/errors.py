@@ -17,3 +17,7 @@ class NonDeterministicError(ProbeError):
 
 class CollapseZoneError(ProbeError):
     """The radius asked for lies in the collapse zone, and the caller asked to fail on that."""
+
+
+class ProbeWarning(UserWarning):
+    """A number in the report is undefined, or a reader must know something about it."""

@@ -101,7 +101,7 @@ def assign_groups(model: nn.Module, names: Iterable[str], groups: GroupBy = "blo
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> {name: group.name for name, group in assign_groups(model, ["0.weight", "0.bias", "1.weight"]).items()}
-    {'0.weight': '0', '0.bias': '0', '1.weight': '1'}
+    {'0.weight': 'module 0', '0.bias': 'module 0', '1.weight': 'module 1'}
     """
     names = list(names)
     if callable(groups):
@@ -169,13 +169,21 @@ def _stages_that_only_join(stacks: dict[str, list[str]]) -> set[str]:
 def _by_block(model: nn.Module, names: list[str]) -> dict[str, Group]:
     blocks = find_blocks(model)
     if not blocks:
-        labels = {name: name.split(".")[0] if "." in name else "(root)" for name in names}
+        labels = {name: _child(name) for name in names}
         return _number(labels, list(dict.fromkeys(labels.values())))
     everything = [name for name, _ in model.named_parameters()]
     first = min(i for i, name in enumerate(everything) if _owner(name, blocks))
     position = {name: i for i, name in enumerate(everything)}
     labels = {name: _label(name, blocks, before=position.get(name, 0) < first) for name in names}
     return _number(labels, ["stem", *dict.fromkeys(blocks.values()), "head"])
+
+
+def _child(name: str) -> str:
+    """Name the model's direct child that holds a parameter; children known by number are called modules."""
+    child, dot, _ = name.partition(".")
+    if not dot:
+        return "(root)"
+    return f"module {child}" if child.isdigit() else child
 
 
 def _owner(name: str, blocks: dict[str, str]) -> str | None:

@@ -54,6 +54,4 @@ def perturbed(params: Params, direction: Params, rho: float) -> Params:
     Returns:
         ``theta + rho u`` for names in ``direction``, the same tensors elsewhere.
     """
-    return {
-        name: value + rho * direction[name] if name in direction else value for name, value in params.items()
-    }
+    return {name: value + rho * direction[name] if name in direction else value for name, value in params.items()}

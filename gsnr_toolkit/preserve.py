@@ -99,8 +99,10 @@ def preserved_model(model: nn.Module) -> Iterator[None]:
 
 
 def _same_bits(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and _fingerprint(first) == _fingerprint(second) and torch.equal(
-        first.nan_to_num(), second.nan_to_num()
+    return (
+        first.shape == second.shape
+        and _fingerprint(first) == _fingerprint(second)
+        and torch.equal(first.nan_to_num(), second.nan_to_num())
     )
 
 

@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from gsnr_toolkit.errors import ProbeError
 
-__all__ = ["Registry", "TargetError", "UnknownNameError", "did_you_mean", "is_target", "load_target"]
+__all__ = [
+    "Registry",
+    "TargetError",
+    "UnknownNameError",
+    "call_with_known",
+    "did_you_mean",
+    "is_target",
+    "load_target",
+]
 
 Row = TypeVar("Row")
+
+_NAMED = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.KEYWORD_ONLY,
+)
 
 
 class UnknownNameError(ProbeError):
@@ -46,8 +61,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     ''
     """
     folded = {candidate.casefold(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.casefold().replace("_", "-"), folded, n=1, cutoff=0.6)
-    return f" Did you mean {folded[near[0]]!r}?" if near else ""
+    asked = name.casefold()
+    near = difflib.get_close_matches(asked, folded, n=1) or [key for key in folded if key.startswith(asked)]
+    return f" Did you mean {folded[near[0]]!r}?" if asked and near else ""
 
 
 @dataclass(frozen=True)
@@ -94,9 +110,7 @@ class Registry(Generic[Row]):
     def _unknown(self, name: str) -> str:
         hint = f" {self.hint}" if self.hint else ""
         names = ", ".join(self.rows)
-        return (
-            f"no {self.kind} is called {name!r}.{did_you_mean(name, self.rows)} Known names: {names}.{hint}"
-        )
+        return f"no {self.kind} is called {name!r}.{did_you_mean(name, self.rows)} Known names: {names}.{hint}"
 
 
 def is_target(name: str) -> bool:
@@ -151,6 +165,45 @@ def load_target(target: str) -> Any:
             )
         found = getattr(found, part)
     return found
+
+
+def call_with_known(function: Callable[..., Any], offered: Mapping[str, Any], required: Iterable[str] = ()) -> Any:
+    """Call a user's function with those of the offered arguments that it names.
+
+    Args:
+        function: The function; one with ``**kwargs`` is given everything.
+        offered: Keyword arguments by name.
+        required: The names that the user set himself: it is an error if the function does not take one.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        TargetError: If it is no function, or a required argument is not among its parameters.
+
+    >>> call_with_known(lambda seed: seed + 1, {"seed": 1, "split": "test"})
+    2
+    """
+    if not callable(function):
+        raise TargetError(f"expected a function, got {function!r}: name a function that builds it")
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return function(**offered)
+    named = {parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY}
+    refused = sorted(set(required) - named)
+    if refused:
+        takes = ", ".join(sorted(named)) or "no argument"
+        raise TargetError(
+            f"{getattr(function, '__qualname__', function)} takes {takes}, but was also given "
+            f"{', '.join(refused)}: add that to its parameters, or leave the option out"
+        )
+    unmet = [p.name for p in parameters if p.default is p.empty and p.name not in offered and p.kind in _NAMED]
+    if unmet:
+        raise TargetError(
+            f"{getattr(function, '__qualname__', function)} cannot be called without {', '.join(unmet)}; "
+            f"it may name any of {', '.join(offered)}, and anything else needs a default"
+        )
+    return function(**{key: value for key, value in offered.items() if key in named})
 
 
 def _import_module(name: str) -> ModuleType:

@@ -11,7 +11,7 @@ import pandas as pd
 from torch.utils.data import Dataset
 
 from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD, FITS, image_to_tensor
-from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.errors import ProbeError, ProbeWarning
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -100,9 +100,7 @@ class ForgeryDataset(Dataset[tuple["Tensor", int]]):
     def __repr__(self) -> str:
         real, fake = (int((self.labels == label).sum()) for label in (REAL, FAKE))
         skipped = f", {len(self.skipped)} skipped" if len(self.skipped) else ""
-        return (
-            f"{type(self).__name__}({self.name!r}: {real} real, {fake} fake{skipped}, {self.image_size} px)"
-        )
+        return f"{type(self).__name__}({self.name!r}: {real} real, {fake} fake{skipped}, {self.image_size} px)"
 
 
 def _checked(name: str, records: pd.DataFrame) -> pd.DataFrame:
@@ -164,6 +162,7 @@ def probe_indices(records: pd.DataFrame, n: int, seed: int = 0) -> list[int]:
             f"only {total - reused} of the {total} probe items come from sources of their own: {reused} "
             "share a source (video or identity) with another, so they are correlated and intervals may be "
             f"too narrow. Ask for at most {total - reused} samples to avoid this",
+            ProbeWarning,
             stacklevel=2,
         )
     flip = rng.integers(0, 2, size=n).astype(bool)
@@ -183,6 +182,7 @@ def _wanted_per_class(labels: np.ndarray[Any, Any], n: int) -> dict[int, int]:
     warnings.warn(
         f"asked for {n} probe items, but there are {available[REAL]} real and {available[FAKE]} fake ones: "
         f"drawing {half} of either class, {2 * half} in all",
+        ProbeWarning,
         stacklevel=3,
     )
     return {REAL: half, FAKE: half}
@@ -197,9 +197,7 @@ def _one_per_source(
     class that lacks more; at the end it is handed over if that class has other sources to spare.
     """
     first = pd.DataFrame({"source": sources, "label": labels, "position": np.arange(len(labels))})
-    by_source = first.drop_duplicates(["source", "label"]).pivot(
-        index="source", columns="label", values="position"
-    )
+    by_source = first.drop_duplicates(["source", "label"]).pivot(index="source", columns="label", values="position")
     by_source = by_source.reindex(columns=[REAL, FAKE])
     taken: dict[int, dict[int, int]] = {REAL: {}, FAKE: {}}
     spare: dict[int, dict[int, int]] = {REAL: {}, FAKE: {}}
@@ -244,8 +242,6 @@ def _reuse_sources(
 
 def _interleave(real: list[int], fake: list[int], flip: np.ndarray[Any, Any]) -> list[int]:
     """Return the classes in alternation, each pair in the order that its coin says."""
-    paired = [
-        pair[::-1] if swap else pair for pair, swap in zip(zip(real, fake, strict=False), flip, strict=False)
-    ]
+    paired = [pair[::-1] if swap else pair for pair, swap in zip(zip(real, fake, strict=False), flip, strict=False)]
     shorter = min(len(real), len(fake))
     return [position for pair in paired for position in pair] + real[shorter:] + fake[shorter:]

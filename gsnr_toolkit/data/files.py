@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from gsnr_toolkit.data.base import FAKE, REAL, DataError, ForgeryDataset, probe_indices
+from gsnr_toolkit.errors import ProbeWarning
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,7 +57,7 @@ class Skips:
         """Return the counts by reason, most frequent first, with an example of each."""
         counts = self.table().groupby("reason", sort=False)["path"].agg(["size", "first"])
         counts = counts.sort_values("size", ascending=False, kind="stable")
-        return "; ".join(f"{row.size} x {reason} (first: {row.first})" for reason, row in counts.iterrows())
+        return "; ".join(f"{size} x {reason} (first: {first})" for reason, size, first in counts.itertuples())
 
     def warn(self, name: str, kept: int) -> None:
         """Warn once if anything was left out.
@@ -69,6 +70,7 @@ class Skips:
             warnings.warn(
                 f"{name}: skipped {len(self._rows)}, kept {kept}. {self.summary()}. "
                 "The full list is in dataset.skipped",
+                ProbeWarning,
                 stacklevel=3,
             )
 
@@ -140,8 +142,8 @@ def unreadable(path: Path) -> str | None:
                 image.load()
     except UnidentifiedImageError:
         return "not an image"
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"broken image ({type(error).__name__})"
+    except (OSError, SyntaxError, ValueError):  # Pillow raises all three, for a cut-off PNG the second
+        return "broken image"
     return None
 
 
@@ -170,8 +172,8 @@ class FileDataset(ForgeryDataset):
                 return image
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(
-                f"cannot read item {index} of {self.name}: {path} ({error}). Open the data set with verify=True "
-                "to leave unreadable files out, or restore the file"
+                f"cannot read item {index} of {self.name}: {path} ({error}). Open the data set with "
+                "verify=True to leave unreadable files out, or restore the file"
             ) from error
 
 
@@ -181,7 +183,7 @@ def open_videos(
     skips: Skips,
     *,
     split: str,
-    frames_per_video: int = 1,
+    frames_per_video: int | None = 1,
     size: int | None = None,
     seed: int = 0,
     verify: bool = True,
@@ -195,8 +197,8 @@ def open_videos(
         videos: The videos of both classes.
         skips: What the layout left out so far; unreadable frames are added.
         split: The name of the split.
-        frames_per_video: Evenly spaced frames to take of each video. One is right for a probe: frames of
-            one video are correlated.
+        frames_per_video: Evenly spaced frames to take of each video; None takes all. One is right for a
+            probe: frames of one video are correlated.
         size: Keep at most this many items, drawn class-balanced by ``seed``; None keeps all.
         seed: Of that draw.
         verify: Check that every chosen file can be decoded.
@@ -209,7 +211,7 @@ def open_videos(
     Raises:
         DataError: If ``frames_per_video`` is not positive, or nothing, or only one class, is left.
     """
-    if frames_per_video < 1:
+    if frames_per_video is not None and frames_per_video < 1:
         raise DataError(f"frames_per_video must be at least 1, but got {frames_per_video}")
     records = _records(videos, frames_per_video, split)
     _require_both_classes(name, split, records, skips)
@@ -226,10 +228,10 @@ def open_videos(
     return FileDataset(name, records, caption=caption, skipped=skips.table(), **transform)
 
 
-def _records(videos: Iterable[Video], frames_per_video: int, split: str) -> pd.DataFrame:
+def _records(videos: Iterable[Video], per_video: int | None, split: str) -> pd.DataFrame:
     rows = [
         {
-            "id": f"{video.method}/{video.name}/{video.frames[index].stem}",
+            "id": f"{video.method}/{video.name}/{video.frames[index].name}",
             "label": video.label,
             "source": video.source,
             "method": video.method,
@@ -238,7 +240,7 @@ def _records(videos: Iterable[Video], frames_per_video: int, split: str) -> pd.D
             "path": video.frames[index],
         }
         for video in videos
-        for index in evenly_spaced(len(video.frames), frames_per_video)
+        for index in evenly_spaced(len(video.frames), per_video or len(video.frames))
     ]
     return pd.DataFrame(rows, columns=["id", "label", "source", "method", "split", "video", "path"])
 

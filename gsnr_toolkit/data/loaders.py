@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from gsnr_toolkit.data.base import FAKE, REAL, DataError, ForgeryDataset, probe_indices
 
@@ -38,7 +38,7 @@ def probe_loader(
     >>> [labels.sum().item() for _, labels in probe_loader(data, n=8, batch_size=4)]
     [2, 2]
     """
-    subset = Subset(dataset, probe_indices(dataset.records, n, seed))
+    subset: Dataset[Any] = Subset(dataset, probe_indices(dataset.records, n, seed))
     # A loader without a generator of its own draws its base seed from the global one at every pass.
     own = torch.Generator().manual_seed(seed)
     return DataLoader(subset, batch_size=batch_size, num_workers=num_workers, generator=own)
@@ -66,9 +66,9 @@ class BalancedBatches(Sampler[list[int]]):
         counts = [len(members) for members in self._classes]
         if min(counts) == 0:
             raise DataError(
-                f"training needs both classes, but {counts[REAL]} real and {counts[FAKE]} fake items are left "
-                f"after leaving out {len(labels) - len(kept)} of {len(labels)}: probe fewer samples or open a "
-                "larger data set"
+                f"training needs both classes, but {counts[REAL]} real and {counts[FAKE]} fake items are "
+                f"left after leaving out {len(labels) - len(kept)} of {len(labels)}: probe fewer samples, or "
+                "open a larger data set"
             )
         self._batch_size = min(batch_size, 2 * min(counts))
         self._length = 2 * min(counts) // self._batch_size
@@ -118,7 +118,8 @@ def train_loader(
     """
     batches = BalancedBatches(dataset.labels, batch_size, seed, exclude)
     own = torch.Generator().manual_seed(seed)
-    return DataLoader(dataset, batch_sampler=batches, num_workers=num_workers, generator=own)
+    items: Dataset[Any] = dataset  # labels become a tensor when a batch is put together
+    return DataLoader(items, batch_sampler=batches, num_workers=num_workers, generator=own)
 
 
 def endless(loader: DataLoader[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

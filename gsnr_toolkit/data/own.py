@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch.utils.data import Dataset
 
 from gsnr_toolkit.data.base import FAKE, DataError, ForgeryDataset
 
-__all__ = ["ArrayDataset", "WrappedDataset", "call_with_known", "in_memory", "wrap"]
+__all__ = ["ArrayDataset", "WrappedDataset", "in_memory", "wrap"]
 
 
 def make_records(
@@ -48,16 +47,18 @@ def make_records(
     names = [str(name) for name in (ids if ids is not None else range(len(labels)))]
     origin = [str(source) for source in sources] if sources is not None else names
     methods = [method if label == FAKE else "real" for label in labels]
-    return pd.DataFrame(
-        {"id": names, "label": list(labels), "source": origin, "method": methods, "split": split}
-    )
+    return pd.DataFrame({"id": names, "label": list(labels), "source": origin, "method": methods, "split": split})
 
 
 class ArrayDataset(ForgeryDataset):
     """Images held in memory; see :func:`in_memory`."""
 
     def __init__(
-        self, images: Sequence[np.ndarray[Any, Any]], name: str, records: pd.DataFrame, **transform: Any
+        self,
+        images: Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any],
+        name: str,
+        records: pd.DataFrame,
+        **transform: Any,
     ) -> None:
         super().__init__(name, records, **transform)
         self._images = images
@@ -107,9 +108,7 @@ def in_memory(
     ((3, 8, 8), 1)
     """
     if len(images) != len(labels):
-        raise DataError(
-            f"expected as many labels as images, but got {len(labels)} labels, {len(images)} images"
-        )
+        raise DataError(f"expected one label per image, but got {len(labels)} labels, {len(images)} images")
     return ArrayDataset(images, name, make_records(labels, sources, method, split), **transform)
 
 
@@ -130,8 +129,8 @@ def wrap(inner: Any, name: str, split: str = "train") -> ForgeryDataset:
 
     Its images are used as they come: a data set of one's own does its own resizing and normalisation. The
     labels are read from its attribute ``labels`` or ``targets``, or, where it has neither, from the items
-    themselves, which reads each of them once. Sources are read from its attribute ``sources``; without it each
-    item counts as a source of its own.
+    themselves, which reads each of them once. Sources are read from its attribute ``sources``; without it
+    each item counts as a source of its own.
 
     Args:
         inner: The data set; a :class:`ForgeryDataset` is returned unchanged.
@@ -142,7 +141,8 @@ def wrap(inner: Any, name: str, split: str = "train") -> ForgeryDataset:
         A data set with ``records``.
 
     Raises:
-        DataError: If it is no map-style data set, is empty, or its items are not ``(image (3, S, S), label)``.
+        DataError: If it is no map-style data set, is empty, or its items are not ``(image, label)`` with
+            an image tensor ``(3, S, S)`` and a label 0 or 1.
 
     >>> import torch
     >>> data = wrap([(torch.zeros(3, 8, 8), 0), (torch.ones(3, 8, 8), 1)], "mine")
@@ -153,7 +153,7 @@ def wrap(inner: Any, name: str, split: str = "train") -> ForgeryDataset:
         return inner
     if not (hasattr(inner, "__getitem__") and hasattr(inner, "__len__")):
         raise DataError(
-            f"{name} must be a map-style data set with __getitem__ and __len__, but is a {type(inner).__name__}"
+            f"{name} must be a map-style data set with __getitem__ and __len__, but is of type {type(inner).__name__}"
         )
     if len(inner) == 0:
         raise DataError(f"{name} holds no image at all")
@@ -168,52 +168,18 @@ def wrap(inner: Any, name: str, split: str = "train") -> ForgeryDataset:
     return WrappedDataset(inner, name, records, image_size)
 
 
-def call_with_known(function: Callable[..., Any], offered: dict[str, Any], required: set[str]) -> Any:
-    """Call a user's function with those of the offered arguments that it names.
-
-    Args:
-        function: The function.
-        offered: Keyword arguments by name.
-        required: The names that the user set himself: it is an error if the function does not take one.
-
-    Returns:
-        What the function returns.
-
-    Raises:
-        DataError: If a required argument is not among the function's parameters.
-
-    >>> call_with_known(lambda seed: seed + 1, {"seed": 1, "split": "test"}, required=set())
-    2
-    """
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return function(**offered)
-    named = {parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY}
-    refused = sorted(required - named)
-    if refused:
-        raise DataError(
-            f"{getattr(function, '__name__', function)!s} takes {sorted(named)}, but was also given {refused}: "
-            "add them to its parameters, or leave the options out"
-        )
-    return function(**{key: value for key, value in offered.items() if key in named})
-
-
 def _check_item(item: Any, name: str) -> int:
-    """Return the side of the images, if the first item has the form that everything else relies on."""
+    # Everything later relies on this form; the first item stands for all. Returns the images' side.
     if not (isinstance(item, (tuple, list)) and len(item) == 2):
-        raise DataError(
-            f"the items of {name} must be (image, label), but the first is a {type(item).__name__}"
-        )
+        raise DataError(f"the items of {name} must be (image, label), but the first is a {type(item)}")
     image = item[0]
     if not isinstance(image, Tensor):
         raise DataError(
-            f"the images of {name} must be tensors, but the first is a {type(image).__name__}: convert it in the "
-            "data set, or return a ForgeryDataset, which does it for you"
+            f"the images of {name} must be tensors, but the first is of type {type(image).__name__}: convert "
+            "it in the data set, or return a ForgeryDataset, which does it for you"
         )
     if image.ndim != 3 or image.shape[0] != 3 or image.shape[1] != image.shape[2]:
-        raise DataError(
-            f"the images of {name} must have shape (3, S, S), but the first has {tuple(image.shape)}"
-        )
+        raise DataError(f"the images of {name} must have shape (3, S, S), but the first has {tuple(image.shape)}")
     return int(image.shape[-1])
 
 
@@ -222,7 +188,6 @@ def _first_attribute(inner: Any, names: tuple[str, ...]) -> Any | None:
 
 
 def _as_label(label: Any, name: str) -> int:
-    """Return a label as an int, refusing what would only look like one."""
     if float(label) not in (0.0, 1.0):
         raise DataError(f"the labels of {name} must be 0 (real) or 1 (fake), but {label!r} occurs")
     return int(label)

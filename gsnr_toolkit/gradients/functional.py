@@ -7,7 +7,7 @@ so ``.grad``, ``requires_grad`` and the values themselves stay as they were, wha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -40,11 +40,13 @@ class GradientTask:
         model: The model, in the mode (train or eval) it is to be measured in.
         params: Detached aliases of the chosen parameters, by name.
         loss_fn: ``(model, batch) -> (N,)``.
+        constants: The other parameters and the buffers, where they too must stand in (on another device).
     """
 
     model: nn.Module
     params: Params
     loss_fn: PerSampleLoss
+    constants: Params = field(default_factory=dict)
 
     @property
     def num_params(self) -> int:
@@ -63,7 +65,7 @@ class GradientTask:
         """
         wrapper = _LossModule(self.model, self.loss_fn)
         wrapper.training = self.model.training
-        named = {f"model.{name}": value for name, value in params.items()}
+        named = {f"model.{name}": value for name, value in {**self.constants, **params}.items()}
         return check_loss_shape(functional_call(wrapper, named, (batch,)), batch_length(batch))
 
     def mean_gradient(self, batch: Batch, params: Params | None = None) -> tuple[Params, Tensor]:

@@ -27,6 +27,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
 
     Raises:
         ProbeError: If the model holds an operation that cannot be vectorised; the loop engine can do it.
+        RuntimeError: If the model itself fails.
 
     >>> import torch
     >>> from gsnr_toolkit.gradients.functional import trainable_params
@@ -53,8 +54,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
             if "vmap" not in str(error) and "functorch" not in str(error):
                 raise
             raise ProbeError(
-                f"the vmap engine cannot vectorise this model ({str(error).splitlines()[0][:200]}); "
-                "pass engine='loop'"
+                f"the vmap engine cannot vectorise this model ({str(error).splitlines()[0][:200]}); pass engine='loop'"
             ) from error
         yield GradientChunk(start, losses.detach(), {name: grad.detach() for name, grad in grads.items()})
 

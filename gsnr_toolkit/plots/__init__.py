@@ -24,11 +24,15 @@ _TARGETS = {
     "save": "style",
 }
 
-__all__ = sorted(_TARGETS)  # noqa: PLE0605  (a list of names, made from the one table)
+__all__ = sorted(_TARGETS)
 
 
 def __getattr__(name: str) -> Any:
-    """Resolve a public name on first use, so that importing the package stays cheap."""
+    """Return a public name, importing its module on first use.
+
+    Raises:
+        AttributeError: There is no such name.
+    """
     if name not in _TARGETS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(f"{__name__}.{_TARGETS[name]}"), name)

@@ -21,8 +21,8 @@ class BottleneckLike(Protocol):
         """Training step."""
 
     @property
-    def group(self) -> str:
-        """Group name."""
+    def group(self) -> str | None:
+        """Group name; None when no group has a COR at that step."""
 
 
 class Bottleneck(NamedTuple):
@@ -47,8 +47,8 @@ def require_columns(frame: "pd.DataFrame", columns: Sequence[str], what: str) ->
     if missing:
         raise ValueError(
             f"{what}: expected the columns {', '.join(columns)}; missing: {', '.join(missing)} "
-            f"(found {', '.join(map(str, frame.columns)) or 'none'}). COR columns come from estimate_cor or probe; "
-            "a report of estimate_gsnr has only GSNR columns."
+            f"(found {', '.join(map(str, frame.columns)) or 'none'}). "
+            "COR columns come from estimate_cor or probe; a report of estimate_gsnr has only GSNR columns."
         )
     if frame.empty:
         raise ValueError(f"{what}: expected at least one row, got an empty table; was a step measured?")
@@ -72,7 +72,9 @@ def read_setting(settings: Settings, key: str) -> Any:
         ValueError: The entry is missing.
     """
     if key not in settings:
-        raise ValueError(f"settings[{key!r}] is needed for this figure; settings has {', '.join(settings) or 'nothing'}")
+        raise ValueError(
+            f"settings[{key!r}] is needed for this figure; settings has {', '.join(settings) or 'nothing'}"
+        )
     return settings[key]
 
 
@@ -82,7 +84,7 @@ def largest_radius(settings: Settings) -> float:
 
 
 def ordered_groups(frame: "pd.DataFrame") -> list[str]:
-    """List the groups by depth, ties by first appearance.
+    """Return the groups by depth, ties by first appearance.
 
     Example:
         >>> import pandas as pd
@@ -134,12 +136,12 @@ def find_bottleneck(layers: "pd.DataFrame", totals: "pd.DataFrame | None" = None
     usable = layers[(layers["status"] == "ok") & layers["cor"].notna()]
     whole = usable if totals is None else totals[(totals["status"] == "ok") & totals["cor"].notna()]
     if not whole.empty:
-        step = whole.loc[whole["cor"].idxmin(), "step"]
+        step = whole["step"].iloc[int(np.argmin(whole["cor"]))]
         here = usable[usable["step"] == step]
         usable = here if not here.empty else usable
     if usable.empty:
         return None
-    lowest = usable.loc[usable["cor"].idxmin()]
+    lowest = usable.iloc[int(np.argmin(usable["cor"]))]
     return Bottleneck(int(lowest["step"]), str(lowest["group"]))
 
 
@@ -150,7 +152,7 @@ def default_step(layers: "pd.DataFrame") -> int:
 
 
 def sample_note(frame: "pd.DataFrame", settings: Settings) -> str:
-    """Say how many samples and which interval level a figure stands on.
+    """Return how many samples and which interval level a figure stands on, in words.
 
     Example:
         >>> import pandas as pd

@@ -23,12 +23,13 @@ UP_ARROW = MarkerPath(
 )
 EDGE = 0.045  # axes fraction at which rows without a number are drawn
 EDGE_BAND = 0.11  # axes fraction kept free of data for them
-EDGE_MARKERS = {"no_signal": "o", "undefined": "s"}
+EDGE_MARKERS = {"no_signal": "o", "undefined": "s", "above_max_radius": "^"}
 EDGE_LABELS = {
-    "no_signal": "no signal: COR indistinguishable from 0 (at edge)",
+    "no_signal": "no signal: COR not above 0 (at edge)",
     "undefined": "undefined (at edge)",
+    "above_max_radius": "COR above those tried (at edge)",
 }
-ARROW_LABEL = "above the largest radius tried ({:g})"
+ARROW_LABEL = "above the largest radius tried, {:g}"
 
 
 def log_limits(values: ArrayLike, *, edge_band: bool = False, pad: float = 0.08) -> tuple[float, float]:
@@ -75,16 +76,17 @@ def interval_bars(
     Returns:
         The artist that holds one segment per row with a finite-or-infinite interval.
     """
-    x, low, high = (np.asarray(v, dtype=float) for v in (x, low, high))
-    known = ~(np.isnan(low) | np.isnan(high))
+    at, bottom, top = (np.asarray(values, dtype=np.float64) for values in (x, low, high))
+    known = ~(np.isnan(bottom) | np.isnan(top))
     if ax.get_yscale() == "log":
-        low = np.maximum(low, ax.get_ylim()[0] / 10)
-    low, high = np.where(np.isneginf(low), ax.get_ylim()[0], low), np.where(np.isposinf(high), ceiling, high)
-    return ax.vlines(x[known], low[known], high[known], **{"linewidth": 0.9, **style})
+        bottom = np.maximum(bottom, ax.get_ylim()[0] / 10)
+    bottom = np.where(np.isneginf(bottom), ax.get_ylim()[0], bottom)
+    top = np.where(np.isposinf(top), ceiling, top)
+    return ax.vlines(at[known], bottom[known], top[known], **{"linewidth": 0.9, **style})
 
 
 def collapse_zone(ax: Axes, rho: float) -> Rectangle:
-    """Shade ``COR < rho`` from the lower end of the axis up to `rho`, and draw its upper end."""
+    """Return the shaded zone ``COR < rho``, from the lower end of the axis up to `rho`."""
     zone = ax.axhspan(ax.get_ylim()[0], rho, color=ZONE_COLOR, alpha=0.13, linewidth=0, zorder=0)
     zone.set_label(rf"collapse zone: COR < $\rho$ = {rho:g}")
     ax.axhline(rho, color=ZONE_COLOR, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
@@ -99,7 +101,7 @@ def edge_markers(
     Args:
         ax: Axes.
         x: Positions along x, in data units.
-        status: ``no_signal`` or ``undefined``: sets the shape and the default label.
+        status: Status other than ``ok``: sets the shape and the default label.
         colors: One edge colour, or one per mark.
         label: Legend text; None for the status's own.
 
@@ -123,7 +125,7 @@ def edge_markers(
 
 
 def up_arrows(ax: Axes, x: ArrayLike, height: float, *, colors: Any = MUTED) -> PathCollection:
-    """Draw rows whose radius lies above the largest one tried as arrows that start at that radius."""
+    """Return arrows for rows whose radius lies above the largest one tried; they start at that radius."""
     positions = np.asarray(x, dtype=float)
     return ax.scatter(
         positions,
@@ -199,15 +201,26 @@ def tidy_log_axis(ax: Axes, which: str = "y") -> None:
 
 
 def status_proxy(status: str) -> Line2D:
-    """A legend entry for a status, independent of any group's colour."""
+    """Return a legend entry for a status that has a mark at the edge, independent of any group's colour."""
     return Line2D(
         [], [], linestyle="none", marker=EDGE_MARKERS[status], markersize=3.8, markerfacecolor="white",
         markeredgecolor=MUTED, markeredgewidth=0.8, label=EDGE_LABELS[status],
     )  # fmt: skip
 
 
+def legend_proxy(handle: Any) -> Any:
+    """Return the legend's handle; an arrow, which starts at its point, is centred there instead."""
+    if not str(getattr(handle, "get_gid", str)()).startswith("above_max_radius"):
+        return handle
+    centred = MarkerPath(UP_ARROW.vertices - np.array([0.0, 0.5]), UP_ARROW.codes)
+    return Line2D(
+        [], [], linestyle="none", marker=centred, markersize=7, markerfacecolor="none", markeredgecolor=MUTED,
+        markeredgewidth=1.0, label=handle.get_label(),
+    )  # fmt: skip
+
+
 def diamond_style(color: Any, *, main: bool) -> dict[str, Any]:
-    """Style of the bottleneck's diamond: filled and edged for the bottleneck group, small for the others."""
+    """Return the bottleneck diamond's style: edged for the bottleneck group, small for the others."""
     return {
         "marker": "D",
         "markersize": 5.5 if main else 3.8,

@@ -1,4 +1,4 @@
-"""The drift curve: how fast a SAM perturbation turns each layer's gradient, and where that crosses the signal."""
+"""The drift curve: how a SAM perturbation turns each layer's gradient, and where that undoes the signal."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +8,13 @@ from matplotlib.lines import Line2D
 
 from gsnr_toolkit.plots.frames import (
     Settings,
+    default_step,
     ordered_groups,
     read_setting,
     require_columns,
     sample_note,
 )
+from gsnr_toolkit.plots.labels import full_name, legend_below
 from gsnr_toolkit.plots.marks import log_limits, tidy_log_axis
 from gsnr_toolkit.plots.style import (
     COLUMN_WIDTH,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 DRIFT_COLUMNS = ("step", "group", "rho", "drift", "drift_low", "drift_high", "grad_norm")
 COR_COLUMNS = ("step", "group", "depth", "cor", "cor_low", "cor_high", "status")
-FLOOR_IN_DECADES = 2.5  # how far below the crossing the picture reaches
+FLOOR_IN_DECADES = 2.0  # how far below the crossing the picture reaches
 
 
 @in_paper_style
@@ -44,22 +46,24 @@ def plot_radius_curve(
     step: int | None = None,
     totals: "pd.DataFrame | None" = None,
     depth_key: bool = True,
+    note: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw ``|Delta(rho)| / |mu|`` against rho; the first crossing of 1 is the COR.
 
-    Each group's drift is divided by its own gradient norm, so that one line at 1 serves them all. The band is
-    the interval of the drift; the interval of COR, which also holds the uncertainty of ``|mu|``, is the bar at
-    the crossing of the whole model. With more than six groups only the whole model gets a band.
+    Each group's drift is divided by its own gradient norm, so that one line at 1 serves them all. The
+    band is the interval of the drift; the interval of COR, which also holds the uncertainty of ``|mu|``, is
+    the bar at the crossing of the whole model. With more than six groups only the whole model gets a band.
     Groups whose ``|mu|`` is not above zero have no finite ratio: they are hollow circles at the upper edge.
 
     Args:
         drift: ``report.drift``, one row per (step, group, rho); the whole model is the group ``total``.
         layers: ``report.layers``: depth order, COR and status.
         settings: ``report.settings``; needs ``rho`` and ``confidence``.
-        step: Training step; None for the last one in `drift`.
+        step: Training step; None for the step of the lowest COR.
         totals: ``report.totals``: COR of the whole model; None marks no crossing for it.
         depth_key: Whether many groups get a colour bar.
+        note: Whether n and interval level stand above the axes; off where a figure says them once.
         ax: Axes to draw on; None makes a figure.
 
     Returns:
@@ -80,11 +84,11 @@ def plot_radius_curve(
     """
     require_columns(drift, DRIFT_COLUMNS, "plot_radius_curve (drift)")
     require_columns(layers, COR_COLUMNS, "plot_radius_curve (layers)")
-    step = int(drift["step"].max()) if step is None else step
+    step = _default_step(drift, layers) if step is None else step
     rows = drift[drift["step"] == step]
     if rows.empty:
         raise ValueError(f"no drift curve for step {step}; measured steps: {sorted(set(drift['step']))}")
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.5)
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.9)
     known = ordered_groups(layers)
     present = set(rows["group"])
     groups = [group for group in known if group in present]
@@ -104,11 +108,17 @@ def plot_radius_curve(
         _draw_crossings(ax, table[table["group"].isin(names)], colors)
     ax.set_xlabel(r"SAM radius $\rho$")
     ax.set_ylabel(r"drift $|\Delta(\rho)|\;/\;|\mu|$")
-    dress(ax, title=f"Drift curve, step {step}", note=sample_note(layers, settings))
+    dress(ax, title=f"Drift curve, step {step}", note=sample_note(layers, settings) if note else "")
     if len(groups) > MANY_GROUPS and depth_key:
         add_depth_key(ax, groups)
     _legend(ax, groups, names, colors)
     return ax
+
+
+def _default_step(drift: "pd.DataFrame", layers: "pd.DataFrame") -> int:
+    """Return the step of the lowest COR, or the last one with a curve when that step has none."""
+    step = default_step(layers)
+    return step if (drift["step"] == step).any() else int(drift["step"].max())
 
 
 def _ratio(curve: "pd.DataFrame", column: str) -> np.ndarray:
@@ -141,11 +151,26 @@ def _draw_curve(ax: Axes, name: str, curve: "pd.DataFrame", color: Any, *, band:
     if not np.isfinite(ratio).any():
         return
     dashes: Any = (0, (5, 1.5)) if total else "-"
-    ax.plot(rho, ratio, color=color, linewidth=1.5 if total else 0.9, linestyle=dashes, zorder=4 if total else 3, gid=name)
+    ax.plot(
+        rho,
+        ratio,
+        color=color,
+        linewidth=1.5 if total else 0.9,
+        linestyle=dashes,
+        zorder=4 if total else 3,
+        gid=name,
+    )
     if band:
         low = np.maximum(_ratio(curve, "drift_low"), ax.get_ylim()[0] / 10)
         ax.fill_between(
-            rho, low, _ratio(curve, "drift_high"), color=color, alpha=0.15, linewidth=0, zorder=2, gid=f"band:{name}"
+            rho,
+            low,
+            _ratio(curve, "drift_high"),
+            color=color,
+            alpha=0.15,
+            linewidth=0,
+            zorder=2,
+            gid=f"band:{name}",
         )
 
 
@@ -154,38 +179,43 @@ def _draw_unbounded(ax: Axes, curves: "dict[str, pd.DataFrame]", colors: dict[st
     names = [name for name, curve in curves.items() if not np.isfinite(_ratio(curve, "drift")).any()]
     if not names:
         return
+    x = 0.04 + min(0.03, 0.92 / len(names)) * np.arange(len(names))
     ax.scatter(
-        np.linspace(0.04, 0.04 + 0.03 * (len(names) - 1), len(names)), np.full(len(names), 0.96),
-        transform=ax.transAxes, marker="o", s=13, facecolors="white", edgecolors=[colors[name] for name in names],
-        linewidths=0.9, zorder=6, gid="unbounded:" + ",".join(names),
+        x, np.full(len(names), 0.96), transform=ax.transAxes, marker="o", s=13, facecolors="white",
+        edgecolors=[colors[name] for name in names], linewidths=0.9, zorder=6,
+        gid="unbounded:" + ",".join(names),
         label=rf"$|\mu|$ not above 0 ({_abbreviate(names)})",
     )  # fmt: skip
 
 
 def _abbreviate(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 2 else f"{names[0]}, {names[1]}, + {len(names) - 2}"
+    return ", ".join(names) if sum(map(len, names)) <= 20 else f"{len(names)} groups"
 
 
 def _draw_crossings(ax: Axes, table: "pd.DataFrame", colors: dict[str, Any]) -> None:
     """Put a dot on the line at 1 for each COR, and its interval as a horizontal bar for the whole model."""
-    for row in table[table["status"] == "ok"].itertuples():
-        total = row.group == TOTAL
+    table = table[table["status"] == "ok"]
+    cor, low, high = (table[name].to_numpy(dtype=np.float64) for name in ("cor", "cor_low", "cor_high"))
+    for index, name in enumerate(table["group"]):
+        total = name == TOTAL
         ax.plot(
-            [row.cor], [1.0], marker="o", markersize=5 if total else 3.4, color=colors[str(row.group)],
-            markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=7 if total else 5, gid=f"cor:{row.group}",
+            [cor[index]], [1.0], marker="o", markersize=5 if total else 3.4, color=colors[name],
+            markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=7 if total else 5,
+            gid=f"cor:{name}",
         )  # fmt: skip
-        if total and np.isfinite([row.cor_low, row.cor_high]).all():
-            ax.hlines(1.0, row.cor_low, row.cor_high, color=TOTAL_COLOR, linewidth=2.0, zorder=6, gid="cor_interval:total")
+        if total and not np.isnan([low[index], high[index]]).any():
+            start, end = np.clip([low[index], high[index]], *ax.get_xlim())
+            ax.hlines(1.0, start, end, color=TOTAL_COLOR, linewidth=2.0, zorder=6, gid="cor_interval:total")
 
 
 def _legend(ax: Axes, groups: list[str], names: list[str], colors: dict[str, Any]) -> None:
     handles: list[Any] = []
     if len(groups) <= MANY_GROUPS:
-        handles += [Line2D([], [], color=colors[group], label=group) for group in groups]
+        handles += [Line2D([], [], color=colors[group], label=full_name(group)) for group in groups]
     if TOTAL in names:
         handles.append(Line2D([], [], color=TOTAL_COLOR, linestyle=(0, (5, 1.5)), linewidth=1.5, label="whole model"))
     handles.append(
-        Line2D([], [], linestyle="none", marker="o", markersize=4, color=MUTED, label="COR (bar: interval, whole model)")
+        Line2D([], [], linestyle="none", marker="o", markersize=4, color=MUTED, label="COR (bar: its interval)")
     )
     handles += ax.get_legend_handles_labels()[0]
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.21), ncols=2, columnspacing=1)
+    legend_below(ax, handles)

@@ -40,7 +40,7 @@ ZONE_COLOR = "#D62728"
 MUTED = "#5A5A5A"
 MANY_GROUPS = 6  # above this many groups, colour means depth and only the groups that matter get intervals
 
-RC: dict[str, Any] = {
+RC: dict[Any, Any] = {  # keys are typed differently by different versions of matplotlib
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same picture everywhere
     "font.size": 7.5,
@@ -86,7 +86,7 @@ def paper_style() -> Iterator[None]:
 
 
 def in_paper_style(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a plotting function inside `paper_style`."""
+    """Return a plotting function that runs inside `paper_style`."""
 
     @wraps(function)
     def styled(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -116,33 +116,40 @@ def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.
     return new_figure(width, height).add_subplot() if ax is None else ax
 
 
+def root_figure(ax: Axes) -> Figure:
+    """Return the figure that an axes, possibly of a subfigure, belongs to.
+
+    Args:
+        ax: Axes.
+
+    Returns:
+        The outermost figure.
+
+    Raises:
+        ValueError: The axes were removed from their figure.
+    """
+    figure = getattr(ax.figure, "figure", None)  # a subfigure names its root so, in every version of matplotlib
+    if not isinstance(figure, Figure):
+        raise ValueError("expected axes of a figure, got removed axes; pass ax=None for a new figure")
+    return figure
+
+
 def dress(ax: Axes, *, title: str, note: str) -> None:
-    """Set title (left), the sample note (right, muted) and tick sizes.
+    """Set the title, the sample note under it, and tick sizes.
 
     Ticks are made lazily, often after the style's context has ended, so their size is stored on the axes.
-    The note drops to a line of its own above the plot when it would not fit beside the title.
 
     Args:
         ax: Axes to dress.
         title: What is shown.
-        note: With how many samples and at which interval level.
+        note: With how many samples and at which interval level; empty for no note.
     """
-    size_in_points = RC["axes.titlesize"]
-    width_in_points = 72 * ax.get_figure(root=True).get_figwidth() * ax.get_position().width  # type: ignore[union-attr]
-    fits = 0.56 * (len(title) * size_in_points + len(note) * RC["legend.fontsize"]) < width_in_points
-    ax.set_title(title if fits else f"{title}\n", loc="left", fontsize=size_in_points)
-    if fits:
-        ax.set_title(note, loc="right", fontsize=RC["legend.fontsize"], color=MUTED)
-    else:
+    ax.set_title(title, loc="left", fontsize=RC["axes.titlesize"], pad=15 if note else 6)
+    if note:
         ax.annotate(
-            note,
-            xy=(0, 1),
-            xycoords="axes fraction",
-            xytext=(0, 4),
-            textcoords="offset points",
-            fontsize=RC["legend.fontsize"],
-            color=MUTED,
-        )
+            note, xy=(0, 1), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points",
+            fontsize=RC["legend.fontsize"], color=MUTED, gid="note",
+        )  # fmt: skip
     ax.tick_params(axis="both", which="both", labelsize=RC["xtick.labelsize"], width=0.6)
     ax.tick_params(axis="both", which="major", length=3)
     ax.tick_params(axis="both", which="minor", length=1.8)

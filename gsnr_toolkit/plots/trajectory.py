@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -18,7 +19,14 @@ from gsnr_toolkit.plots.frames import (
     require_columns,
     sample_note,
 )
-from gsnr_toolkit.plots.labels import axis_title, short_label, sparse_positions
+from gsnr_toolkit.plots.labels import (
+    axis_title,
+    full_name,
+    is_upright,
+    legend_below,
+    short_label,
+    sparse_positions,
+)
 from gsnr_toolkit.plots.marks import (
     collapse_zone,
     diamond_style,
@@ -40,6 +48,7 @@ from gsnr_toolkit.plots.style import (
     depth_colors,
     dress,
     in_paper_style,
+    root_figure,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +67,7 @@ def plot_trajectory(
     totals: "pd.DataFrame | None" = None,
     bottleneck: BottleneckLike | None = None,
     depth_key: bool = True,
+    note: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw COR or GSNR over steps by layer, with interval bands and the bottleneck step as diamonds.
@@ -73,6 +83,7 @@ def plot_trajectory(
         totals: ``report.totals``; None leaves the whole model out.
         bottleneck: ``report.bottleneck``; None finds it in the tables.
         depth_key: Whether many groups get a colour bar; off where a neighbouring panel has it.
+        note: Whether n and interval level stand above the axes; off where a figure says them once.
         ax: Axes to draw on; None makes a figure.
 
     Returns:
@@ -95,7 +106,7 @@ def plot_trajectory(
     columns.append("status" if quantity == "cor" else "noise_floor")
     require_columns(layers, columns, "plot_trajectory")
     groups = ordered_groups(layers)
-    ax = axes_or_new(ax, COLUMN_WIDTH, 2.5)
+    ax = axes_or_new(ax, COLUMN_WIDTH, 2.9)
     if bottleneck is None and {"cor", "status"} <= set(layers.columns):
         bottleneck = find_bottleneck(layers, totals)
     tables = {group: layers[layers["group"] == group].sort_values("step") for group in groups}
@@ -104,7 +115,7 @@ def plot_trajectory(
     steps = np.unique(layers["step"].to_numpy(dtype=float))
     _set_axes(ax, list(tables.values()), settings, quantity)
     colors = {**depth_colors(groups), TOTAL: TOTAL_COLOR}
-    focus = set(tables) if len(groups) <= MANY_GROUPS else {TOTAL, bottleneck.group if bottleneck else TOTAL}
+    focus = set(tables) if len(groups) <= MANY_GROUPS else {TOTAL, (bottleneck.group or TOTAL) if bottleneck else TOTAL}
     offsets = _offsets(list(tables), steps)
     for name, table in tables.items():
         _draw_group(ax, name, table, quantity, colors[name], offsets[name], name in focus)
@@ -114,7 +125,7 @@ def plot_trajectory(
             _draw_diamond(ax, name, table, quantity, bottleneck, colors[name], offsets[name])
     _x_axis(ax, steps)
     ax.set_ylabel(NAMES[quantity])
-    dress(ax, title=f"{quantity.upper()} over steps", note=sample_note(layers, settings))
+    dress(ax, title=f"{quantity.upper()} over steps", note=sample_note(layers, settings) if note else "")
     if len(groups) > MANY_GROUPS and depth_key:
         add_depth_key(ax, groups)
     _legend(ax, groups, tables, colors, bottleneck)
@@ -127,13 +138,26 @@ def _set_axes(ax: Axes, tables: "list[pd.DataFrame]", settings: Settings, quanti
     if quantity == "gsnr":
         floor = min(float(table["noise_floor"].min()) for table in tables)
         gsnr_axis(ax, values, floor)
-        ax.axhline(floor, color=OKABE_ITO["orange"], linestyle=(0, (4, 2)), linewidth=0.9, label=f"noise floor 1/n = {floor:.2g}")
+        ax.axhline(
+            floor,
+            color=OKABE_ITO["orange"],
+            linestyle=(0, (4, 2)),
+            linewidth=0.9,
+            label=f"noise floor 1/n = {floor:.2g}",
+        )
         return
     status = np.concatenate([table["status"].to_numpy() for table in tables])
     rho = float(read_setting(settings, "rho"))
+    values = values[status == "ok"]
     known = values[:, 0][np.isfinite(values[:, 0]) & (values[:, 0] > 0)]
     lowest = known.min() / 10 if known.size else rho / 10
-    shown = [*known, *np.maximum(values[:, 1], lowest), *values[:, 2][np.isfinite(values[:, 2])], rho / 1.6, rho * 1.6]
+    shown = [
+        *known,
+        *np.maximum(values[:, 1], lowest),
+        *values[:, 2][np.isfinite(values[:, 2])],
+        rho / 1.6,
+        rho * 1.6,
+    ]
     if (status == "above_max_radius").any():
         shown.append(2.2 * largest_radius(settings))
     ax.set_yscale("log")
@@ -143,7 +167,7 @@ def _set_axes(ax: Axes, tables: "list[pd.DataFrame]", settings: Settings, quanti
 
 
 def _offsets(names: list[str], steps: np.ndarray) -> dict[str, float]:
-    """Shift groups sideways: fully when there is one step (a column of points), slightly for edge marks else."""
+    """Return a sideways shift by group: for a single step's points, and for marks that would coincide."""
     gap = float(np.diff(steps).min()) if steps.size > 1 else 1.0
     reach = 0.35 * gap
     shifts = np.linspace(-reach, reach, len(names)) if len(names) > 1 else np.zeros(1)
@@ -158,12 +182,15 @@ def _draw_group(
     x = table["step"].to_numpy(dtype=float) + (offset if single else 0.0)
     y = table[quantity].to_numpy(dtype=float)
     low, high = (table[f"{quantity}_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
-    low, high = np.clip(low, ax.get_ylim()[0] if ax.get_yscale() == "log" else -np.inf, None), np.minimum(high, ax.get_ylim()[1])
+    low, high = (
+        np.clip(low, ax.get_ylim()[0] if ax.get_yscale() == "log" else -np.inf, None),
+        np.minimum(high, ax.get_ylim()[1]),
+    )
     if quantity == "cor":
         y = np.where(table["status"] == "ok", y, np.nan)
     wide = name == TOTAL or focus
     ax.plot(
-        x, y, "o-", color=color, markersize=3 if single or focus else 2, linewidth=1.3 if wide else 0.8,
+        x, y, marker="o", color=color, markersize=3 if single or focus else 2, linewidth=1.3 if wide else 0.8,
         linestyle=(0, (5, 1.5)) if name == TOTAL else "-", zorder=4 if wide else 3, gid=name,
     )  # fmt: skip
     if single:
@@ -178,7 +205,9 @@ def _draw_without_number(
     for status in ("no_signal", "undefined"):
         steps = table.loc[table["status"] == status, "step"].to_numpy(dtype=float)
         if steps.size:
-            edge_markers(ax, steps + offset, status, colors=[color], label="_nolegend_").set_gid(f"edge:{status}:{name}")
+            edge_markers(ax, steps + offset, status, colors=[color], label="_nolegend_").set_gid(
+                f"edge:{status}:{name}"
+            )
     steps = table.loc[table["status"] == "above_max_radius", "step"].to_numpy(dtype=float)
     if steps.size:
         arrows = up_arrows(ax, steps + offset, largest_radius(settings), colors=[color])
@@ -192,7 +221,13 @@ def _keep_one_label(ax: Axes, artist: Any) -> None:
 
 
 def _draw_diamond(
-    ax: Axes, name: str, table: "pd.DataFrame", quantity: str, bottleneck: BottleneckLike, color: Any, offset: float
+    ax: Axes,
+    name: str,
+    table: "pd.DataFrame",
+    quantity: str,
+    bottleneck: BottleneckLike,
+    color: Any,
+    offset: float,
 ) -> None:
     here = table[table["step"] == bottleneck.step]
     if quantity == "cor":
@@ -201,7 +236,7 @@ def _draw_diamond(
     if here.empty:
         return
     x = here["step"].to_numpy(dtype=float) + (offset if len(table) == 1 else 0.0)
-    style = diamond_style(color, main=name == bottleneck.group)
+    style = diamond_style(color, main=name == (bottleneck.group or TOTAL))
     ax.plot(x, here[quantity].to_numpy(dtype=float), gid=f"diamond:{name}", **style)
 
 
@@ -217,37 +252,51 @@ def _x_axis(ax: Axes, steps: np.ndarray) -> None:
 
 def add_depth_key(ax: Axes, groups: list[str]) -> None:
     """Add a colour bar that reads depth, one cell per group in depth order."""
-    figure = ax.get_figure(root=True)
+    figure = root_figure(ax)
     colormap = ListedColormap(list(depth_colors(groups).values()))
     norm = BoundaryNorm(np.arange(len(groups) + 1) - 0.5, len(groups))
-    from matplotlib.cm import ScalarMappable
-
-    bar = figure.colorbar(ScalarMappable(norm, colormap), ax=ax, pad=0.02, aspect=28, fraction=0.06)  # type: ignore[union-attr]
-    height = 72 * figure.get_figheight() * ax.get_position().height  # type: ignore[union-attr]
+    bar = figure.colorbar(ScalarMappable(norm, colormap), ax=ax, pad=0.02, aspect=28, fraction=0.06)
+    height = 72 * figure.get_figheight() * ax.get_position().height
     size = float(RC["xtick.labelsize"])
     shown = sparse_positions([1.2 * size] * len(groups), height / len(groups))
-    bar.set_ticks(shown, labels=[short_label(groups[i]) for i in shown])
+    bar.set_ticks(shown, labels=[str(i + 1) if is_upright(groups) else short_label(groups[i]) for i in shown])
     bar.ax.minorticks_off()
     bar.ax.tick_params(length=2, width=0.5, labelsize=6.5)
     bar.set_label(axis_title(groups), fontsize=6.5)
-    bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.4)
 
 
 def _legend(
-    ax: Axes, groups: list[str], tables: "dict[str, pd.DataFrame]", colors: dict[str, Any], bottleneck: BottleneckLike | None
+    ax: Axes,
+    groups: list[str],
+    tables: "dict[str, pd.DataFrame]",
+    colors: dict[str, Any],
+    bottleneck: BottleneckLike | None,
 ) -> None:
-    """List the groups when they are few, then the total, the diamond, and the marks of rows without a number."""
+    """List the groups when they are few, then the total, the diamond, and the marks without a number."""
     handles: list[Any] = []
     if len(groups) <= MANY_GROUPS:
-        handles += [Line2D([], [], color=colors[group], marker="o", markersize=3, label=group) for group in groups]
+        handles += [
+            Line2D([], [], color=colors[group], marker="o", markersize=3, label=full_name(group)) for group in groups
+        ]
     if TOTAL in tables:
-        handles.append(Line2D([], [], color=TOTAL_COLOR, linestyle=(0, (5, 1.5)), marker="o", markersize=3, label="whole model"))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=TOTAL_COLOR,
+                linestyle=(0, (5, 1.5)),
+                marker="o",
+                markersize=3,
+                label="whole model",
+            )
+        )
     if any(str(line.get_gid()).startswith("diamond:") for line in ax.get_lines()) and bottleneck is not None:
-        color = colors.get(bottleneck.group, MUTED)
-        label = f"bottleneck: step {bottleneck.step:g}, {bottleneck.group}"
+        color = colors.get(bottleneck.group or TOTAL, MUTED)
+        label = f"bottleneck: step {bottleneck.step:g}, {full_name(bottleneck.group or 'whole model')}"
         handles.append(Line2D([], [], **diamond_style(color, main=True), label=label))
     handles += ax.get_legend_handles_labels()[0]
     if "status" in next(iter(tables.values())).columns and ax.get_yscale() == "log":
         present = {status for table in tables.values() for status in table["status"]}
         handles += [status_proxy(status) for status in ("no_signal", "undefined") if status in present]
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.21), ncols=2, columnspacing=1)
+    legend_below(ax, handles)

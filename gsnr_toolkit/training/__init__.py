@@ -1,1 +1,1 @@
-"""training."""
+"""Training: what of a model is trained, and the plain run that a probe measures along."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -234,15 +234,15 @@ def _scene(draws: Draws, codes: dict[str, NDArray[np.int64]]) -> Scene:
     yaw_toward = np.array([-1.0, 0.0, 1.0])[codes["pose"]]
     return Scene(
         center_x=draws.around(0.0, 0.08),
-        center_y=draws.around(0.06, 0.06),
+        center_y=draws.around(0.08, 0.06),
         roll=draws.around(0.0, 0.22),
-        scale=draws.around(0.98, 0.08),
+        scale=draws.around(1.10, 0.09),
         yaw=draws.around(yaw_toward, 0.3),
         pitch=draws.around(0.0, 0.04),
         light_x=draws.around(light_from, 0.25),
         light_y=draws.around(-0.45, 0.3),
         light=draws.uniform(0.14, 0.30),
-        exposure=draws.around(1.0, 0.30),
+        exposure=draws.around(0.94, 0.34),
         backdrop=backdrop,
         backdrop_end=draws.color(backdrop * 0.82, 0.20),
         backdrop_angle=draws.uniform(0.0, 2 * np.pi),
@@ -297,7 +297,7 @@ def _features(draws: Draws, codes: dict[str, NDArray[np.int64]], hair: Floats) -
         beard_color=np.clip(hair * 0.85 + 0.01, 0, 1).astype(np.float32),
         glasses=codes["glasses"],
         glasses_color=np.where(frame, draws.color(np.full((len(skin), 3), 0.14), 0.1), draws.color(lip, 0.3)),
-        texture=draws.uniform(0.015, 0.040),
+        texture=draws.uniform(0.010, 0.028),
         texture_phase=np.stack([draws.uniform(0.0, 1.0) for _ in range(6)], axis=1),
     )
 
@@ -332,10 +332,10 @@ def sample_faces(identity: Sequence[int] | NDArray[np.int64], seed: int = 0) -> 
 
 
 def other_expression(faces: Faces, seed: int = 0) -> Faces:
-    """The same faces with another expression of the same overall frequency.
+    """The same faces with an expression drawn anew from the population.
 
-    The new expression is drawn anew from the population, so that its marginal distribution is that of real
-    faces, and redrawn from the other categories where it fell on the present one half of the time.
+    The new expression follows the same distribution as the expressions of real faces, so that no expression
+    gives a forgery away; by chance it may resemble the old one.
 
     Args:
         faces: Faces to change.

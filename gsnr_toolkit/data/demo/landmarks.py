@@ -36,7 +36,7 @@ def _jaw(faces: Faces) -> list[Floats]:
 
 
 def _forehead(faces: Faces) -> list[Floats]:
-    angles = np.linspace(-0.82, 0.82, 13) * np.pi / 2
+    angles = np.linspace(-0.76, 0.76, 13) * np.pi / 2
     return [outline(faces, -0.90 * float(np.cos(angle)), 1.0) * _side(float(angle)) for angle in angles]
 
 

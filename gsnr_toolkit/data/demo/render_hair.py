@@ -18,11 +18,13 @@ def _has(faces: Faces, *styles: str) -> Floats:
 
 def _strands(patch: Patch, faces: Faces) -> Floats:
     phase, scene = faces.head.hair_phase, faces.scene
-    waves = triangle(patch.x * np.float32(7.3) + patch.y * np.float32(1.9) * patch.x + column(phase[:, 0]))
+    part = patch.x - column(phase[:, 1] - np.float32(0.5)) * np.float32(0.5)
+    fan = part * (np.float32(6.1) - np.float32(5.0) * patch.y)
+    waves = triangle(fan + column(phase[:, 0])) * triangle(fan * np.float32(2.3) + patch.y * np.float32(0.8))
     curls = triangle(patch.x * np.float32(4.7) + column(phase[:, 1]))
     curls = curls * triangle(patch.y * np.float32(4.7) + column(phase[:, 2]))
     shine = 1 - np.abs(patch.y + np.float32(0.52)) * np.float32(1.2)
-    tone = 1 + np.float32(0.10) * waves + np.float32(0.14) * np.maximum(shine, 0)
+    tone = 1 + np.float32(0.075) * waves + np.float32(0.14) * np.maximum(shine, 0)
     tone = tone + _has(faces, "curly") * curls * np.float32(0.28)
     return tone + column(scene.light * scene.light_x) * patch.x
 

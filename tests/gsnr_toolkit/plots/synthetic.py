@@ -1,4 +1,4 @@
-"""A made-up report with a known answer: every status, negative GSNR, NaN, one or many steps, few or many blocks."""
+"""A made-up report with a known answer: every status, negative GSNR, NaN, any number of steps and blocks."""
 
 from types import SimpleNamespace
 
@@ -36,12 +36,18 @@ def synthetic_report(*, blocks=7, steps=6, seed=0, all_statuses=True, groups=Non
             _spread_statuses(frame, index, RADII[-1])
         layers.append(frame)
         total_r, total_mu = float(np.mean(r)), float(np.sqrt((mu**2).sum()))
-        total = _layer_rows(step, ["total"], [0], np.array([total_r]), np.array([3.0]), np.array([total_mu]), num_samples)
+        total = _layer_rows(
+            step, ["total"], [0], np.array([total_r]), np.array([3.0]), np.array([total_mu]), num_samples
+        )
         totals.append(total)
         drift += [_drift_rows(row) for row in pd.concat([frame, total]).itertuples()]
     layers, totals = pd.concat(layers, ignore_index=True), pd.concat(totals, ignore_index=True)
     return SimpleNamespace(
-        layers=layers, totals=totals, drift=pd.concat(drift, ignore_index=True), settings=settings, groups=groups
+        layers=layers,
+        totals=totals,
+        drift=pd.concat(drift, ignore_index=True),
+        settings=settings,
+        groups=groups,
     )
 
 

@@ -1,0 +1,67 @@
+"""Layer-wise GSNR and critical optimization radius of any PyTorch model, with honest uncertainty.
+
+>>> import gsnr_toolkit
+>>> gsnr_toolkit.estimate_cor.__name__
+'estimate_cor'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "estimate_cor": "gsnr_toolkit.probing",
+    "estimate_gsnr": "gsnr_toolkit.probing",
+    "probe": "gsnr_toolkit.probing",
+    "iter_probe": "gsnr_toolkit.probing",
+    "Report": "gsnr_toolkit.report",
+    "ProbeOptions": "gsnr_toolkit.options",
+    "ProbeError": "gsnr_toolkit.errors",
+    "ProbeWarning": "gsnr_toolkit.errors",
+    "Moments": "gsnr_toolkit.moments",
+    "build_model": "gsnr_toolkit.models.registry",
+    "open_dataset": "gsnr_toolkit.data.registry",
+    "probe_loader": "gsnr_toolkit.data.loaders",
+}
+
+__all__ = [
+    "Moments",
+    "ProbeError",
+    "ProbeOptions",
+    "ProbeWarning",
+    "Report",
+    "__version__",
+    "build_model",
+    "estimate_cor",
+    "estimate_gsnr",
+    "iter_probe",
+    "open_dataset",
+    "probe",
+    "probe_loader",
+]
+
+if TYPE_CHECKING:
+    from gsnr_toolkit.data.loaders import probe_loader
+    from gsnr_toolkit.data.registry import open_dataset
+    from gsnr_toolkit.errors import ProbeError, ProbeWarning
+    from gsnr_toolkit.models.registry import build_model
+    from gsnr_toolkit.moments import Moments
+    from gsnr_toolkit.options import ProbeOptions
+    from gsnr_toolkit.probing import estimate_cor, estimate_gsnr, iter_probe, probe
+    from gsnr_toolkit.report import Report
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used: ``import gsnr_toolkit`` itself stays fast."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,107 @@
+"""A report on a terminal: tables by layer and by step, the verdict, the radii and what each is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from gsnr_toolkit.verdict import interval, number
+
+if TYPE_CHECKING:
+    from gsnr_toolkit.report import Report
+
+_SHORT = {"no_signal": "no signal", "above_max_radius": "above all radii tried", "undefined": "undefined"}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print a report.
+
+    Args:
+        report: What to print.
+        console: Where to.
+    """
+    console.print(layer_table(report))
+    if len(report.totals) > 1:
+        console.print(step_table(report))
+    console.print(summary(report))
+
+
+def layer_table(report: Report) -> Table:
+    """Table of the layers at the bottleneck step, the whole model last.
+
+    Returns:
+        A rich table.
+    """
+    step = report.bottleneck.step
+    settings = report.settings
+    caption = f"{settings['num_samples']} samples, {settings['confidence']:.0%} intervals"
+    table = Table(title=f"{settings['model']} on {settings['data']}, step {step}", caption=caption)
+    for name in ("layer", "GSNR", "COR", "aligned up to"):
+        table.add_column(name, justify="left" if name == "layer" else "right", no_wrap=True)
+    table.add_column("in collapse zone")
+    rows = report.layers[report.layers["step"] == step].to_dict("records")
+    for row in rows:
+        weakest = row["group"] == report.bottleneck.group
+        table.add_row(*_cells(row, settings["rho"]), style="bold" if weakest else "")
+    table.add_section()
+    table.add_row(*_cells(report.total.to_dict(), settings["rho"]))
+    return table
+
+
+def _cells(row: dict[str, Any], rho: float) -> list[str | Text]:
+    gsnr = "undefined" if row["gsnr"] != row["gsnr"] else interval(row, "gsnr")
+    cor = interval(row, "cor") if row["status"] == "ok" else _SHORT[row["status"]]
+    aligned = "" if row["status"] in ("no_signal", "undefined") else number(row["alignment_radius"])
+    zone: str | Text = Text(f"yes (COR < {rho:g})", style="red") if row["in_collapse_zone"] else "no"
+    if row["status"] in ("no_signal", "undefined") and not row["in_collapse_zone"]:
+        zone = "undecided"
+    return [row["group"], gsnr, cor, "all radii tried" if aligned == "inf" else aligned, zone]
+
+
+def step_table(report: Report) -> Table:
+    """Table of the whole model by step.
+
+    Returns:
+        A rich table; the bottleneck step is bold.
+    """
+    table = Table(title="whole model by step")
+    for name in ("step", "loss", "GSNR", "COR", "E|g_B|"):
+        table.add_column(name, justify="right", no_wrap=True)
+    merged = report.totals.merge(report.trajectory, on="step")
+    for row in merged.to_dict("records"):
+        cor = interval(row, "cor") if row["status"] == "ok" else _SHORT[row["status"]]
+        style = "bold" if row["step"] == report.bottleneck.step else ""
+        gsnr = "undefined" if row["gsnr"] != row["gsnr"] else interval(row, "gsnr")
+        table.add_row(str(row["step"]), interval(row, "loss"), gsnr, cor, number(row["batch_grad_norm"]), style=style)
+    return table
+
+
+def summary(report: Report) -> Group:
+    """Verdict, the two radii named for what they are, and notes.
+
+    Returns:
+        A rich group.
+    """
+    rho, zone = report.settings["rho"], bool(report.total["in_collapse_zone"])
+    colour = "red" if zone else ("green" if report.total["status"] in ("ok", "above_max_radius") else "yellow")
+    lines: list[Any] = [Panel(report.verdict, title=f"is rho = {rho:g} safe?", border_style=colour)]
+    if report.total["status"] == "ok":
+        cor = interval(report.total, "cor")
+        lines.append(f"COR            {cor}: up to this radius SAM's step is certified to descend on average")
+    if report.escape is not None:
+        value = interval(report.escape.to_dict() | _limits(report), "value") if report.escape.status == "ok" else ""
+        lines.append(
+            f"escape radius  {value + ': ' if value else ''}{report.escape.message} (first-order estimate, ours)"
+        )
+    lines.append(Text(report.coverage["sentence"], style="dim"))
+    lines += [Text(f"note: {note}", style="dim") for note in report.notes]
+    return Group(*lines)
+
+
+def _limits(report: Report) -> dict[str, float]:
+    assert report.escape is not None
+    return {"value_low": report.escape.low, "value_high": report.escape.high}

@@ -1,0 +1,234 @@
+"""Four ways to forge a procedural face, after the four of FaceForensics++ (Rössler et al., ICCV 2019).
+
+From visible to nearly invisible: ``df`` swaps the identity of the inner face and blends it softly, ``fs``
+pastes a warped donor with a hard edge and another colour, ``f2f`` re-renders the same identity with another
+expression, ``nt`` passes the mouth alone through a low-pass "neural renderer" and gives it fresh noise.
+Every forgery works on the exposed photograph and is developed with the settings of its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from gsnr_toolkit.data.demo.camera import (
+    Camera,
+    correlate,
+    expose,
+    gaussian_blur,
+    lens,
+    noise_level,
+    white_noise,
+)
+from gsnr_toolkit.data.demo.canvas import Canvas
+from gsnr_toolkit.data.demo.faces import Draws, Faces, Features, Floats, other_expression, sample_faces
+from gsnr_toolkit.data.demo.layout import layout
+from gsnr_toolkit.data.demo.render import render
+
+_DONOR_STREAM = 4
+_WARP_STREAM = 5
+_NOISE_STREAM = 11
+_FORGED_NOISE_STREAM = 12
+
+DONOR_OFFSET = 1 << 40
+"""Donors of identity swaps have identity numbers from here on: they are nobody in any split."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Photographs of real faces before development, and all that a forger needs to know about them.
+
+    Attributes:
+        faces: The faces, N of them.
+        camera: Their cameras.
+        image: Exposed images (N, 3, S, S), not clipped.
+        seed: Seed of the whole data set.
+    """
+
+    faces: Faces
+    camera: Camera
+    image: Floats
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Width and height in pixels."""
+        return int(self.image.shape[-1])
+
+
+Forgery = Callable[[Shot, float], tuple[Floats, Floats]]
+
+
+def photograph(faces: Faces, camera: Camera, size: int, seed: int) -> Shot:
+    """Render and expose real faces.
+
+    Args:
+        faces: The faces.
+        camera: Their cameras.
+        size: Width and height in pixels.
+        seed: Seed of the whole data set.
+
+    Returns:
+        The shot.
+    """
+    image = expose(render(faces, size), camera, faces.identity, seed, _NOISE_STREAM)
+    return Shot(faces, camera, image, seed)
+
+
+def _blend(mask: Floats, inner: Floats, outer: Floats) -> Floats:
+    return outer + mask[:, None] * (inner - outer)
+
+
+def inner_face_mask(faces: Faces, size: int, softness: float) -> Floats:
+    """An oval from above the brows to below the mouth.
+
+    Args:
+        faces: The faces, N of them.
+        size: Width and height in pixels.
+        softness: Width of the transition in image half-widths; 0 for a hard, anti-aliased edge.
+
+    Returns:
+        Mask (N, size, size) in [0, 1].
+    """
+    plan, canvas = layout(faces), Canvas(faces, size)
+    top = np.minimum(plan.brows[0].y, plan.brows[1].y) - 0.055
+    bottom = np.minimum(plan.lips.y + plan.lips.lower + 0.12, faces.head.height * np.float32(0.97))
+    middle, half = (top + bottom) / 2, (bottom - top) / 2
+    patch = canvas.at(plan.nose_x * np.float32(0.5), middle, 4.0)
+    distance = patch.ellipse(faces.head.width * np.float32(0.86), half)
+    full = np.zeros_like(canvas.x)
+    full[:] = np.clip(distance / softness, 0, 1) if softness > 0 else patch.cover(distance)
+    return full
+
+
+def mouth_mask(faces: Faces, size: int) -> Floats:
+    """A soft oval around the mouth.
+
+    Args:
+        faces: The faces, N of them.
+        size: Width and height in pixels.
+
+    Returns:
+        Mask (N, size, size) in [0, 1].
+    """
+    lips, canvas = layout(faces).lips, Canvas(faces, size)
+    patch = canvas.at(lips.x, lips.y, 4.0)
+    tall = (lips.upper + lips.lower) * np.float32(0.5) + np.abs(lips.bend) + np.float32(0.10)
+    return np.clip(patch.ellipse(lips.half_width + np.float32(0.09), tall) / np.float32(0.06), 0, 1)
+
+
+def _donors(shot: Shot, strength: float) -> Features:
+    # The donor's skin is brought towards the target's, as face-swap programs do; the glasses stay on.
+    draws = Draws(shot.seed, shot.faces.identity, _DONOR_STREAM)
+    number = (draws.unit() * (1 << 32)).astype(np.int64) + DONOR_OFFSET
+    donor, own = sample_faces(number, shot.seed).features, shot.faces.features
+    keep = np.float32(max(0.0, 1 - 0.55 * strength))
+    return replace(
+        donor,
+        skin=np.clip(donor.skin + keep * (own.skin - donor.skin), 0, 1),
+        glasses=own.glasses,
+        glasses_color=own.glasses_color,
+    )
+
+
+def identity_swap(shot: Shot, strength: float) -> tuple[Floats, Floats]:
+    """``df``: another person's inner face in the same pose and light, softly blended.
+
+    Args:
+        shot: Real photographs.
+        strength: Scales how much of the donor's skin tone remains.
+
+    Returns:
+        Forged images before development, and the mask of the forged region.
+    """
+    swapped = replace(shot.faces, features=_donors(shot, strength))
+    image = render(swapped, shot.size)
+    inner = expose(image, shot.camera, shot.faces.identity, shot.seed, _FORGED_NOISE_STREAM)
+    mask = inner_face_mask(swapped, shot.size, softness=0.09)
+    return _blend(mask, inner, shot.image), mask
+
+
+def face_paste(shot: Shot, strength: float) -> tuple[Floats, Floats]:
+    """``fs``: a donor warped out of place, cut out hard, in another colour.
+
+    Args:
+        shot: Real photographs.
+        strength: Scales the warp and the colour mismatch, whose sign is random.
+
+    Returns:
+        Forged images before development, and the mask of the forged region.
+    """
+    faces, draws = shot.faces, Draws(shot.seed, shot.faces.identity, _WARP_STREAM)
+    by = np.float32(strength)
+    scene = replace(
+        faces.scene,
+        center_x=faces.scene.center_x + by * draws.around(0.0, 0.05),
+        center_y=faces.scene.center_y + by * draws.around(0.0, 0.05),
+        roll=faces.scene.roll + by * draws.around(0.0, 0.12),
+        scale=faces.scene.scale * (1 + by * draws.around(0.0, 0.08)),
+    )
+    swapped = replace(faces, features=_donors(shot, 0.4 * strength), scene=scene)
+    gain = 1 + by * np.stack([draws.around(0.0, 0.14) for _ in range(3)], axis=1)
+    image = render(swapped, shot.size) * gain[:, :, None, None]
+    inner = expose(np.clip(image, 0, 1), shot.camera, faces.identity, shot.seed, _FORGED_NOISE_STREAM)
+    mask = inner_face_mask(swapped, shot.size, softness=0.0)
+    return _blend(mask, inner, shot.image), mask
+
+
+def _resynthesize(clean: Floats, shot: Shot, white: float) -> Floats:
+    # Noise of the right level, but a share `white` of its variance lacks the correlation of a sensor.
+    fresh = white_noise(shot.faces.identity, shot.size, shot.seed, _FORGED_NOISE_STREAM)
+    noise = np.float32(np.sqrt(white)) * fresh + np.float32(np.sqrt(1 - white)) * correlate(fresh[:, ::-1])
+    return clean + noise_level(np.clip(clean, 0, 1), shot.camera) * noise
+
+
+def reenactment(shot: Shot, strength: float) -> tuple[Floats, Floats]:
+    """``f2f``: the same person re-rendered with another expression, smoother than a photograph.
+
+    Args:
+        shot: Real photographs.
+        strength: Scales the change of expression and the loss of skin texture.
+
+    Returns:
+        Forged images before development, and the mask of the forged region.
+    """
+    faces, by = shot.faces, np.float32(strength)
+    new, old = other_expression(faces, shot.seed).expression, faces.expression
+    moved = replace(
+        new, **{name: getattr(old, name) + by * (getattr(new, name) - getattr(old, name)) for name in vars(new)}
+    )
+    smooth = replace(faces.features, texture=faces.features.texture * max(0.0, 1 - strength))
+    clean = lens(render(replace(faces, expression=moved, features=smooth), shot.size), shot.camera)
+    clean = gaussian_blur(clean, _pixels(shot, 0.5 * strength))
+    inner = _resynthesize(clean, shot, white=min(1.0, 0.5 * strength))
+    mask = inner_face_mask(faces, shot.size, softness=0.06)
+    return _blend(mask, inner, shot.image), mask
+
+
+def mouth_rendering(shot: Shot, strength: float) -> tuple[Floats, Floats]:
+    """``nt``: the mouth region passes a low-pass renderer and gets its noise synthesised anew.
+
+    Args:
+        shot: Real photographs.
+        strength: Scales the width of the low-pass and the whiteness of the new noise.
+
+    Returns:
+        Forged images before development, and the mask of the forged region.
+    """
+    smooth = gaussian_blur(shot.image, _pixels(shot, 0.9 * strength))
+    inner = _resynthesize(smooth, shot, white=min(1.0, strength))
+    mask = mouth_mask(shot.faces, shot.size)
+    return _blend(mask, inner, shot.image), mask
+
+
+def _pixels(shot: Shot, sigma: float) -> Floats:
+    return np.full(len(shot.faces), sigma * shot.size / 64, dtype=np.float32)
+
+
+FORGERIES: MappingProxyType[str, Forgery] = MappingProxyType(
+    {"df": identity_swap, "fs": face_paste, "f2f": reenactment, "nt": mouth_rendering}
+)
+"""The forgery families by name, from the most to the least visible."""

@@ -1,0 +1,161 @@
+"""From identity numbers to developed pairs of a real face and its forgery."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gsnr_toolkit.data.demo.attributes import ATTRIBUTES
+from gsnr_toolkit.data.demo.camera import PHOTOGRAPHIC, Pixels, develop, sample_cameras
+from gsnr_toolkit.data.demo.faces import Faces, Floats, sample_faces
+from gsnr_toolkit.data.demo.forgeries import FORGERIES, photograph
+from gsnr_toolkit.data.demo.landmarks import landmarks
+
+_PIXELS_AT_ONCE = 1 << 17
+
+
+@dataclass(frozen=True)
+class DemoPair:
+    """A real face and its forgery, developed by the same camera.
+
+    Attributes:
+        real: The photograph, (S, S, 3) uint8.
+        fake: The forgery, (S, S, 3) uint8.
+        mask: The forged region, (S, S) float32 in [0, 1].
+        landmarks: 81 landmarks of the real face, (81, 2), x and y in pixels.
+        attributes: Semantic and photographic attributes of the real face by name.
+    """
+
+    real: Pixels
+    fake: Pixels
+    mask: Floats
+    landmarks: Floats
+    attributes: dict[str, str]
+
+
+def check_family(name: str) -> str:
+    """Check the name of a forgery family.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The same name.
+
+    Raises:
+        ValueError: If there is no such family.
+    """
+    if name not in FORGERIES:
+        raise ValueError(f"unknown forgery family {name!r}: choose one of {', '.join(FORGERIES)}")
+    return name
+
+
+def demo_pairs(
+    family: str,
+    identity: Sequence[int] | NDArray[np.int64],
+    *,
+    size: int = 64,
+    seed: int = 0,
+    strength: float = 1.0,
+) -> tuple[Pixels, Pixels, Floats]:
+    """Make pairs of real and forged faces.
+
+    Args:
+        family: One of ``df``, ``fs``, ``f2f``, ``nt``.
+        identity: Identity numbers, N of them; a pair depends on its own number alone.
+        size: Width and height in pixels.
+        seed: Seed of the whole data set.
+        strength: How strong the forgery is; 1 is the family's default and 0 leaves hardly a trace.
+
+    Returns:
+        Real images (N, S, S, 3) and forged images (N, S, S, 3), uint8, and masks (N, S, S), float32.
+
+    Raises:
+        ValueError: If the family is unknown or the strength negative.
+
+    >>> real, fake, mask = demo_pairs("nt", [7, 8], size=32)
+    >>> real.shape, fake.dtype, mask.shape
+    ((2, 32, 32, 3), dtype('uint8'), (2, 32, 32))
+    """
+    forge = FORGERIES[check_family(family)]
+    if strength < 0:
+        raise ValueError(f"strength must be at least 0, got {strength}: pass 1.0 for the family's default")
+    identity = np.asarray(identity, dtype=np.int64)
+    step = max(1, _PIXELS_AT_ONCE // (size * size))
+    blocks = []
+    for start in range(0, len(identity), step):
+        faces = sample_faces(identity[start : start + step], seed)
+        camera = sample_cameras(faces, seed)
+        shot = photograph(faces, camera, size, seed)
+        forged, mask = forge(shot, strength)
+        blocks.append((develop(shot.image, camera.quality), develop(forged, camera.quality), mask))
+    real, fake, masks = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return real, fake, masks
+
+
+def real_faces(
+    identity: Sequence[int] | NDArray[np.int64], *, size: int = 64, seed: int = 0
+) -> tuple[Pixels, dict[str, NDArray[np.int64]]]:
+    """Make real faces alone, with the codes of their semantic and photographic attributes.
+
+    Args:
+        identity: Identity numbers, N of them.
+        size: Width and height in pixels.
+        seed: Seed of the whole data set.
+
+    Returns:
+        Images (N, S, S, 3), uint8, and codes by attribute name, (N,) each.
+    """
+    identity = np.asarray(identity, dtype=np.int64)
+    step = max(1, _PIXELS_AT_ONCE // (size * size))
+    images, codes = [], []
+    for start in range(0, len(identity), step):
+        faces = sample_faces(identity[start : start + step], seed)
+        camera = sample_cameras(faces, seed)
+        images.append(develop(photograph(faces, camera, size, seed).image, camera.quality))
+        codes.append({**faces.codes, **camera.codes})
+    return np.concatenate(images), {name: np.concatenate([c[name] for c in codes]) for name in codes[0]}
+
+
+def describe(faces: Faces, seed: int = 0) -> list[dict[str, str]]:
+    """Attribute names and values of each face, semantic and photographic.
+
+    Args:
+        faces: The faces, N of them.
+        seed: Seed of the whole data set.
+
+    Returns:
+        One dictionary per face.
+
+    >>> sorted(describe(sample_faces([0]))[0])[:3]
+    ['background', 'beard', 'blur']
+    """
+    codes = {**faces.codes, **sample_cameras(faces, seed).codes}
+    known = {**ATTRIBUTES, **PHOTOGRAPHIC}
+    return [{n: known[n].values[int(c[i])] for n, c in codes.items()} for i in range(len(faces))]
+
+
+def demo_pair(
+    family: str, identity: int, *, size: int = 64, seed: int = 0, strength: float = 1.0
+) -> DemoPair:
+    """One pair with mask, landmarks and attributes: for figures, and to train on pairs.
+
+    Args:
+        family: One of ``df``, ``fs``, ``f2f``, ``nt``.
+        identity: Identity number.
+        size: Width and height in pixels.
+        seed: Seed of the whole data set.
+        strength: How strong the forgery is.
+
+    Returns:
+        The pair.
+
+    >>> demo_pair("df", 7).landmarks.shape
+    (81, 2)
+    """
+    real, fake, mask = demo_pairs(family, [identity], size=size, seed=seed, strength=strength)
+    faces = sample_faces([identity], seed)
+    return DemoPair(real[0], fake[0], mask[0], landmarks(faces, size)[0], describe(faces, seed)[0])

@@ -1,0 +1,216 @@
+"""Data sets by name: the embedded families, FaceForensics++ and its relatives on disk, and one's own."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsnr_toolkit.registry import Registry, call_with_known, did_you_mean, is_target, load_target
+
+if TYPE_CHECKING:
+    from gsnr_toolkit.data.base import ForgeryDataset
+
+__all__ = ["DATASETS", "ROOT_VARIABLE", "SPLITS", "DatasetInfo", "open_dataset"]
+
+#: The environment variable that stands in for ``root``.
+ROOT_VARIABLE = "GSNR_DATA"
+
+SPLITS = ("train", "val", "test")
+
+_FOLDER = "image-folder"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A data set that can be opened by name.
+
+    Attributes:
+        description: What it is, in a line.
+        target: ``"module:function"`` that opens it.
+        fixed: Arguments of that function that this row sets.
+        on_disk: Whether the user has to have the data, so that a root is needed.
+    """
+
+    description: str
+    target: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    on_disk: bool = True
+
+
+_DEMO = "gsnr_toolkit.data.demo.dataset:open_demo"
+_FF = "gsnr_toolkit.data.faceforensics:open_faceforensics"
+_DFB = "gsnr_toolkit.data.deepfakebench:open_deepfakebench"
+
+
+def _demo(family: str, description: str) -> DatasetInfo:
+    return DatasetInfo(f"embedded faces, {description}", _DEMO, {"family": family.removeprefix("demo-")}, on_disk=False)
+
+
+def _ff(name: str, description: str) -> DatasetInfo:
+    return DatasetInfo(f"FaceForensics++, {description}", _FF, {"name": name})
+
+
+def _listed(name: str, list_name: str) -> DatasetInfo:
+    description = f"{list_name}, by DeepfakeBench's list {list_name}.json"
+    return DatasetInfo(description, _DFB, {"name": name, "list_name": list_name})
+
+
+DATASETS: Registry[DatasetInfo] = Registry(
+    "data set",
+    {
+        "demo-df": _demo("demo-df", "identity swap of the inner face with a soft blend"),
+        "demo-fs": _demo("demo-fs", "warped donor face with a hard mask and a colour mismatch"),
+        "demo-f2f": _demo("demo-f2f", "same identity with a changed expression"),
+        "demo-nt": _demo("demo-nt", "only the mouth region re-rendered: nearly non-semantic"),
+        "df": _ff("df", "Deepfakes"),
+        "fs": _ff("fs", "FaceSwap"),
+        "f2f": _ff("f2f", "Face2Face"),
+        "nt": _ff("nt", "NeuralTextures"),
+        "ff": _ff("ff", "all four manipulations"),
+        "faceshifter": _listed("faceshifter", "FaceShifter"),
+        "dfd": _listed("dfd", "DeepFakeDetection"),
+        "celebdf-v1": _listed("celebdf-v1", "Celeb-DF-v1"),
+        "celebdf-v2": _listed("celebdf-v2", "Celeb-DF-v2"),
+        "dfdc": _listed("dfdc", "DFDC"),
+        "dfdcp": _listed("dfdcp", "DFDCP"),
+        "uadfv": _listed("uadfv", "UADFV"),
+    },
+    hint="Or image-folder:PATH for folders real/ and fake/, or module:function for your own.",
+)
+
+
+def open_dataset(
+    name: str,
+    *,
+    split: str = "train",
+    image_size: int = 64,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> ForgeryDataset:
+    """Open a data set by name.
+
+    Args:
+        name: One of :data:`DATASETS`, ``"image-folder:PATH"``, or ``"module:function"``: a function of one's
+            own that returns a map-style data set of ``(image, label)`` and is called with those of the
+            arguments below that it names (see :func:`gsnr_toolkit.data.own.wrap`).
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        image_size: Side of the images, in pixels; a model's own ``image_size``.
+        mean: Mean by channel to normalise with; CLIP's by default.
+        std: Standard deviation by channel; CLIP's by default.
+        root: Folder of a data set on disk; by default the environment variable ``GSNR_DATA``.
+        size: At most this many items, drawn class-balanced by ``seed``; by default all there are.
+        seed: Of whatever is random.
+        **options: What the data set offers besides: ``strength`` (embedded); ``compression``, ``layout``
+            (FaceForensics++); ``frames_per_video``, ``verify``, ``fit`` (anything on disk).
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: If the data are not there or are not what the name says.
+        UnknownNameError: If nothing has this name.
+
+    >>> open_dataset("nt", root="/nowhere")
+    Traceback (most recent call last):
+    gsnr_toolkit.data.base.DataError: 'nt' was to be read from '/nowhere', which is not a folder. ...
+    """
+    from gsnr_toolkit.data.base import DataError
+    from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD
+
+    if split not in SPLITS:
+        meant = did_you_mean(split, SPLITS)
+        raise DataError(f"split must be one of {', '.join(SPLITS)}, but got {split!r}.{meant}")
+    if size is not None and size < 2:
+        raise DataError(f"size must be at least 2, one real and one fake image, but got {size}")
+    common: dict[str, Any] = {
+        "split": split,
+        "image_size": image_size,
+        "mean": CLIP_MEAN if mean is None else tuple(mean),
+        "std": CLIP_STD if std is None else tuple(std),
+        "size": size,
+        "seed": seed,
+    }
+    if is_target(name):
+        return _open_own(name, {**common, "root": root}, options)
+    if name == _FOLDER or name.startswith(f"{_FOLDER}:"):
+        return _open_folder(name, common, options)
+    info = DATASETS[name]
+    if info.on_disk:
+        common["root"] = _find_root(name, root)
+    elif root is not None:
+        raise DataError(f"{name!r} is embedded in the package and is not read from disk: leave root out")
+    return _call(info.target, {**info.fixed, **common}, options)
+
+
+def _open_own(name: str, common: dict[str, Any], options: dict[str, Any]) -> ForgeryDataset:
+    from gsnr_toolkit.data.own import wrap
+
+    made = call_with_known(load_target(name), {**common, **options}, required=options)
+    return wrap(made, name, common["split"])
+
+
+def _open_folder(name: str, common: dict[str, Any], options: dict[str, Any]) -> ForgeryDataset:
+    from gsnr_toolkit.data.base import DataError
+
+    path = name.partition(":")[2]
+    if not path:
+        raise DataError("image-folder needs a path after the colon, such as image-folder:/data/faces")
+    arguments = {"name": name, "path": Path(path).expanduser(), **common}
+    return _call("gsnr_toolkit.data.image_folder:open_image_folder", arguments, options)
+
+
+#: What :func:`gsnr_toolkit.data.files.open_videos` takes, for the openers that pass options on to it.
+_FILE_OPTIONS = ("frames_per_video", "verify", "fit")
+
+
+def _call(target: str, arguments: dict[str, Any], options: dict[str, Any]) -> ForgeryDataset:
+    # Options are checked against the opener's signature, so that a misspelt one is not swallowed.
+    from gsnr_toolkit.data.base import DataError
+
+    opener = load_target(target)
+    parameters = inspect.signature(opener).parameters
+    known = [key for key in parameters if key not in arguments and key != "options"]
+    known += [key for key in _FILE_OPTIONS if "options" in parameters and key not in known]
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise DataError(
+            f"this data set has no option {unknown[0]!r}.{did_you_mean(unknown[0], known)} "
+            f"Its options: {', '.join(known) or 'none'}"
+        )
+    return opener(**arguments, **options)
+
+
+def _tree(name: str) -> str:
+    list_name = DATASETS[name].fixed.get("list_name")
+    if list_name:
+        return f"ROOT[/dataset_json]/{list_name}.json (DeepfakeBench's list) and the frames that it names"
+    from gsnr_toolkit.data.faceforensics import TREE
+
+    return TREE
+
+
+def _find_root(name: str, root: str | os.PathLike[str] | None) -> Path:
+    from gsnr_toolkit.data.base import DataError
+
+    given = root if root is not None else os.environ.get(ROOT_VARIABLE) or None
+    if given is None:
+        raise DataError(
+            f"{name!r} is read from disk: give its folder as root=... (--data-root PATH on the command line) "
+            f"or in the environment variable {ROOT_VARIABLE}. Expected\n{_tree(name)}\n"
+            "Without the data, the embedded 'demo-nt' needs no folder"
+        )
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        origin = "" if root is not None else f" (from {ROOT_VARIABLE})"
+        raise DataError(
+            f"{name!r} was to be read from {str(folder)!r}{origin}, which is not a folder. Expected\n{_tree(name)}"
+        )
+    return folder

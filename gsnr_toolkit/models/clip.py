@@ -1,0 +1,229 @@
+"""A detector of forgeries: the visual tower of a CLIP model of open_clip, and a linear head.
+
+Only the visual tower is ever built; the text tower would be half of the memory and is not used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD
+from gsnr_toolkit.models.registry import ModelInfo
+from gsnr_toolkit.models.weights_files import (
+    WeightsError,
+    find_tag,
+    load_into,
+    looks_like_path,
+    read_state_dict,
+    sha256,
+    tag_config,
+)
+
+__all__ = ["HEAD_STD", "WEIGHTS_DIR", "Detector", "build_clip"]
+
+#: Where the embedded model's files are.
+WEIGHTS_DIR = Path(__file__).parent / "weights"
+
+#: Standard deviation of the head's initial weights. With a head of exactly zero every gradient of the
+#: encoder would be zero at the first step, and so would every statistic of it.
+HEAD_STD = 0.02
+
+
+class Detector(nn.Module):
+    """An image encoder and a linear head on its features.
+
+    The feature is what ``encoder(images)`` gives: for CLIP's visual transformer the class token after the
+    last norm and the projection.
+
+    Attributes:
+        encoder: Images ``(N, 3, S, S)`` to features ``(N, feature_dim)``.
+        head: ``nn.Linear(feature_dim, num_outputs)``: normal weights (standard deviation 0.02), zero bias.
+        name: The name by which it was built.
+        image_size: S, in pixels.
+        mean: Mean by channel of the images it wants, of RGB values in [0, 1].
+        std: Standard deviation by channel.
+        provenance: Where the weights come from: ``model``, ``architecture``, ``weights``, and as they apply
+            ``path``, ``sha256``, ``quick_gelu``, ``seed``, ``open_clip``.
+
+    >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    >>> detector = Detector(encoder, feature_dim=5, name="tiny", image_size=2)
+    >>> detector(torch.zeros(3, 3, 2, 2)).shape
+    torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        feature_dim: int,
+        *,
+        name: str,
+        image_size: int,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        num_outputs: int = 1,
+        seed: int = 0,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if num_outputs < 1:
+            raise ValueError(f"num_outputs must be 1 (binary) or a number of classes, but got {num_outputs}")
+        self.encoder = encoder
+        self.head = nn.utils.skip_init(nn.Linear, feature_dim, num_outputs)
+        generator = torch.Generator().manual_seed(seed)
+        nn.init.normal_(self.head.weight, std=HEAD_STD, generator=generator)
+        nn.init.zeros_(self.head.bias)
+        self.name = name
+        self.image_size = image_size
+        self.mean = tuple(float(value) for value in mean)
+        self.std = tuple(float(value) for value in std)
+        self.provenance = dict(provenance or {})
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score images.
+
+        Args:
+            images: Normalised images ``(N, 3, S, S)``.
+
+        Returns:
+            Logits ``(N,)``, positive for fake; ``(N, num_outputs)`` if there are several outputs.
+        """
+        logits = self.head(self.encoder(images))
+        return logits.squeeze(-1) if self.head.out_features == 1 else logits
+
+    def extra_repr(self) -> str:
+        """Describe the model in the line that ``print(model)`` begins with.
+
+        Returns:
+            Name, image size and origin of the weights.
+        """
+        weights = self.provenance.get("weights", "unknown")
+        return f"name={self.name!r}, image_size={self.image_size}, weights={weights!r}"
+
+
+def build_clip(name: str, info: ModelInfo, *, weights: str, seed: int = 0, num_outputs: int = 1) -> Detector:
+    """Build a detector on a visual tower of open_clip.
+
+    The activation (QuickGELU or GELU) and the normalisation follow the weights: those of the tag, and for a
+    file or random weights those of the row's own default, because a state dict does not tell.
+
+    Args:
+        name: The model's name.
+        info: Its row in the registry.
+        weights: ``"shipped"``, a tag, a path, or ``"random"``; see
+            :func:`gsnr_toolkit.models.registry.build_model`.
+        seed: Of the head's weights, and of the encoder's if they are random.
+        num_outputs: Outputs of the head.
+
+    Returns:
+        The detector, float32, on the CPU.
+
+    Raises:
+        WeightsError: If the weights are not there or do not fit.
+    """
+    import open_clip
+
+    path = _find_weights(name, info, weights)
+    config, mean, std = _configuration(info, weights)
+    quick_gelu = bool(config.get("quick_gelu", False))
+    encoder = _visual_tower(config, quick_gelu, seed)
+    provenance: dict[str, Any] = {
+        "model": name,
+        "architecture": info.architecture or "clip-demo.json",
+        "weights": weights if path is None or not looks_like_path(weights) else "file",
+        "quick_gelu": quick_gelu,
+        "seed": seed,
+        "open_clip": open_clip.__version__,
+    }
+    state: dict[str, Tensor] = {}
+    if path is not None:
+        state = read_state_dict(path)
+        load_into(encoder, state, origin=str(path))
+        provenance |= {"path": str(path), "sha256": sha256(path)}
+    detector = Detector(
+        encoder,
+        feature_dim=config["embed_dim"],
+        name=name,
+        image_size=_square(config["vision_cfg"].get("image_size", 224)),
+        mean=mean,
+        std=std,
+        num_outputs=num_outputs,
+        seed=seed,
+        provenance=provenance,
+    )
+    _load_head(detector, state)
+    return detector
+
+
+def _find_weights(name: str, info: ModelInfo, weights: str) -> Path | None:
+    # None stands for random weights.
+    if weights == "random":
+        return None
+    if weights == "shipped" and info.weights == "shipped":
+        path = WEIGHTS_DIR / f"{name}.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"the package's own file {path} is missing: install the package again")
+        return path
+    if looks_like_path(weights):
+        return Path(weights).expanduser()
+    if not info.architecture:
+        raise WeightsError(
+            f"{name} has no weights called {weights!r}: leave weights out for the shipped ones, or give the "
+            "path of a file, or 'random'"
+        )
+    return find_tag(name, info.architecture, weights)
+
+
+def _configuration(info: ModelInfo, weights: str) -> tuple[dict[str, Any], Sequence[float], Sequence[float]]:
+    # The model's configuration, and the mean and standard deviation of its images.
+    import open_clip
+
+    if not info.architecture:
+        path = WEIGHTS_DIR / "clip-demo.json"
+        if not path.is_file():
+            raise WeightsError(f"the package's own file {path} is missing: install the package again")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        preprocess = content.get("preprocess_cfg", {})
+        config = dict(content.get("model_cfg", content))
+        return config, preprocess.get("mean", CLIP_MEAN), preprocess.get("std", CLIP_STD)
+    config = dict(open_clip.get_model_config(info.architecture))
+    is_tag = weights != "random" and not looks_like_path(weights)
+    tag = tag_config(info.architecture, weights if is_tag else info.weights)
+    config["quick_gelu"] = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
+    return config, tag["mean"], tag["std"]
+
+
+def _visual_tower(config: Mapping[str, Any], quick_gelu: bool, seed: int) -> nn.Module:
+    """Return a randomly initialised visual tower, the same for the same seed."""
+    from open_clip import model
+
+    # open_clip has no public way to build one tower alone.
+    build: Callable[..., nn.Module] = model._build_vision_tower
+    vision = {**config["vision_cfg"], "output_tokens": False}
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+        torch.manual_seed(seed)
+        return build(config["embed_dim"], vision, quick_gelu).float()
+
+
+def _load_head(detector: Detector, state: Mapping[str, Tensor]) -> None:
+    # The state dict of a trained detector has a head as well.
+    for prefix in ("head.", "module.head."):
+        weight, bias = state.get(f"{prefix}weight"), state.get(f"{prefix}bias")
+        if weight is None or bias is None:
+            continue
+        if weight.shape != detector.head.weight.shape:
+            raise WeightsError(
+                f"the file's head has shape {tuple(weight.shape)}, but the model needs "
+                f"{tuple(detector.head.weight.shape)}: set num_outputs={weight.shape[0]}"
+            )
+        detector.head.load_state_dict({"weight": weight.float(), "bias": bias.float()})
+        detector.provenance["head"] = "file"
+
+
+def _square(size: int | Sequence[int]) -> int:
+    return int(size) if isinstance(size, int) else int(size[0])

@@ -1,0 +1,120 @@
+"""What can be set about a measurement, with the range of each value; saved beside every result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.groups import GroupBy
+
+DEFAULT_RHO = 0.05
+LAYERWISE = ("parameters", "readout")
+PERTURB = ("all", "group")
+READOUT_HEADS = ("zero", "fitted")
+
+
+def default_radii(rho: float) -> tuple[float, ...]:
+    """Radii tried by default: seven, half a decade apart, from rho / 50 to 20 rho.
+
+    Returns:
+        Increasing radii.
+
+    >>> [round(radius, 4) for radius in default_radii(0.05)]
+    [0.001, 0.0032, 0.01, 0.0316, 0.1, 0.3162, 1.0]
+    """
+    return tuple(rho / 50 * 10 ** (i / 2) for i in range(7))
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """Everything that changes a measured number, checked on creation.
+
+    Attributes:
+        groups: ``"block"``, ``"module"``, ``"parameter"``, or a function from parameter name to group.
+        layerwise: Whose gradient a layer's is: its own ``"parameters"``', or a ``"readout"`` head's.
+        include_frozen: Measure frozen parameters too, as if they were trained.
+        engine: ``"auto"``, ``"loop"`` or ``"vmap"``.
+        max_samples: Most samples to take from the loader; all when None.
+        seed: Seed of everything random.
+        memory: Bytes for per-sample gradients; a share of what is free when None.
+        rho: The SAM radius one means to train with.
+        radii: Radii to try; seven around rho when None.
+        perturb: One perturbation of ``"all"`` parameters, or of each ``"group"`` by itself.
+        batch_size: SAM's mini-batch size; the loader's when None, lowered until there are eight.
+        confidence: Nominal coverage of intervals.
+        refine: Extra passes with radii placed at the crossings just found, 0 to 5.
+        lipschitz: Also the Lanczos radius ``|mu| / lambda_max`` (tens of gradients more).
+        readout_head: Readout heads: ``"zero"``, or ``"fitted"`` on half of the samples.
+
+    Raises:
+        ProbeError: If a value is out of its range; names the option, the range and the value.
+    """
+
+    groups: str | Callable[[str], str] = "block"
+    layerwise: str = "parameters"
+    include_frozen: bool = False
+    engine: str = "auto"
+    max_samples: int | None = None
+    seed: int = 0
+    memory: int | None = None
+    rho: float = DEFAULT_RHO
+    radii: tuple[float, ...] | None = None
+    perturb: str = "all"
+    batch_size: int | None = None
+    confidence: float = 0.95
+    refine: int = 1
+    lipschitz: bool = False
+    readout_head: str = "zero"
+
+    def __post_init__(self) -> None:
+        _one_of("layerwise", self.layerwise, LAYERWISE)
+        _one_of("perturb", self.perturb, PERTURB)
+        _one_of("readout_head", self.readout_head, READOUT_HEADS)
+        _one_of("engine", self.engine, ("auto", "loop", "vmap"))
+        _check("rho", self.rho, self.rho > 0, "a positive radius, such as 0.05")
+        _check("confidence", self.confidence, 0 < self.confidence < 1, "between 0 and 1, such as 0.95")
+        _check("max_samples", self.max_samples, self.max_samples is None or self.max_samples >= 1, "1 or more")
+        _check("batch_size", self.batch_size, self.batch_size is None or self.batch_size >= 1, "1 or more")
+        _check("memory", self.memory, self.memory is None or self.memory > 0, "a positive number of bytes")
+        _check("refine", self.refine, 0 <= self.refine <= 5, "0 to 5")
+        if self.radii is not None:
+            rising = len(self.radii) >= 2 and all(a < b for a, b in zip(self.radii, self.radii[1:], strict=False))
+            _check("radii", self.radii, rising and self.radii[0] > 0, "two or more positive, increasing radii")
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The radii of the first pass."""
+        return self.radii if self.radii is not None else default_radii(self.rho)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a file; a group function is named.
+
+        Returns:
+            Option name to value.
+        """
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if callable(self.groups):
+            values["groups"] = getattr(self.groups, "__qualname__", repr(self.groups))
+        values["radii"] = list(self.grid)
+        return values
+
+
+def make_options(*, radii: Sequence[float] | None = None, groups: GroupBy = "block", **values: Any) -> ProbeOptions:
+    """Build options from what a caller passed.
+
+    Returns:
+        Checked options.
+    """
+    return ProbeOptions(radii=None if radii is None else tuple(float(r) for r in radii), groups=groups, **values)
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ProbeError(f"expected {name} to be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _check(name: str, value: object, good: bool, wanted: str) -> None:
+    if not good:
+        raise ProbeError(f"expected {name} to be {wanted}, got {value!r}")

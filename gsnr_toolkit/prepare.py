@@ -1,0 +1,219 @@
+"""Before a measurement: the task, the batches, the groups, and every guard that can fail early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from gsnr_toolkit.batches import batch_length, move_batch, rebatch
+from gsnr_toolkit.checks import (
+    check_batchnorm,
+    check_classes,
+    check_count,
+    check_deterministic,
+    check_device,
+    check_independent,
+    draw_batches,
+)
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
+from gsnr_toolkit.gradients.select import choose_chunk, choose_engine
+from gsnr_toolkit.groups import Group, assign_groups
+from gsnr_toolkit.losses import inferred_loss, resolve_loss
+from gsnr_toolkit.options import ProbeOptions
+from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
+
+MIN_BATCHES = 4
+PREFERRED_BATCHES = 8
+MAX_BATCHES = 64
+"""Most mini-batches that enter COR; more are used for GSNR only."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model and its batches, checked and ready to measure.
+
+    Attributes:
+        task: What the engines differentiate.
+        groups: Parameter name to group.
+        engine: Resolved engine name.
+        chunk_size: Samples whose gradients may be alive together.
+        options: What was asked for.
+        device: Where the work is done.
+        notes: What a reader must know besides.
+    """
+
+    task: GradientTask
+    groups: dict[str, Group]
+    engine: str
+    chunk_size: int
+    options: ProbeOptions
+    device: torch.device
+    notes: tuple[str, ...]
+
+
+def prepare(
+    model: nn.Module, loss_fn: PerSampleLoss | None, options: ProbeOptions, device: str | torch.device | None
+) -> Setup:
+    """Resolve everything that does not need data.
+
+    Args:
+        model: The model as it is to be measured.
+        loss_fn: ``(model, batch) -> (N,)``, or None to infer a classification loss.
+        options: Checked options.
+        device: Where to work; where the model is when None. The model itself is not moved.
+
+    Returns:
+        A setup.
+
+    Raises:
+        ProbeError: If the model is compiled or scripted, has nothing to train, or mixes samples.
+    """
+    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+        raise ProbeError(
+            f"expected a plain nn.Module, got {type(model).__name__}; pass the module that was compiled or scripted "
+            "(compiled_model._orig_mod)"
+        )
+    check_batchnorm(model)
+    params = trainable_params(model, include_frozen=options.include_frozen)
+    home = next(iter(params.values())).device
+    target = home if device is None else torch.device(device)
+    constants = {}
+    if target != home:
+        named = chain(model.named_parameters(), model.named_buffers())
+        constants = {name: value.detach().to(target) for name, value in named if name not in params}
+        params = {name: value.to(target) for name, value in params.items()}
+    task = GradientTask(model, params, resolve_loss(loss_fn), constants)
+    return Setup(
+        task=task,
+        groups=assign_groups(model, params, options.groups),
+        engine=choose_engine(options.engine, task),
+        chunk_size=choose_chunk(task, options.memory),
+        options=options,
+        device=target,
+        notes=tuple(_notes(model)),
+    )
+
+
+def _notes(model: nn.Module) -> list[str]:
+    dropping = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.training and module.p > 0
+    ]
+    if dropping:
+        return [
+            f"dropout is active ({dropping[0]!r} and {len(dropping) - 1} more): its noise counts as gradient noise, "
+            "with the same masks at every radius; call model.eval() to measure without it"
+        ]
+    return []
+
+
+def checked_batches(setup: Setup, loader: Loader, *, move: bool) -> Iterator[Batch]:
+    """Draw batches, with guards on the first and on the whole.
+
+    Args:
+        setup: What to measure.
+        loader: Where batches come from.
+        move: Whether the caller named a device, so that batches are moved there.
+
+    Yields:
+        Batches on the model's device.
+
+    Raises:
+        ProbeError: If the loader is empty, too short, of one class, or on another device.
+    """
+    options, count, classes = setup.options, 0, _ClassWatch(setup.task.loss_fn is inferred_loss)
+    for index, drawn in enumerate(draw_batches(loader, options.max_samples)):
+        batch = move_batch(drawn, setup.device) if move else drawn
+        if index == 0:
+            check_device(setup.task.params, batch)
+            check_deterministic(setup.task, batch, options.seed)
+            check_independent(setup.task, batch, options.seed)
+        count += batch_length(batch)
+        classes.see(batch)
+        yield batch
+    check_count(count)
+    classes.check(count)
+
+
+class _ClassWatch:
+    """Remembers whether more than one class came by."""
+
+    def __init__(self, active: bool) -> None:
+        self.active = active
+        self.only: str | None = None
+
+    def see(self, batch: Batch) -> None:
+        if not self.active:
+            return
+        found = check_classes([batch])
+        self.active = found is not None and self.only in (None, found)
+        self.only = found
+
+    def check(self, count: int) -> None:
+        if self.active and self.only is not None:
+            raise ProbeError(
+                f"expected samples of at least two classes, got class {self.only} for all {count} samples; shuffle the "
+                "loader (sorted folders yield one class first), raise max_samples, or pass loss_fn if one is meant"
+            )
+
+
+def sam_batches(batches: list[Batch], options: ProbeOptions) -> list[Batch]:
+    """Regroup batches to SAM's mini-batch size.
+
+    Args:
+        batches: Batches as drawn.
+        options: ``batch_size`` decides; when None, the first batch's size, lowered until there are eight
+            mini-batches.
+
+    Returns:
+        Mini-batches of one size; a shorter last one comes along (GSNR uses it, COR does not).
+
+    Raises:
+        ProbeError: If fewer than four full mini-batches can be made.
+    """
+    total = sum(batch_length(batch) for batch in batches)
+    size = options.batch_size or max(1, min(batch_length(batches[0]), total // PREFERRED_BATCHES))
+    if total // size < MIN_BATCHES:
+        raise ProbeError(
+            f"expected at least {MIN_BATCHES} mini-batches for COR's interval, got {total // size} of {size} from "
+            f"{total} samples; lower batch_size to at most {total // MIN_BATCHES} or give more samples"
+        )
+    return list(rebatch(batches, size))
+
+
+def full_batches(batches: list[Batch]) -> list[Batch]:
+    """Keep the mini-batches that enter COR.
+
+    Returns:
+        Those of full size, at most :data:`MAX_BATCHES`.
+    """
+    size = batch_length(batches[0])
+    return [batch for batch in batches if batch_length(batch) == size][:MAX_BATCHES]
+
+
+def describe_setup(setup: Setup) -> dict[str, Any]:
+    """Which engine serves how many parameters.
+
+    Returns:
+        The coverage statement of a report.
+    """
+    total = setup.task.num_params
+    names = {group.name for group in setup.groups.values()}
+    return {
+        "parameters": total,
+        "tensors": len(setup.task.params),
+        "groups": len(names),
+        "engine": {setup.engine: total},
+        "share": 1.0,
+        "sentence": (
+            f"{total:,} parameters in {len(setup.task.params)} tensors, each in exactly one of {len(names)} groups; "
+            f"100 % by the {setup.engine} engine"
+        ),
+    }

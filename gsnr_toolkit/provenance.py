@@ -1,0 +1,58 @@
+"""Where a number came from: versions, machine, commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+_PACKAGES = ("gsnr-toolkit", "torch", "open_clip_torch", "numpy", "scipy", "pandas")
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what computes, the machine, the time and the caller's git commit.
+
+    Returns:
+        Plain values for a file.
+    """
+    import torch
+
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "git_commit": git_commit(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def git_commit() -> str | None:
+    """Commit of the git repository that the caller works in.
+
+    Returns:
+        The hash, with ``+changes`` if the work tree differs from it; None outside a repository.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,44 @@
+"""What a reading hands over: moments, shards and drift, whatever the gradients were of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gsnr_toolkit.estimators.rows import RowPlan
+from gsnr_toolkit.estimators.shards import ShardSummary
+from gsnr_toolkit.estimators.uncertainty import Floats
+from gsnr_toolkit.measure import DriftMeasurement
+from gsnr_toolkit.moments import Moments
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the estimators need about one model at one moment.
+
+    Attributes:
+        plan: Groups and how gradients were kept.
+        depths: Depth of each of the plan's groups.
+        moments: Moments of all per-sample gradients.
+        shards: Sums over shards of the same samples.
+        losses: Losses of samples or batches, nats.
+        labels: Labels of all samples, where they could be read.
+        coverage: The coverage statement.
+        batch_size: SAM's mini-batch size; None where COR was not asked for.
+        drift: Measures the drift at given radii; None where COR was not asked for.
+        lipschitz: Measures ``lambda_max(|H|)``; None where not asked for.
+        notes: What a reader must know besides.
+    """
+
+    plan: RowPlan
+    depths: tuple[int, ...]
+    moments: Moments
+    shards: ShardSummary
+    losses: Floats
+    labels: Floats | None
+    coverage: dict[str, Any]
+    batch_size: int | None = None
+    drift: Callable[[Sequence[float]], DriftMeasurement] | None = None
+    lipschitz: Callable[[], float] | None = None
+    notes: tuple[str, ...] = field(default=())

@@ -1,0 +1,130 @@
+"""Class-token features of every block, by forward hooks: what the readout reading stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsnr_toolkit.batches import batch_length
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.estimators.uncertainty import Floats
+from gsnr_toolkit.groups import find_blocks
+from gsnr_toolkit.losses import binary_labels
+from gsnr_toolkit.measure import Advance
+from gsnr_toolkit.types import Batch
+
+_CLASS_TOKENS = ("class_embedding", "cls_token", "class_token")
+
+
+@dataclass(frozen=True)
+class BlockFeatures:
+    """Class-token features of every block for n samples.
+
+    Attributes:
+        features: Block name to ``[z, 1]``, shape ``(n, d + 1)``, float64.
+        labels: 0 or 1, shape ``(n,)``.
+    """
+
+    features: dict[str, Floats]
+    labels: Floats
+
+
+def collect_features(
+    model: nn.Module, batches: Iterable[Batch], forward: Callable[[Batch], object], advance: Advance
+) -> BlockFeatures:
+    """Run the model and keep each block's class-token feature.
+
+    A block that gives ``(N, T, d)`` contributes its first token if the model has a class token, else the
+    mean token; feature maps ``(N, C, H, W)`` are averaged over space.
+
+    Args:
+        model: Any model with a stack of blocks.
+        batches: Batches with binary labels.
+        forward: Runs the model on a batch.
+        advance: Progress callback.
+
+    Returns:
+        Features of all samples.
+
+    Raises:
+        ProbeError: If the model has no stack of blocks.
+    """
+    blocks = find_blocks(model)
+    if not blocks:
+        raise ProbeError(
+            "expected a model with a stack of blocks (such as transformer.resblocks.N) for layerwise='readout', "
+            f"found none in {type(model).__name__}; use layerwise='parameters'"
+        )
+    has_class_token = any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in model.named_parameters())
+    kept: dict[str, list[Tensor]] = {label: [] for label in blocks.values()}
+    labels: list[Tensor] = []
+    modules = dict(model.named_modules())
+    with _captured({label: modules[path] for path, label in blocks.items()}) as outputs, torch.no_grad():
+        for batch in batches:
+            outputs.clear()
+            forward(batch)
+            count = batch_length(batch)
+            for label, store in kept.items():
+                if label not in outputs:
+                    raise ProbeError(f"{label} took no part in the forward pass; use layerwise='parameters'")
+                store.append(pool_tokens(outputs[label], count, has_class_token).double().cpu())
+            labels.append(binary_labels(batch).cpu())
+            advance(count)
+    ones = torch.ones(sum(len(part) for part in labels), 1, dtype=torch.float64)
+    features = {label: torch.cat([torch.cat(store), ones], 1).numpy() for label, store in kept.items()}
+    return BlockFeatures(features, torch.cat(labels).double().numpy())
+
+
+@contextmanager
+def _captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
+    outputs: dict[str, Any] = {}
+    handles = [
+        module.register_forward_hook(lambda _m, _i, out, label=label: outputs.__setitem__(label, out))
+        for label, module in modules.items()
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pool_tokens(output: Any, count: int, has_class_token: bool) -> Tensor:
+    """Reduce a block's output to one feature vector per sample.
+
+    Args:
+        output: Tensor, or a tuple whose first item is one; ``(N, d)``, ``(N, T, d)``, ``(T, N, d)``,
+            ``(N, C, H, H)`` or ``(N, H, H, C)``.
+        count: Number N of samples.
+        has_class_token: Take the first token rather than the mean.
+
+    Returns:
+        Shape ``(N, d)``.
+
+    Raises:
+        ProbeError: If the shape is none of these.
+
+    >>> pool_tokens(torch.arange(12.0).view(1, 3, 4), 1, True)
+    tensor([[0., 1., 2., 3.]])
+    """
+    tensor = output[0] if isinstance(output, (tuple, list)) else output
+    shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+    if isinstance(tensor, Tensor) and tensor.ndim == 2 and tensor.shape[0] == count:
+        return tensor
+    if isinstance(tensor, Tensor) and tensor.ndim == 3 and count in tensor.shape[:2]:
+        tokens = tensor if tensor.shape[0] == count else tensor.transpose(0, 1)
+        return tokens[:, 0] if has_class_token else tokens.mean(1)
+    if isinstance(tensor, Tensor) and tensor.ndim == 4 and tensor.shape[0] == count:
+        if tensor.shape[2] == tensor.shape[3]:
+            return tensor.mean((2, 3))
+        if tensor.shape[1] == tensor.shape[2]:
+            return tensor.mean((1, 2))
+    raise ProbeError(
+        f"expected a block's output of shape (N, d), (N, T, d) or a square feature map for {count} samples, got "
+        f"{shape}; use layerwise='parameters'"
+    )

@@ -1,0 +1,160 @@
+"""The parameters reading: the gradient with respect to each block's own parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from gsnr_toolkit.batches import batch_length
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.estimators.curvature import largest_curvature
+from gsnr_toolkit.estimators.rows import plan_rows
+from gsnr_toolkit.estimators.shards import MAX_SHARDS, ShardCollector
+from gsnr_toolkit.estimators.uncertainty import Floats
+from gsnr_toolkit.gradients.select import ENGINES
+from gsnr_toolkit.losses import split_inputs
+from gsnr_toolkit.measure import DriftMeasurement, measure_drift, measure_moments
+from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.perturbation import perturbed
+from gsnr_toolkit.prepare import Setup, describe_setup, full_batches
+from gsnr_toolkit.preserve import preserved_rng
+from gsnr_toolkit.progress import stage
+from gsnr_toolkit.readings.evidence import Evidence
+from gsnr_toolkit.types import Batch, Params
+
+
+def gather_parameters(
+    setup: Setup, batches: Iterable[Batch], *, count: int | None, with_cor: bool, progress: bool
+) -> Evidence:
+    """Stream per-sample gradients, and make the drift ready to be measured.
+
+    Args:
+        setup: What to measure.
+        batches: SAM mini-batches in a list if COR is asked for; else any batches, seen once.
+        count: Number of samples, if known.
+        with_cor: Whether COR is asked for.
+        progress: Show progress bars.
+
+    Returns:
+        Evidence for the estimators.
+    """
+    options = setup.options
+    usable = full_batches(batches) if with_cor and isinstance(batches, list) else []
+    radii = len(options.grid) * (2 if options.perturb == "group" else 1)
+    num_rows = max(MAX_SHARDS + 1, len(usable) * (1 + radii))
+    plan = plan_rows(setup.task.params, setup.groups, num_rows=num_rows, seed=options.seed)
+    collector = ShardCollector(plan, size=1 if count is None else -(-count // MAX_SHARDS))
+    seen = LabelWatch(batches)
+    with stage("per-sample gradients", count, show=progress) as advance:
+        moments, losses = measure_moments(
+            setup.task,
+            seen,
+            collector,
+            engine=ENGINES[setup.engine],
+            chunk_size=setup.chunk_size,
+            seed=options.seed,
+            advance=advance,
+        )
+
+    def drift(at: Sequence[float]) -> DriftMeasurement:
+        scopes = 1 + (len(plan.group_names) if options.perturb == "group" else 0)
+        work = sum(batch_length(batch) for batch in usable) * (1 + len(at) * scopes)
+        with stage("gradients after SAM's ascent", work, show=progress) as advance:
+            return measure_drift(
+                setup.task, usable, at, plan, perturb=options.perturb, seed=options.seed, advance=advance
+            )
+
+    depth = {group.name: group.depth for group in setup.groups.values()}
+    return Evidence(
+        plan=plan,
+        depths=tuple(depth[name] for name in plan.group_names),
+        moments=moments,
+        shards=collector.summary(),
+        losses=losses,
+        labels=seen.labels,
+        coverage=describe_setup(setup),
+        batch_size=batch_length(usable[0]) if usable else None,
+        drift=drift if usable else None,
+        lipschitz=(lambda: largest_hessian_eigenvalue(setup, usable)) if usable and options.lipschitz else None,
+        notes=(*setup.notes, *_notes(moments, exact=plan.exact)),
+    )
+
+
+def _notes(moments: Moments, *, exact: bool) -> list[str]:
+    notes = []
+    silent = [name for name, m2 in moments.m2.items() if not (m2.any() or moments.mean[name].any())]
+    if silent:
+        notes.append(
+            f"{len(silent)} of {len(moments.m2)} parameters have a gradient of exactly zero for every sample, first "
+            f"{silent[0]!r}: the loss does not reach them; they count towards their group"
+        )
+    if not exact:
+        notes.append(
+            "gradients of several batches did not fit the memory set aside for them: intervals and drift norms come "
+            "from unbiased random sketches; GSNR's point estimates are exact"
+        )
+    return notes
+
+
+class LabelWatch:
+    """Passes batches on and remembers their labels.
+
+    Attributes:
+        labels: One number per sample; None when some batch had no such labels.
+    """
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = batches
+        self._seen: list[Floats] | None = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            self._see(batch)
+            yield batch
+
+    def _see(self, batch: Batch) -> None:
+        try:
+            labels = split_inputs(batch)[1]
+        except ProbeError:
+            self._seen = None
+            return
+        if self._seen is not None and labels.numel() == batch_length(batch):
+            self._seen.append(labels.flatten().double().cpu().numpy())
+        else:
+            self._seen = None
+
+    @property
+    def labels(self) -> Floats | None:
+        """Labels of all samples, shape ``(n,)``."""
+        return np.concatenate(self._seen) if self._seen else None
+
+
+def largest_hessian_eigenvalue(setup: Setup, batches: list[Batch]) -> float:
+    """Largest absolute curvature of the mean loss over all mini-batches.
+
+    Args:
+        setup: What to measure.
+        batches: Mini-batches of one size.
+
+    Returns:
+        ``lambda_max(|H|)``; NaN if Lanczos did not converge.
+    """
+    params = setup.task.params
+    sizes = [param.numel() for param in params.values()]
+
+    def shaped(flat: Floats) -> Params:
+        pieces = torch.from_numpy(flat).split(sizes)
+        return {n: v.view(p.shape).to(p) for (n, p), v in zip(params.items(), pieces, strict=True)}
+
+    def gradient_at(displacement: Floats) -> Floats:
+        moved = perturbed(params, shaped(displacement), 1.0)
+        total = np.zeros(sum(sizes))
+        for index, batch in enumerate(batches):
+            with preserved_rng(seed=setup.options.seed + index):
+                gradient, _ = setup.task.mean_gradient(batch, moved)
+            total += torch.cat([value.flatten() for value in gradient.values()]).double().cpu().numpy()
+        return total / len(batches)
+
+    return largest_curvature(gradient_at, sum(sizes), seed=setup.options.seed)

@@ -1,0 +1,272 @@
+"""From names to a saved report: what ``gsnr-probe`` does once its options are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsnr_toolkit.errors import ProbeError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from gsnr_toolkit.data.base import ForgeryDataset
+    from gsnr_toolkit.report import Report
+    from gsnr_toolkit.types import Batch, Loader
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """Everything that names a probing run; saved with its report.
+
+    Attributes are the options of ``gsnr-probe``; ``None`` leaves the choice to the tool.
+    """
+
+    model: str = "clip-demo"
+    weights: str | None = None
+    data: str = "demo-nt"
+    data_root: str | None = None
+    split: str = "train"
+    strength: float | None = None
+    compression: str | None = None
+    tuning: str = "full"
+    layerwise: str = "parameters"
+    include_frozen: bool = False
+    groups: str = "block"
+    rho: float = 0.05
+    radii: tuple[float, ...] | None = None
+    perturb: str = "all"
+    steps: int = 30
+    measurements: int = 3
+    lr: float = 1e-3
+    samples: int = 256
+    batch_size: int = 32
+    confidence: float = 0.95
+    engine: str = "auto"
+    memory: int | None = None
+    lipschitz: bool = False
+    device: str | None = None
+    dtype: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ProbeError(f"expected dtype to be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.samples < 4:
+            raise ProbeError(f"expected at least 4 samples, got {self.samples}")
+        if self.batch_size < 2:
+            raise ProbeError(f"expected a batch size of at least 2, one image of each class, got {self.batch_size}")
+
+    @property
+    def key(self) -> str:
+        """Eight characters that differ whenever a setting differs."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def default_folder(self) -> Path:
+        """Where the report goes when no folder is named."""
+        names = f"{self.model}_{self.data}".replace("/", "-").replace(":", "-")
+        return Path("gsnr-reports") / f"{names}_{self.key}"
+
+
+def check_folder(folder: Path, request: ProbeRequest) -> None:
+    """Refuse, before any work, a folder whose report was made with other settings.
+
+    Args:
+        folder: Where the report is to go.
+        request: What is about to be run.
+
+    Raises:
+        ProbeError: If a report of other settings is there; names the first differences.
+    """
+    path = folder / "report.json"
+    if not path.exists():
+        return
+    try:
+        theirs = json.loads(path.read_text(encoding="utf8"))["settings"]["request"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        theirs = None
+    ours = json.loads(json.dumps(asdict(request)))
+    if theirs == ours:
+        return
+    if not isinstance(theirs, dict):
+        raise ProbeError(f"{path} was not written by gsnr-probe; choose another --out, or pass --overwrite")
+    odd = [f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in ours if theirs.get(key) != ours[key]]
+    raise ProbeError(
+        f"{folder} holds a report made with other settings ({'; '.join(odd[:4])}); choose another --out, or pass "
+        "--overwrite to replace it"
+    )
+
+
+def run_probe(request: ProbeRequest, *, progress: bool = True) -> Iterator[Report]:
+    """Build the model, open the data, and measure along a short plain run.
+
+    Args:
+        request: What to run.
+        progress: Show progress bars.
+
+    Yields:
+        A growing report per measured step; ``partial`` until the last.
+    """
+    import torch
+
+    from gsnr_toolkit.models.registry import build_model
+    from gsnr_toolkit.probing import iter_probe
+    from gsnr_toolkit.training.tuning import parse_tuning, set_tuning
+
+    began = time.perf_counter()
+    device = _device(request.device)
+    model = build_model(request.model, weights=request.weights, seed=request.seed)
+    set_tuning(model, parse_tuning(request.tuning))
+    model.eval().to(device=device, dtype=getattr(torch, request.dtype))
+    dataset = _open(request, model)
+    loader, train = _loaders(request, dataset)
+    settings = {
+        "request": asdict(request),
+        "model": request.model,
+        "data": request.data,
+        "caption": dataset.caption,
+        "tuning": request.tuning,
+    }
+    reports = iter_probe(
+        model,
+        _Cast(loader, getattr(torch, request.dtype)),
+        train_loader=_Cast(train, getattr(torch, request.dtype)),
+        steps=request.steps,
+        measurements=request.measurements,
+        lr=request.lr,
+        device=device,
+        progress=progress,
+        extra_settings=settings,
+        **_options(request),
+    )
+    for report in reports:
+        provenance = {
+            **report.provenance,
+            **_model_provenance(model),
+            "wall_seconds": round(time.perf_counter() - began, 2),
+        }
+        notes = (*report.notes, *_data_notes(dataset))
+        yield replace(report, provenance=provenance, notes=tuple(dict.fromkeys(notes)))
+
+
+def _options(request: ProbeRequest) -> dict[str, Any]:
+    names = (
+        "layerwise",
+        "include_frozen",
+        "groups",
+        "rho",
+        "radii",
+        "perturb",
+        "batch_size",
+        "confidence",
+        "engine",
+        "memory",
+        "lipschitz",
+        "seed",
+    )
+    return {name: getattr(request, name) for name in names}
+
+
+def _device(name: str | None) -> torch.device:
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ProbeError(
+            f"expected a device of this machine, got {name!r} ({str(error).splitlines()[0]}); use --device cpu"
+        ) from error
+
+
+def _open(request: ProbeRequest, model: nn.Module) -> ForgeryDataset:
+    from gsnr_toolkit.data.registry import open_dataset
+    from gsnr_toolkit.models.spec import input_spec
+
+    spec = input_spec(model)
+    extra: dict[str, Any] = {"strength": request.strength, "compression": request.compression}
+    return open_dataset(
+        request.data,
+        split=request.split,
+        image_size=spec.image_size,
+        mean=spec.mean,
+        std=spec.std,
+        root=request.data_root,
+        seed=request.seed,
+        **{name: value for name, value in extra.items() if value is not None},
+    )
+
+
+def _loaders(request: ProbeRequest, dataset: ForgeryDataset) -> tuple[Any, Any]:
+    """Samples to measure on, and batches to train on from other sources."""
+    from gsnr_toolkit.data.loaders import probe_loader, train_loader
+
+    probe = probe_loader(dataset, request.samples, batch_size=request.batch_size, seed=request.seed)
+    if request.steps == 0:
+        return probe, probe
+    records = dataset.records
+    taken = set(records.iloc[list(probe.dataset.indices)]["source"])  # type: ignore[attr-defined]
+    held_out = [row for row, source in enumerate(records["source"]) if source in taken]
+    if len(records) - len(held_out) < request.batch_size:
+        raise ProbeError(
+            f"expected at least {request.batch_size} images of other sources to train on besides the probe's "
+            f"{request.samples} samples, got {len(records) - len(held_out)} of {len(records)}; lower --samples, or "
+            "pass --steps 0 to measure without training"
+        )
+    return probe, train_loader(dataset, batch_size=request.batch_size, seed=request.seed, exclude=held_out)
+
+
+class _Cast:
+    """A loader whose floating-point tensors come in the model's precision."""
+
+    def __init__(self, loader: Loader, dtype: torch.dtype) -> None:
+        self.loader = loader
+        self.dtype = dtype
+        self.dataset = getattr(loader, "dataset", None)
+
+    def __iter__(self) -> Iterator[Batch]:
+        from gsnr_toolkit.batches import map_tensors
+
+        for batch in self.loader:
+            yield map_tensors(batch, lambda t: t.to(self.dtype) if t.is_floating_point() else t)
+
+
+def _model_provenance(model: nn.Module) -> dict[str, Any]:
+    found = getattr(model, "provenance", None)
+    return {"model": dict(found)} if isinstance(found, dict) else {}
+
+
+def _data_notes(dataset: ForgeryDataset) -> list[str]:
+    skipped = dataset.skipped
+    if not len(skipped):
+        return []
+    first = skipped.iloc[0]
+    return [f"{len(skipped)} entries of the data set were skipped, first {first['path']}: {first['reason']}"]
+
+
+def save_run(report: Report, folder: Path, *, overwrite: bool) -> list[Path]:
+    """Write a report and its figures.
+
+    Args:
+        report: What to write.
+        folder: Where to.
+        overwrite: Replace a report made with other settings.
+
+    Returns:
+        The files, figures included.
+    """
+    from gsnr_toolkit.plots.files import save_plots
+
+    report.save(folder, overwrite=overwrite)
+    tables = [folder / name for name in ("report.json", "layers.csv", "totals.csv", "drift.csv", "trajectory.csv")]
+    return tables + save_plots(report, folder)

@@ -1,0 +1,110 @@
+import importlib
+import inspect
+import sys
+
+import numpy as np
+import pytest
+
+import gsnr_toolkit.data
+from gsnr_toolkit.data.base import DataError
+from gsnr_toolkit.data.registry import DATASETS, open_dataset
+from gsnr_toolkit.registry import TargetError, UnknownNameError
+
+
+@pytest.fixture
+def my_module(tmp_path, monkeypatch):
+    """Write a module of one's own into the current directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(code, name="my_faces"):
+        (tmp_path / f"{name}.py").write_text(code)
+        sys.modules.pop(name, None)
+        return name
+
+    yield write
+    sys.modules.pop("my_faces", None)
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_every_row_leads_to_a_function_that_takes_what_the_row_sets(name):
+    info = DATASETS[name]
+    module, _, function = info.target.partition(":")
+    opener = getattr(importlib.import_module(module), function)
+    arguments = dict.fromkeys((*info.fixed, "split", *(["root"] if info.on_disk else [])))
+    inspect.signature(opener).bind(**arguments)
+
+
+@pytest.mark.parametrize("name", ["demo-df", "demo-fs", "demo-f2f", "demo-nt"])
+def test_the_embedded_families_open(name):
+    data = open_dataset(name, size=4, image_size=32, mean=(0, 0, 0), std=(1, 1, 1), strength=1.0)
+    image, _ = data[0]
+    assert (data.name, data.caption, len(data)) == (name, "embedded data", 4)
+    assert image.shape == (3, 32, 32)
+    assert 0 <= image.min() < image.max() <= 1
+
+
+CODE = """
+import torch
+def faces(split, image_size, seed=0, dots=1):
+    labels = [0, 1] * 4
+    return [(torch.full((3, image_size, image_size), float(dots)), label) for label in labels]
+"""
+
+
+def test_a_function_of_ones_own(my_module):
+    data = open_dataset(f"{my_module(CODE)}:faces", image_size=12, split="val", dots=3)
+    assert data.labels.tolist() == [0, 1] * 4
+    assert data[0][0].unique().tolist() == [3.0]
+    assert data.image_size == 12
+    assert set(data.records["split"]) == {"val"}
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "error", "message"),
+    [
+        (CODE, {"colour": 1}, TargetError, "faces takes dots, image_size, seed, split, but was also given colour"),
+        ("def faces(path): return []", {}, TargetError, "faces cannot be called without path"),
+        ("def faces(): return []", {}, DataError, "holds no image at all"),
+        ("def faces(): return None", {}, DataError, "must be a map-style data set .* of type NoneType"),
+        ("def face(): return None", {}, TargetError, "has no attribute 'faces'. Did you mean 'face'"),
+    ],
+)
+def test_a_function_of_ones_own_that_does_not_serve_says_why(my_module, code, options, error, message):
+    with pytest.raises(error, match=message):
+        open_dataset(f"{my_module(code)}:faces", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("demo-tn", {}, UnknownNameError, r"no data set is called 'demo-tn'\. Did you mean 'demo-nt'\?.*image-folder"),
+        ("demo-nt", {"root": "/data"}, DataError, "embedded in the package and is not read from disk"),
+        ("demo-nt", {"strenght": 1}, DataError, "has no option 'strenght'. Did you mean 'strength'"),
+        ("nt", {}, DataError, r"(?s)give its folder as root=\.\.\. .*GSNR_DATA.*original_sequences.*'demo-nt'"),
+        ("nt", {"root": "/no/such"}, DataError, r"(?s)read from '/no/such', which is not a folder.*train\.json"),
+        ("dfdc", {"split": "test"}, DataError, r"(?s)GSNR_DATA.*dataset_json\]/DFDC\.json"),
+        ("nt", {"split": "training"}, DataError, r"one of train, val, test, but got 'training'. Did you mean 'train'"),
+        ("nt", {"size": 1}, DataError, "size must be at least 2"),
+        ("image-folder:", {}, DataError, "needs a path after the colon"),
+        ("image-folder", {}, DataError, "needs a path after the colon"),
+    ],
+)
+def test_what_cannot_be_opened_says_why(name, options, error, message, monkeypatch):
+    monkeypatch.delenv("GSNR_DATA", raising=False)
+    with pytest.raises(error, match=message):
+        open_dataset(name, **options)
+
+
+def test_a_wrong_variable_is_named(monkeypatch):
+    monkeypatch.setenv("GSNR_DATA", "/no/such")
+    with pytest.raises(DataError, match=r"read from '/no/such' \(from GSNR_DATA\), which is not a folder"):
+        open_dataset("nt")
+
+
+def test_the_package_offers_its_names_lazily():
+    for name in gsnr_toolkit.data.__all__:
+        assert getattr(gsnr_toolkit.data, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        gsnr_toolkit.data.nothing  # noqa: B018
+    data = gsnr_toolkit.data.in_memory(np.zeros((2, 8, 8, 3), np.uint8), [0, 1])
+    assert len(data) == 2
