@@ -105,7 +105,8 @@ def open_dataset(
         image_size: Side of the images, in pixels; a model's own ``image_size``.
         mean: Mean by channel to normalise with; CLIP's by default.
         std: Standard deviation by channel; CLIP's by default.
-        root: Folder of a data set on disk; by default the environment variable ``GSNR_DATA``.
+        root: Folder of a data set on disk; by default the environment variable ``GSNR_DATA``. For
+            ``image-folder:PATH`` the folder that a relative PATH starts from, by default the current one.
         size: At most this many items, drawn class-balanced by ``seed``; by default all there are.
         seed: Of whatever is random.
         **options: What the data set offers besides: ``strength`` (embedded); ``compression``, ``layout``
@@ -141,13 +142,13 @@ def open_dataset(
     if is_target(name):
         return _open_own(name, {**common, "root": root}, options)
     if name == _FOLDER or name.startswith(f"{_FOLDER}:"):
-        return _open_folder(name, common, options)
+        return _open_folder(name, root, common, options)
     info = DATASETS[name]
     if info.on_disk:
         common["root"] = _find_root(name, root)
     elif root is not None:
         raise DataError(f"{name!r} is embedded in the package and is not read from disk: leave root out")
-    return _call(info.target, {**info.fixed, **common}, options)
+    return _call(name, info.target, {**info.fixed, **common}, options)
 
 
 def _open_own(name: str, common: dict[str, Any], options: dict[str, Any]) -> ForgeryDataset:
@@ -157,21 +158,24 @@ def _open_own(name: str, common: dict[str, Any], options: dict[str, Any]) -> For
     return wrap(made, name, common["split"])
 
 
-def _open_folder(name: str, common: dict[str, Any], options: dict[str, Any]) -> ForgeryDataset:
+def _open_folder(
+    name: str, root: str | os.PathLike[str] | None, common: dict[str, Any], options: dict[str, Any]
+) -> ForgeryDataset:
     from gsnr_toolkit.data.base import DataError
 
     path = name.partition(":")[2]
     if not path:
         raise DataError("image-folder needs a path after the colon, such as image-folder:/data/faces")
-    arguments = {"name": name, "path": Path(path).expanduser(), **common}
-    return _call("gsnr_toolkit.data.image_folder:open_image_folder", arguments, options)
+    folder = Path(root or ".").expanduser() / Path(path).expanduser()
+    arguments = {"name": name, "path": folder, **common}
+    return _call(name, "gsnr_toolkit.data.image_folder:open_image_folder", arguments, options)
 
 
 #: What :func:`gsnr_toolkit.data.files.open_videos` takes, for the openers that pass options on to it.
 _FILE_OPTIONS = ("frames_per_video", "verify", "fit")
 
 
-def _call(target: str, arguments: dict[str, Any], options: dict[str, Any]) -> ForgeryDataset:
+def _call(name: str, target: str, arguments: dict[str, Any], options: dict[str, Any]) -> ForgeryDataset:
     # Options are checked against the opener's signature, so that a misspelt one is not swallowed.
     from gsnr_toolkit.data.base import DataError
 
@@ -182,7 +186,7 @@ def _call(target: str, arguments: dict[str, Any], options: dict[str, Any]) -> Fo
     unknown = [key for key in options if key not in known]
     if unknown:
         raise DataError(
-            f"this data set has no option {unknown[0]!r}.{did_you_mean(unknown[0], known)} "
+            f"{name!r} has no option {unknown[0]!r}.{did_you_mean(unknown[0], known)} "
             f"Its options: {', '.join(known) or 'none'}"
         )
     return opener(**arguments, **options)

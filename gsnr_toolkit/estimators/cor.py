@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from gsnr_toolkit.estimators.uncertainty import Floats, bootstrap_weights, expanded_percentiles
 
@@ -74,7 +75,9 @@ class GroupCOR:
     alignment: Floats
 
 
-def debiased(gram: Floats, weights: Floats) -> Floats:
+def debiased(
+    gram: Float[np.ndarray, "*shape K K"], weights: Float[np.ndarray, "B K"]
+) -> Float[np.ndarray, "*shape B"]:
     r"""Unbiased squared norm (or inner product) of the mean, over pairs of different batches.
 
     .. math:: \frac{w^\top M w - \sum_k w_k^2 M_{kk}}{(\sum_k w_k)^2 - \sum_k w_k^2}
@@ -98,7 +101,9 @@ def debiased(gram: Floats, weights: Floats) -> Floats:
     return (pairs - own) / (weights.sum(1) ** 2 - (weights**2).sum(1))
 
 
-def first_crossing(radii: Floats, drift_sq: Floats, signal_sq: Floats) -> Floats:
+def first_crossing(
+    radii: Float[np.ndarray, "R"], drift_sq: Float[np.ndarray, "R *shape"], signal_sq: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
     """Smallest radius at which the drift reaches the signal.
 
     Between two radii, straight in log-log (exact where the drift is a power of the radius); below the
@@ -130,7 +135,9 @@ def first_crossing(radii: Floats, drift_sq: Floats, signal_sq: Floats) -> Floats
     return np.where(signal_sq > 0, crossing, 0.0)
 
 
-def first_misalignment(radii: Floats, alignment: Floats) -> Floats:
+def first_misalignment(
+    radii: Float[np.ndarray, "R"], alignment: Float[np.ndarray, "R *shape"]
+) -> Float[np.ndarray, "*shape"]:
     """Smallest radius at which SAM's step stops descending on average.
 
     Args:
@@ -211,7 +218,9 @@ class Decomposition:
     grad_norm: Floats
 
 
-def decompose(cor: Floats, signal_sq: Floats, trace_covariance: Floats) -> Decomposition:
+def decompose(
+    cor: Float[np.ndarray, "*G"], signal_sq: Float[np.ndarray, "*G"], trace_covariance: Float[np.ndarray, "*G"]
+) -> Decomposition:
     """Split COR into signal fraction, misspecification and gradient norm.
 
     Args:
@@ -232,4 +241,4 @@ def decompose(cor: Floats, signal_sq: Floats, trace_covariance: Floats) -> Decom
         norm = np.sqrt(signal)
         fisher = trace_covariance + signal
         smoothness = np.where(np.isfinite(cor) & (cor > 0), norm / cor, np.nan)
-        return Decomposition(signal / fisher, smoothness / fisher, norm)
+        return Decomposition(*map(np.asarray, (signal / fisher, smoothness / fisher, norm)))

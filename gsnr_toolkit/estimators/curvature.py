@@ -68,7 +68,11 @@ def largest_curvature(
         basis = np.eye(size)
         columns = [hessian_vector_product(gradient_at, basis[i], step) for i in range(size)]
         return float(np.abs(np.linalg.eigvalsh((np.array(columns) + np.array(columns).T) / 2)).max())
-    operator = LinearOperator((size, size), matvec=lambda v: hessian_vector_product(gradient_at, v.ravel(), step))
+
+    def matvec(vector: np.ndarray) -> Floats:
+        return hessian_vector_product(gradient_at, vector.ravel().astype(np.float64), step)
+
+    operator = LinearOperator((size, size), matvec=matvec, dtype=np.float64)
     try:
         values = eigsh(
             operator,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy import special
 from torch import Tensor
 
@@ -43,7 +44,9 @@ class GroupGSNR:
     mean_sqnorm: Floats
 
 
-def parameter_gsnr(mean: Tensor, m2: Tensor, count: int) -> Tensor:
+def parameter_gsnr(
+    mean: Float[Tensor, "*shape"], m2: Float[Tensor, "*shape"], count: int
+) -> Float[Tensor, "*shape"]:
     r"""Bias-corrected GSNR of each entry.
 
     .. math:: \hat r_j = \frac{n-3}{n-1} \frac{\bar g_j^2}{S_{jj}} - \frac1n

@@ -4,7 +4,8 @@ Intervals and debiased norms need inner products between gradients of different 
 :class:`RowPlan` turns a gradient into one row per group. While ``num_rows`` rows of P numbers fit the
 budget the row *is* the gradient. Beyond it, coordinates get random signs and are folded modulo D: the
 inner product of two such rows is an unbiased estimate of the true one, with variance at most
-``(|a|^2 |b|^2 + <a, b>^2) / D`` over the signs when folding is uniform (AMS / count sketch).
+``(|a|^2 |b|^2 + <a, b>^2) / D`` over the signs when folding is uniform (AMS / count sketch). Where the
+gradient noise has more effective dimensions than D, intervals come out wider, not narrower.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gsnr_toolkit.groups import Group
@@ -110,7 +112,7 @@ def _fold(flat: Tensor, row: Tensor, *, seed: int) -> None:
         row += signed.view(-1, length).sum(0)
 
 
-def gram(rows: Tensor) -> Tensor:
+def gram(rows: Float[Tensor, "K D"]) -> Float[Tensor, "K K"]:
     """Inner products of all pairs of rows, accumulated in float64.
 
     Args:
@@ -122,7 +124,7 @@ def gram(rows: Tensor) -> Tensor:
     return cross_gram(rows, rows)
 
 
-def cross_gram(first: Tensor, second: Tensor) -> Tensor:
+def cross_gram(first: Float[Tensor, "J D"], second: Float[Tensor, "K D"]) -> Float[Tensor, "J K"]:
     """Inner products of rows of two sets, accumulated in float64, over blocks of coordinates.
 
     Args:

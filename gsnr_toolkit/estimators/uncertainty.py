@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import special
 
 Floats: TypeAlias = NDArray[np.float64]
 
 
-def jackknife_error(deleted: Floats) -> Floats:
+def jackknife_error(deleted: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray, "*shape"]:
     r"""Standard error from delete-one-block estimates.
 
     .. math:: \sqrt{\tfrac{S-1}{S} \sum_s (\hat\theta_{(s)} - \bar\theta)^2}
@@ -29,7 +30,7 @@ def jackknife_error(deleted: Floats) -> Floats:
     if count < 2:
         return np.full(deleted.shape[1:], np.nan)
     centred = deleted - deleted.mean(0)
-    return np.sqrt((count - 1) / count * (centred**2).sum(0))
+    return np.asarray(np.sqrt((count - 1) / count * (centred**2).sum(0)))
 
 
 def student_quantile(confidence: float, degrees: int) -> float:
@@ -76,4 +77,4 @@ def expanded_percentiles(samples: Floats, count: int, confidence: float) -> tupl
     """
     tail = float(special.ndtr(-np.sqrt(count / (count - 1)) * student_quantile(confidence, count - 1)))
     low, high = np.quantile(samples, [tail, 1 - tail], axis=0, method="nearest")
-    return low, high
+    return np.asarray(low), np.asarray(high)

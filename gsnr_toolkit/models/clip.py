@@ -144,7 +144,8 @@ def build_clip(name: str, info: ModelInfo, *, weights: str, seed: int = 0, num_o
     if path is not None:
         state = read_state_dict(path)
         load_into(encoder, state, origin=str(path))
-        provenance |= {"path": str(path), "sha256": sha256(path)}
+        given = provenance["weights"] == "file"  # a cache's or the package's own folder says nothing
+        provenance |= {"path": weights if given else path.name, "sha256": sha256(path)}
     detector = Detector(
         encoder,
         feature_dim=config["embed_dim"],

@@ -63,4 +63,5 @@ def export_weights(model: CLIP, path: Path, metadata: dict[str, str]) -> None:
     partial = path.with_suffix(".partial")
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, partial, metadata={"format": "pt", **metadata})
+    partial.chmod(0o644)  # safetensors writes for the owner alone
     os.replace(partial, path)

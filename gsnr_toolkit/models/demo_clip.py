@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 CONFIG_PATH = WEIGHTS_DIR / "clip-demo.json"
 WEIGHTS_PATH = WEIGHTS_DIR / "clip-demo.safetensors"
-CARD_PATH = WEIGHTS_DIR / "clip-demo.md"
 
 
 def build_demo_clip(seed: int = 0) -> CLIP:

@@ -23,8 +23,9 @@ from torch.nn import functional
 from gsnr_toolkit.data.demo.captions import captions, tokenize
 from gsnr_toolkit.data.demo.pairs import real_faces
 from gsnr_toolkit.data.demo.splits import identities
+from gsnr_toolkit.models.demo_card import write_card
 from gsnr_toolkit.models.demo_checkpoint import export_weights, load_checkpoint, save_checkpoint
-from gsnr_toolkit.models.demo_clip import WEIGHTS_PATH, build_demo_clip, normalize
+from gsnr_toolkit.models.demo_clip import WEIGHTS_PATH, build_demo_clip, load_demo_clip, normalize
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -176,9 +177,24 @@ def _step(model: CLIP, optimizer: torch.optim.AdamW, batch: tuple[Tensor, Tensor
     return float(loss.detach())
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """Outcome of a pretraining run.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        minutes: Wall time over all its parts, rendering included.
+        loss: Running mean of the contrastive loss at the end.
+    """
+
+    model: CLIP
+    minutes: float
+    loss: float
+
+
 def pretrain(
     options: PretrainOptions, checkpoint: Path | None = None, every: int = 100, quiet: bool = False
-) -> tuple[CLIP, float]:
+) -> Pretrained:
     """Pretrain the demo model.
 
     Args:
@@ -188,39 +204,36 @@ def pretrain(
         quiet: Whether to print no progress.
 
     Returns:
-        The model, and the minutes it took, rendering included.
+        The model, with time and loss.
     """
     model, pool = build_demo_clip(options.seed), FacePool(options.faces, options.seed)
     optimizer = _optimizer(model, options)
-    first, seconds = 0, 0.0
+    first, seconds, mean_loss = 0, 0.0, math.log(options.batch_size)
     saved = load_checkpoint(checkpoint, dataclasses.asdict(options)) if checkpoint else None
     if saved:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        first, seconds = saved["step"], saved["seconds"]
-    began, mean_loss = time.monotonic() - seconds, math.nan
+        first, seconds, mean_loss = saved["step"], saved["seconds"], saved["loss"]
+    began = time.monotonic() - seconds
     for step in range(first, options.steps):
         loss = _step(model, optimizer, _batch(pool, step, options), learning_rate_at(step, options))
-        mean_loss = loss if math.isnan(mean_loss) else 0.95 * mean_loss + 0.05 * loss
+        mean_loss = 0.95 * mean_loss + 0.05 * loss
         if (step + 1) % every and step + 1 < options.steps:
             continue
         seconds = time.monotonic() - began
         if checkpoint:
-            save_checkpoint(checkpoint, _state(model, optimizer, step + 1, seconds, options))
+            progress = {"step": step + 1, "seconds": seconds, "loss": mean_loss}
+            save_checkpoint(checkpoint, {**progress, **_state(model, optimizer, options)})
         if not quiet:
             left = seconds / (step + 1) * (options.steps - step - 1) / 60
             print(f"step {step + 1}/{options.steps}  loss {mean_loss:.3f}  {left:.1f} min left", flush=True)
-    return model.eval(), seconds / 60
+    return Pretrained(model.eval(), seconds / 60, mean_loss)
 
 
-def _state(
-    model: CLIP, optimizer: torch.optim.AdamW, step: int, seconds: float, options: PretrainOptions
-) -> dict[str, Any]:
+def _state(model: CLIP, optimizer: torch.optim.AdamW, options: PretrainOptions) -> dict[str, Any]:
     return {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "step": step,
-        "seconds": seconds,
         "options": dataclasses.asdict(options),
     }
 
@@ -229,13 +242,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gsnr_toolkit.models.pretrain_demo", description=__doc__)
     for field in dataclasses.fields(PretrainOptions):
         name = "--" + field.name.replace("_", "-")
-        parser.add_argument(
-            name, type=type(field.default), default=field.default, help="default: %(default)s"
-        )
+        parser.add_argument(name, type=type(field.default), default=field.default, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
-    parser.add_argument(
-        "--output", type=Path, default=WEIGHTS_PATH, help="weights file (default: the shipped)"
-    )
+    parser.add_argument("--output", type=Path, default=WEIGHTS_PATH, help="weights file (default: the shipped)")
     parser.add_argument("--checkpoint", type=Path, default=Path("runs/pretrain-demo/last.pt"))
     parser.add_argument("--quiet", action="store_true", help="print no progress")
     return parser.parse_args(argv)
@@ -251,8 +260,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     names = [field.name for field in dataclasses.fields(PretrainOptions)]
     options = PretrainOptions(**{name: getattr(arguments, name) for name in names})
-    model, minutes = pretrain(options, arguments.checkpoint, quiet=arguments.quiet)
-    export_weights(model, arguments.output, {name: str(getattr(options, name)) for name in names})
+    result = pretrain(options, arguments.checkpoint, quiet=arguments.quiet)
+    export_weights(result.model, arguments.output, {name: str(getattr(options, name)) for name in names})
+    shipped = load_demo_clip(arguments.output)
+    card = arguments.output.with_suffix(".md")
+    write_card(card, shipped, options, result.minutes, arguments.threads, result.loss)
+    print(f"wrote {arguments.output} and {card} after {result.minutes:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -189,8 +190,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"the weights file {path} does not exist: check the path given as weights")
     try:
         content = _read(path)
-    except WeightsError:
-        raise
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"cannot read {path} as weights: it is either no file of torch.save, or one of whole objects instead "
+            "of tensors; write it with torch.save(model.state_dict(), path)"
+        ) from error
     except Exception as error:  # safetensors, zipfile, pickle and torch each raise errors of their own
         reason = f"{type(error).__name__}: {_first_line(error)}"
         raise WeightsError(f"cannot read {path} as weights: {reason}") from error

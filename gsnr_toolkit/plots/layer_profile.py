@@ -19,6 +19,7 @@ from gsnr_toolkit.plots.labels import extra_height, label_layers, legend_below
 from gsnr_toolkit.plots.marks import (
     collapse_zone,
     edge_markers,
+    edge_strip,
     gsnr_axis,
     interval_bars,
     log_limits,
@@ -80,6 +81,8 @@ def plot_cor_by_layer(
     ax.set_ylim(_cor_limits(rows, rho, ceiling, edge_band=bool((~valued & ~above).any())))
     tidy_log_axis(ax)
     collapse_zone(ax, rho)
+    if (~valued & ~above).any():
+        edge_strip(ax)
     cor = rows["cor"].to_numpy(dtype=float)
     interval_bars(
         ax,

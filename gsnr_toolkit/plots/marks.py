@@ -93,6 +93,16 @@ def collapse_zone(ax: Axes, rho: float) -> Rectangle:
     return zone
 
 
+def edge_strip(ax: Axes) -> Rectangle:
+    """Return the white strip under the data in which rows without a COR stand: in no zone, since undecided."""
+    strip = Rectangle(
+        (0, 0), 1, 2 * EDGE, transform=ax.transAxes, facecolor="white", edgecolor="none", zorder=0.5, gid="edge_strip"
+    )  # fmt: skip
+    ax.add_artist(strip)
+    ax.plot([0, 1], [2 * EDGE] * 2, transform=ax.transAxes, color=MUTED, linewidth=0.4, alpha=0.6, zorder=0.6)
+    return strip
+
+
 def edge_markers(
     ax: Axes, x: ArrayLike, status: str, *, colors: Any = MUTED, label: str | None = None
 ) -> PathCollection:

@@ -42,7 +42,7 @@ def plot_overview(
         layers: ``report.layers``.
         totals: ``report.totals``.
         drift: ``report.drift``.
-        settings: ``report.settings``; needs ``model``, ``data``, ``caption``, ``rho``, ``confidence``.
+        settings: ``report.settings``; needs ``model``, ``data``, ``rho``, ``confidence``; ``caption`` says which data.
         bottleneck: ``report.bottleneck``; None finds it in the tables.
 
     Returns:
@@ -66,6 +66,6 @@ def plot_overview(
         x=0.01,
         ha="left",
     )
-    caption = f"Data: {read_setting(settings, 'caption')}. {sample_note(layers, settings)}."
+    caption = f"Data: {settings.get('caption') or read_setting(settings, 'data')}. {sample_note(layers, settings)}."
     figure.supxlabel(caption, fontsize=6.5, color=MUTED, x=0.01, ha="left")
     return figure

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DRIFT_COLUMNS = ("step", "group", "rho", "drift", "drift_low", "drift_high", "grad_norm")
 COR_COLUMNS = ("step", "group", "depth", "cor", "cor_low", "cor_high", "status")
+SILENT_LABEL = "no signal: crossing uncertain"
 FLOOR_IN_DECADES = 2.0  # how far below the crossing the picture reaches
 
 
@@ -54,7 +55,8 @@ def plot_radius_curve(
     Each group's drift is divided by its own gradient norm, so that one line at 1 serves them all. The
     band is the interval of the drift; the interval of COR, which also holds the uncertainty of ``|mu|``, is
     the bar at the crossing of the whole model. With more than six groups only the whole model gets a band.
-    Groups whose ``|mu|`` is not above zero have no finite ratio: they are hollow circles at the upper edge.
+    A group without signal has a dotted curve and no mark of a COR; one whose estimated ``|mu|`` is not even
+    above zero has no finite ratio, and is a hollow circle at the upper edge.
 
     Args:
         drift: ``report.drift``, one row per (step, group, rho); the whole model is the group ``total``.
@@ -98,12 +100,11 @@ def plot_radius_curve(
     banded = set(names) if len(groups) <= MANY_GROUPS else {TOTAL}
     curves = {name: rows[rows["group"] == name].sort_values("rho") for name in names}
     _set_axes(ax, curves, float(read_setting(settings, "rho")))
+    crossings = _rows_with_total(layers, totals, step)
+    silent = {name for table in crossings for name in table.loc[table["status"] == "no_signal", "group"]}
     for name, curve in curves.items():
-        _draw_curve(ax, name, curve, colors[name], band=name in banded)
+        _draw_curve(ax, name, curve, colors[name], band=name in banded, silent=name in silent)
     _draw_unbounded(ax, curves, colors)
-    crossings = [layers[layers["step"] == step]]
-    if totals is not None:
-        crossings.append(totals[totals["step"] == step].assign(group=TOTAL))
     for table in crossings:
         _draw_crossings(ax, table[table["group"].isin(names)], colors)
     ax.set_xlabel(r"SAM radius $\rho$")
@@ -119,6 +120,12 @@ def _default_step(drift: "pd.DataFrame", layers: "pd.DataFrame") -> int:
     """Return the step of the lowest COR, or the last one with a curve when that step has none."""
     step = default_step(layers)
     return step if (drift["step"] == step).any() else int(drift["step"].max())
+
+
+def _rows_with_total(layers: "pd.DataFrame", totals: "pd.DataFrame | None", step: int) -> "list[pd.DataFrame]":
+    """Return the tables of one step that say where curves cross."""
+    tables = [layers[layers["step"] == step]]
+    return tables if totals is None else [*tables, totals[totals["step"] == step].assign(group=TOTAL)]
 
 
 def _ratio(curve: "pd.DataFrame", column: str) -> np.ndarray:
@@ -145,21 +152,16 @@ def _set_axes(ax: Axes, curves: "dict[str, pd.DataFrame]", rho: float) -> None:
     ax.axhline(1.0, color=MUTED, linewidth=0.8, zorder=1, label=r"drift = $|\mu|$", gid="crossing_level")
 
 
-def _draw_curve(ax: Axes, name: str, curve: "pd.DataFrame", color: Any, *, band: bool) -> None:
+def _draw_curve(ax: Axes, name: str, curve: "pd.DataFrame", color: Any, *, band: bool, silent: bool) -> None:
+    """Draw one curve, dotted where the gradient norm it is divided by is not certain to be above zero."""
     total = name == TOTAL
     rho, ratio = curve["rho"].to_numpy(dtype=float), _ratio(curve, "drift")
     if not np.isfinite(ratio).any():
         return
-    dashes: Any = (0, (5, 1.5)) if total else "-"
-    ax.plot(
-        rho,
-        ratio,
-        color=color,
-        linewidth=1.5 if total else 0.9,
-        linestyle=dashes,
-        zorder=4 if total else 3,
-        gid=name,
-    )
+    dashes: Any = (0, (1, 1.2)) if silent else (0, (5, 1.5)) if total else "-"
+    width, order = (1.5, 4) if total else (0.9, 3)
+    line = ax.plot(rho, ratio, color=color, linewidth=width, linestyle=dashes, zorder=order, gid=name)[0]
+    line.set_label(SILENT_LABEL if silent else "_curve")
     if band:
         low = np.maximum(_ratio(curve, "drift_low"), ax.get_ylim()[0] / 10)
         ax.fill_between(
@@ -217,5 +219,7 @@ def _legend(ax: Axes, groups: list[str], names: list[str], colors: dict[str, Any
     handles.append(
         Line2D([], [], linestyle="none", marker="o", markersize=4, color=MUTED, label="COR (bar: its interval)")
     )
-    handles += ax.get_legend_handles_labels()[0]
+    if any(line.get_label() == SILENT_LABEL for line in ax.get_lines()):
+        handles.append(Line2D([], [], color=MUTED, linestyle=(0, (1, 1.2)), label=SILENT_LABEL))
+    handles += [handle for handle in ax.get_legend_handles_labels()[0] if handle.get_label() != SILENT_LABEL]
     legend_below(ax, handles)

@@ -31,6 +31,7 @@ from gsnr_toolkit.plots.marks import (
     collapse_zone,
     diamond_style,
     edge_markers,
+    edge_strip,
     gsnr_axis,
     log_limits,
     status_proxy,
@@ -161,9 +162,12 @@ def _set_axes(ax: Axes, tables: "list[pd.DataFrame]", settings: Settings, quanti
     if (status == "above_max_radius").any():
         shown.append(2.2 * largest_radius(settings))
     ax.set_yscale("log")
-    ax.set_ylim(log_limits(shown, edge_band=bool(np.isin(status, ["no_signal", "undefined"]).any())))
+    without_number = bool(np.isin(status, ["no_signal", "undefined"]).any())
+    ax.set_ylim(log_limits(shown, edge_band=without_number))
     tidy_log_axis(ax)
     collapse_zone(ax, rho)
+    if without_number:
+        edge_strip(ax)
 
 
 def _offsets(names: list[str], steps: np.ndarray) -> dict[str, float]:

@@ -58,8 +58,9 @@ def parse_tuning(text: str) -> Tuning:
         return Tuning("last", _positive(int(found[1] or 1)))
     if text in MODES:
         return Tuning(text)
-    listed = "; ".join(f"{'last-K' if mode == 'last' else mode}: {what}" for mode, what in MODES.items())
-    raise ProbeError(f"unknown tuning {text!r}.{did_you_mean(text, MODES)} Known are {listed}")
+    written = {"last-K" if mode == "last" else mode: what for mode, what in MODES.items()}
+    listed = "; ".join(f"{mode}: {what}" for mode, what in written.items())
+    raise ProbeError(f"unknown tuning {text!r}.{did_you_mean(text, written)} Known are {listed}")
 
 
 def set_tuning(model: nn.Module, mode: str | Tuning, last_k: int | None = None) -> list[str]:

@@ -76,6 +76,19 @@ class Patch:
         radius = np.sqrt((self.x / column(half_width)) ** 2 + (self.y / column(half_height)) ** 2)
         return (1 - radius) * column(np.minimum(half_width, half_height))
 
+    def rounded_box(self, half_width: Floats, half_height: Floats) -> Floats:
+        """Approximate signed distance to ``(x / half_width)^4 + (y / half_height)^4 = 1``.
+
+        Args:
+            half_width: (N,).
+            half_height: (N,).
+
+        Returns:
+            Signed distance, (N, h, w), positive inside.
+        """
+        across, down = (self.x / column(half_width)) ** 2, (self.y / column(half_height)) ** 2
+        return (1 - np.sqrt(np.sqrt(across * across + down * down))) * column(np.minimum(half_width, half_height))
+
     def lens(self, lens: Lens, grow: float = 0.0) -> Floats:
         """Vertical signed distance to a lens whose middle is the patch's point.
 
@@ -90,9 +103,7 @@ class Patch:
         square = u * u
         middle = self.y - column(lens.bend) * square - column(lens.tilt) * u
         thin = 1 - square
-        return np.minimum(
-            middle + column(lens.upper + grow) * thin, column(lens.lower + grow) * thin - middle
-        )
+        return np.minimum(middle + column(lens.upper + grow) * thin, column(lens.lower + grow) * thin - middle)
 
     def bump(self, half_width: Floats, half_height: Floats) -> Floats:
         """Smooth bump ``(1 - r^2)^2`` around the patch's point, zero outside the ellipse ``r = 1``.

@@ -115,9 +115,7 @@ def visible(codes: Codes, name: str) -> NDArray[np.bool_]:
     return ~hidden
 
 
-def captions(
-    codes: Codes, rng: np.random.Generator, *, semantic: float = 0.6, photographic: float = 0.25
-) -> list[str]:
+def captions(codes: Codes, rng: np.random.Generator, *, semantic: float = 0.6, photographic: float = 0.25) -> list[str]:
     """One caption per face, naming a random subset of its attributes in random order.
 
     Args:

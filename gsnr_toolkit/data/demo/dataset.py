@@ -95,15 +95,11 @@ class DemoDataset(ForgeryDataset):
             The pair at the data set's size, seed and strength.
         """
         number = int(self._identity[index // 2])
-        return demo_pair(
-            self.family, number, size=self.image_size, seed=self.seed, strength=self.strength
-        )
+        return demo_pair(self.family, number, size=self.image_size, seed=self.seed, strength=self.strength)
 
     def _make(self, block: int) -> Pixels:
         numbers = self._identity[block * _BLOCK : (block + 1) * _BLOCK]
-        real, fake, _ = demo_pairs(
-            self.family, numbers, size=self.image_size, seed=self.seed, strength=self.strength
-        )
+        real, fake, _ = demo_pairs(self.family, numbers, size=self.image_size, seed=self.seed, strength=self.strength)
         return np.stack([real, fake], axis=1).reshape(-1, *real.shape[1:])
 
 

@@ -36,7 +36,7 @@ class Table:
         Returns:
             A table of the same type with those rows.
         """
-        changes = {}
+        changes: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, dict):
@@ -244,7 +244,7 @@ def _scene(draws: Draws, codes: dict[str, NDArray[np.int64]]) -> Scene:
         light=draws.uniform(0.14, 0.30),
         exposure=draws.around(0.94, 0.34),
         backdrop=backdrop,
-        backdrop_end=draws.color(backdrop * 0.82, 0.20),
+        backdrop_end=draws.color(0.82 * backdrop.astype(np.float64), 0.20),
         backdrop_angle=draws.uniform(0.0, 2 * np.pi),
         backdrop_pattern=draws.uniform(0.0, 4.0),
         backdrop_phase=np.stack([draws.uniform(-1.0, 1.0) for _ in range(6)], axis=1),

@@ -26,12 +26,16 @@ from gsnr_toolkit.data.demo.camera import (
 from gsnr_toolkit.data.demo.canvas import Canvas
 from gsnr_toolkit.data.demo.faces import Draws, Faces, Features, Floats, other_expression, sample_faces
 from gsnr_toolkit.data.demo.layout import layout
-from gsnr_toolkit.data.demo.render import render
+from gsnr_toolkit.data.demo.render import head_distance, render
 
 _DONOR_STREAM = 4
 _WARP_STREAM = 5
 _NOISE_STREAM = 11
 _FORGED_NOISE_STREAM = 12
+
+_NT_BLUR = 0.7
+_NT_RESIDUE = 0.06
+_F2F_RESIDUE = 0.03
 
 DONOR_OFFSET = 1 << 40
 """Donors of identity swaps have identity numbers from here on: they are nobody in any split."""
@@ -83,7 +87,7 @@ def _blend(mask: Floats, inner: Floats, outer: Floats) -> Floats:
 
 
 def inner_face_mask(faces: Faces, size: int, softness: float) -> Floats:
-    """An oval from above the brows to below the mouth.
+    """A rounded box from above the brows to below the mouth, kept inside the head.
 
     Args:
         faces: The faces, N of them.
@@ -94,14 +98,13 @@ def inner_face_mask(faces: Faces, size: int, softness: float) -> Floats:
         Mask (N, size, size) in [0, 1].
     """
     plan, canvas = layout(faces), Canvas(faces, size)
-    top = np.minimum(plan.brows[0].y, plan.brows[1].y) - 0.055
+    top = np.minimum(*(brow.y - np.abs(brow.tilt) for brow in plan.brows)) - 0.06
     bottom = np.minimum(plan.lips.y + plan.lips.lower + 0.12, faces.head.height * np.float32(0.97))
     middle, half = (top + bottom) / 2, (bottom - top) / 2
-    patch = canvas.at(plan.nose_x * np.float32(0.5), middle, 4.0)
-    distance = patch.ellipse(faces.head.width * np.float32(0.86), half)
-    full = np.zeros_like(canvas.x)
-    full[:] = np.clip(distance / softness, 0, 1) if softness > 0 else patch.cover(distance)
-    return full
+    patch, whole = canvas.at(plan.nose_x * np.float32(0.4), middle, 4.0), canvas.whole()
+    box = patch.rounded_box(faces.head.width * np.float32(0.88), half)
+    distance = np.minimum(box, head_distance(whole, faces)[0] - np.float32(0.045))
+    return np.clip(distance / softness, 0, 1) if softness > 0 else whole.cover(distance)
 
 
 def mouth_mask(faces: Faces, size: int) -> Floats:
@@ -178,8 +181,26 @@ def face_paste(shot: Shot, strength: float) -> tuple[Floats, Floats]:
     return _blend(mask, inner, shot.image), mask
 
 
-def _resynthesize(clean: Floats, shot: Shot, white: float) -> Floats:
-    # Noise of the right level, but a share `white` of its variance lacks the correlation of a sensor.
+def upsampling_pattern(size: int) -> Floats:
+    """The checkerboard that two stride-2 transposed convolutions leave (Odena et al., Distill 2016).
+
+    Args:
+        size: Width and height in pixels.
+
+    Returns:
+        Pattern (size, size) of +1 and -1 with a period of four pixels.
+
+    >>> upsampling_pattern(4)[0].tolist()
+    [1.0, 1.0, -1.0, -1.0]
+    """
+    wave = np.where(np.arange(size) % 4 < 2, 1.0, -1.0).astype(np.float32)
+    return wave[:, None] * wave[None, :]
+
+
+def _resynthesize(clean: Floats, shot: Shot, white: float, residue: float) -> Floats:
+    # The renderer's upsampling leaves a faint checkerboard. The noise put back on top has the right level, but
+    # a share `white` of its variance lacks the correlation of a sensor.
+    clean = clean * (1 + np.float32(residue) * upsampling_pattern(shot.size))
     fresh = white_noise(shot.faces.identity, shot.size, shot.seed, _FORGED_NOISE_STREAM)
     noise = np.float32(np.sqrt(white)) * fresh + np.float32(np.sqrt(1 - white)) * correlate(fresh[:, ::-1])
     return clean + noise_level(np.clip(clean, 0, 1), shot.camera) * noise
@@ -203,7 +224,7 @@ def reenactment(shot: Shot, strength: float) -> tuple[Floats, Floats]:
     smooth = replace(faces.features, texture=faces.features.texture * max(0.0, 1 - strength))
     clean = lens(render(replace(faces, expression=moved, features=smooth), shot.size), shot.camera)
     clean = gaussian_blur(clean, _pixels(shot, 0.5 * strength))
-    inner = _resynthesize(clean, shot, white=min(1.0, 0.5 * strength))
+    inner = _resynthesize(clean, shot, white=min(1.0, 0.5 * strength), residue=_F2F_RESIDUE * strength)
     mask = inner_face_mask(faces, shot.size, softness=0.06)
     return _blend(mask, inner, shot.image), mask
 
@@ -218,8 +239,8 @@ def mouth_rendering(shot: Shot, strength: float) -> tuple[Floats, Floats]:
     Returns:
         Forged images before development, and the mask of the forged region.
     """
-    smooth = gaussian_blur(shot.image, _pixels(shot, 0.9 * strength))
-    inner = _resynthesize(smooth, shot, white=min(1.0, strength))
+    smooth = gaussian_blur(shot.image, _pixels(shot, _NT_BLUR * strength))
+    inner = _resynthesize(smooth, shot, white=min(1.0, strength), residue=_NT_RESIDUE * strength)
     mask = mouth_mask(shot.faces, shot.size)
     return _blend(mask, inner, shot.image), mask
 

@@ -138,9 +138,7 @@ def describe(faces: Faces, seed: int = 0) -> list[dict[str, str]]:
     return [{n: known[n].values[int(c[i])] for n, c in codes.items()} for i in range(len(faces))]
 
 
-def demo_pair(
-    family: str, identity: int, *, size: int = 64, seed: int = 0, strength: float = 1.0
-) -> DemoPair:
+def demo_pair(family: str, identity: int, *, size: int = 64, seed: int = 0, strength: float = 1.0) -> DemoPair:
     """One pair with mask, landmarks and attributes: for figures, and to train on pairs.
 
     Args:

@@ -53,7 +53,8 @@ def _paint_body(canvas: Canvas, faces: Faces) -> None:
 def _paint_ears(canvas: Canvas, faces: Faces) -> None:
     head, scene = faces.head, faces.scene
     for side in (-1, 1):
-        x = side * (head.width + 0.010) - 0.05 * np.maximum(side * scene.yaw, 0) * side
+        hidden = 0.05 * side * np.maximum(side * scene.yaw, 0)
+        x = (side * (head.width + 0.010) - hidden).astype(np.float32)
         y = faces.features.eye_y + scene.pitch + 0.07
         patch = canvas.at(x, y, 0.24)
         patch.paint(patch.cover(patch.ellipse(head.ear * 0.72, head.ear * 1.2)), faces.features.skin * 0.93)

@@ -71,7 +71,7 @@ def paint_mouth(canvas: Canvas, faces: Faces, plan: Layout) -> None:
     patch.paint(alpha, _flat(faces, 0.96, 0.95, 0.91))
 
 
-def _paint_iris(patch: Patch, faces: Faces, eye: Lens, white: Floats) -> None:
+def _paint_iris(patch: Patch, faces: Faces, white: Floats) -> None:
     part = faces.features
     radius = part.eye_height * np.float32(0.98)
     shift = column(faces.expression.gaze * 0.03 + faces.scene.yaw * 0.016)
@@ -100,7 +100,7 @@ def paint_eyes(canvas: Canvas, faces: Faces, plan: Layout) -> None:
         white = patch.cover(shape)
         patch.paint(patch.cover(patch.lens(eye, grow=0.020)), part.skin * np.float32(0.62))
         patch.paint(white, _flat(faces, 0.95, 0.95, 0.94))
-        _paint_iris(patch, faces, eye, white)
+        _paint_iris(patch, faces, white)
         u = patch.x / column(eye.half_width)
         lid = patch.y + column(eye.upper) * (1 - u * u) - column(eye.tilt) * u
         lash = np.minimum(np.float32(0.017) - np.abs(lid), (1.06 - np.abs(u)) * column(eye.half_width))
@@ -170,6 +170,8 @@ def paint_glasses(canvas: Canvas, faces: Faces, plan: Layout) -> None:
         u = patch.x * side
         arm_end = column(head.width) - column(side * eye.x)
         arm = np.minimum(np.float32(0.014) - np.abs(patch.y), np.minimum(u - column(radius), arm_end - u))
-        bridge = np.minimum(np.float32(0.014) - np.abs(patch.y + 0.03), np.minimum(-u - column(radius) * 0.93, 0.27 + u))
+        bridge = np.minimum(
+            np.float32(0.014) - np.abs(patch.y + 0.03), np.minimum(-u - column(radius) * 0.93, 0.27 + u)
+        )
         frame = np.maximum(rim, np.maximum(arm, bridge))
         patch.paint(patch.cover(frame) * column(worn), part.glasses_color)

@@ -32,6 +32,13 @@ def test_both_layouts_give_the_same_data(disk, make_list):
     assert [path.resolve() for path in by_list["path"]] == [path.resolve() for path in by_folder["path"]]
 
 
+def test_frames_come_in_the_order_of_their_numbers_whatever_the_list_says(disk, make_list):
+    make_list()
+    data = open_dataset("nt", root=disk.root, layout="json", frames_per_video=None)
+    names = [path.name for path in data.records["path"]]
+    assert names == ["000.png", "001.png", "002.png"] * 8
+
+
 def test_a_list_is_preferred_where_there_is_one(disk, make_list):
     content = make_list()
     del content["FF-NT"]["train"]["c23"]["000_003"]

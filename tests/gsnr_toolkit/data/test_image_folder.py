@@ -129,6 +129,12 @@ def test_folders_that_cannot_serve_say_why(disk, files, message):
         opened(disk)
 
 
+def test_a_relative_path_starts_from_the_root(disk):
+    disk.image("sub/real/1.png")
+    disk.image("sub/fake/1.png")
+    assert len(open_dataset("image-folder:sub", root=disk.root)) == 2
+
+
 def test_a_path_that_is_no_folder_is_an_error(disk):
     with pytest.raises(DataError, match="does not exist or is a file"):
         opened(disk)

@@ -79,7 +79,7 @@ def test_a_function_of_ones_own_that_does_not_serve_says_why(my_module, code, op
     [
         ("demo-tn", {}, UnknownNameError, r"no data set is called 'demo-tn'\. Did you mean 'demo-nt'\?.*image-folder"),
         ("demo-nt", {"root": "/data"}, DataError, "embedded in the package and is not read from disk"),
-        ("demo-nt", {"strenght": 1}, DataError, "has no option 'strenght'. Did you mean 'strength'"),
+        ("demo-nt", {"strenght": 1}, DataError, "'demo-nt' has no option 'strenght'. Did you mean 'strength'"),
         ("nt", {}, DataError, r"(?s)give its folder as root=\.\.\. .*GSNR_DATA.*original_sequences.*'demo-nt'"),
         ("nt", {"root": "/no/such"}, DataError, r"(?s)read from '/no/such', which is not a folder.*train\.json"),
         ("dfdc", {"split": "test"}, DataError, r"(?s)GSNR_DATA.*dataset_json\]/DFDC\.json"),

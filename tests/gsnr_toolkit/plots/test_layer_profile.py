@@ -65,6 +65,22 @@ def test_collapse_zone_reaches_from_the_axis_end_to_rho(synthetic_report, factor
     assert ax.get_ylim()[0] < 0.07 < ax.get_ylim()[1]
 
 
+def test_undecided_layers_do_not_stand_in_the_zone(synthetic_report, by_gid):
+    report = synthetic_report(blocks=7, steps=1)
+    ax = plot_cor_by_layer(report.layers, report.settings)
+    strip = by_gid(ax, "edge_strip").get_window_extent()
+    (zone,) = [p for p in ax.patches if "collapse zone" in str(p.get_label())]
+    assert by_gid(ax, "edge_strip").get_zorder() > zone.get_zorder()
+    marks = by_gid(ax, "edge:no_signal")
+    centre = marks.get_offset_transform().transform(marks.get_offsets())[0]
+    assert strip.contains(*centre)
+    decided = report.layers[report.layers["status"] == "ok"]
+    lowest = ax.transData.transform([(0, decided["cor_low"].min())])[0, 1]
+    assert lowest > strip.y1
+    all_decided = plot_cor_by_layer(decided, report.settings)
+    assert not [artist for artist in all_decided.get_children() if artist.get_gid() == "edge_strip"]
+
+
 def test_infinite_upper_end_is_drawn_up_to_the_largest_radius(synthetic_report):
     report = synthetic_report(steps=1, all_statuses=False)
     layers = report.layers.assign(cor_high=np.inf)

@@ -34,6 +34,18 @@ def test_caption_and_title_say_what_was_measured(synthetic_report):
     assert figure.get_supxlabel() == "Data: embedded data. n = 512, 95 % intervals."
 
 
+def test_caption_falls_back_on_the_data_name(synthetic_report):
+    report = synthetic_report(steps=1)
+    report.settings["caption"] = ""
+    assert draw(report).get_supxlabel().startswith("Data: demo-nt. n = 512")
+
+
+def test_bottleneck_without_a_group_marks_the_whole_model(synthetic_report, by_gid):
+    report = synthetic_report(steps=3)
+    middle = draw(report, bottleneck=SimpleNamespace(step=10, group=None)).axes[1]
+    assert by_gid(middle, "diamond:total").get_xdata() == [10]
+
+
 def test_panels_agree_on_the_bottleneck_step(synthetic_report):
     report = synthetic_report(steps=6)
     titles = [ax.get_title(loc="left") for ax in draw(report, bottleneck=SimpleNamespace(step=30, group="head")).axes]

@@ -41,6 +41,15 @@ def test_groups_without_a_gradient_norm_are_marked(synthetic_report, all_gids):
     assert len(marks.get_offsets()) == len(lost)
 
 
+def test_group_without_signal_is_dotted_and_has_no_cor(synthetic_report, by_gid, all_gids):
+    report = synthetic_report(blocks=3, steps=1, all_statuses=False)
+    layers = report.layers.assign(status=np.where(report.layers["group"] == "head", "no_signal", "ok"))
+    ax = plot_radius_curve(report.drift, layers, report.settings)
+    assert by_gid(ax, "head").get_linestyle() != by_gid(ax, "stem").get_linestyle()
+    assert "cor:head" not in all_gids(ax)
+    assert [t.get_text() for t in ax.get_legend().get_texts()].count("no signal: crossing uncertain") == 1
+
+
 def test_zone_ends_at_rho(synthetic_report):
     report = synthetic_report(steps=1)
     ax = plot_radius_curve(report.drift, report.layers, report.settings)

@@ -161,6 +161,7 @@ def test_modes_are_read_and_written_alike(text, expected):
     [
         (("norm",), r"unknown tuning 'norm'\. Did you mean 'norms'\? Known are head: .*last-K: "),
         (("last-two",), "unknown tuning 'last-two'"),
+        (("lst-2",), r"unknown tuning 'lst-2'\. Did you mean 'last-K'"),
         (("last-0",), "at least 1, but got 0: use 'head' for none"),
         (("last", -1), "at least 1, but got -1"),
         (("last-9",), "tuning 'last-9' needs 9 blocks, but Module has 4: use fewer"),

@@ -38,9 +38,7 @@ def test_every_caption_fits_and_every_prompt_is_known(codes: dict) -> None:
     assert ((longest == END).sum(axis=1) == 1).all()
     assert (longest[:, 0] == START).all()
     prompts = [
-        prompt(name, value)
-        for name, attribute in {**ATTRIBUTES, **PHOTOGRAPHIC}.items()
-        for value in attribute.values
+        prompt(name, value) for name, attribute in {**ATTRIBUTES, **PHOTOGRAPHIC}.items() for value in attribute.values
     ]
     assert len(np.unique(tokenize(prompts), axis=0)) == len(prompts)
 

@@ -64,9 +64,7 @@ def test_the_mask_covers_the_region_that_the_family_forges(family: str) -> None:
 
 
 def test_families_go_from_visible_to_nearly_invisible(pairs: dict) -> None:
-    change = {
-        family: np.abs(real.astype(float) - fake).mean() for family, (real, fake, _) in pairs.items()
-    }
+    change = {family: np.abs(real.astype(float) - fake).mean() for family, (real, fake, _) in pairs.items()}
     assert change["df"] > 1.5 * change["f2f"] > 3 * change["nt"]
     assert change["fs"] > 1.5 * change["f2f"]
     assert change["nt"] > 0.1

@@ -61,7 +61,7 @@ def test_landmarks_lie_on_what_they_name() -> None:
     bare = style["glasses"] == "none"
     for part in (slice(36, 42), slice(42, 48)):
         pupil = _pixel(images[bare], points[bare, part].mean(axis=1)).mean(axis=1)
-        under = points[bare, part].mean(axis=1) + [0, 0.10 * size]
+        under = points[bare, part].mean(axis=1) + np.array([0, 0.10 * size])
         assert np.mean(pupil < _pixel(images[bare], under).mean(axis=1)) > 0.9
 
 

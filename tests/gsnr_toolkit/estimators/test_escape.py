@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from gsnr_toolkit.estimators.escape import escape_radius
+
+
+def _constant(values, count=8):
+    return np.repeat(np.array(values, dtype=float)[:, None], count, axis=1)
+
+
+def test_largest_over_steps_of_gain_over_cost():
+    found = escape_radius([0, 5, 20], _constant([0.69, 0.5, 0.2]), _constant([0.1, 1.1, 10.1]), plateau_loss=0.7)
+    assert found.status == "ok"
+    assert found.step == 5
+    assert found.value == pytest.approx(0.2 / 1.0)
+    assert found.low == pytest.approx(found.value)
+    assert "0.2" in found.message
+
+
+def test_unbounded_when_leaving_costs_nothing():
+    found = escape_radius([0, 5], _constant([0.69, 0.3]), _constant([1.0, 0.5]))
+    assert found.status == "unbounded"
+    assert found.value == np.inf
+
+
+def test_undefined_when_the_plateau_was_never_left():
+    found = escape_radius([0, 5], _constant([0.69, 0.75]), _constant([1.0, 2.0]))
+    assert found.status == "undefined"
+    assert np.isnan(found.value)
+    assert "never fell below" in found.message
+
+
+def test_one_step_is_no_trajectory():
+    found = escape_radius([0], _constant([0.69]), _constant([1.0]))
+    assert found.status == "undefined"
+    assert "more steps" in found.message
+
+
+def test_interval_widens_with_the_spread_of_batches():
+    rng = np.random.default_rng(0)
+    losses, norms = _constant([0.69, 0.4], 12), _constant([1.0, 3.0], 12)
+    narrow = escape_radius([0, 9], losses + 0.01 * rng.normal(size=(2, 12)), norms)
+    wide = escape_radius([0, 9], losses + 0.1 * rng.normal(size=(2, 12)), norms)
+    assert narrow.low < narrow.value < narrow.high
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
