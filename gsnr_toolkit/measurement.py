@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from gsnr_toolkit.estimators.gsnr import GroupGSNR, group_gsnr, group_totals, su
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.measure import DriftMeasurement
 from gsnr_toolkit.options import ProbeOptions
-from gsnr_toolkit.prepare import Setup, checked_batches, prepare, sam_batches
+from gsnr_toolkit.prepare import Setup, checked_batches, prepare, sam_batches, settle_engine
 from gsnr_toolkit.preserve import preserved_model, preserved_rng
 from gsnr_toolkit.progress import stage
 from gsnr_toolkit.provenance import environment
@@ -117,6 +118,8 @@ def measure(
 
 def _gather(setup: Setup, loader: Loader, *, with_cor: bool, progress: bool, move: bool) -> Evidence:
     drawn = checked_batches(setup, loader, move=move)
+    first = next(drawn)
+    setup, drawn = settle_engine(setup, first), chain([first], drawn)
     gather = gather_parameters if setup.options.layerwise == "parameters" else gather_readout
     if not with_cor:
         return gather(setup, drawn, count=_known_count(loader, setup.options), with_cor=False, progress=progress)

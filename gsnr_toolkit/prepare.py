@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 
-from gsnr_toolkit.batches import batch_length, move_batch, rebatch
+from gsnr_toolkit.batches import batch_length, move_batch, rebatch, take_rows
 from gsnr_toolkit.checks import (
     check_batchnorm,
     check_classes,
@@ -23,9 +23,11 @@ from gsnr_toolkit.checks import (
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.select import choose_chunk, choose_engine
+from gsnr_toolkit.gradients.vmap import vmap_gradients
 from gsnr_toolkit.groups import Group, assign_groups
 from gsnr_toolkit.losses import inferred_loss, resolve_loss
 from gsnr_toolkit.options import ProbeOptions
+from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
 
 MIN_BATCHES = 4
@@ -140,6 +142,27 @@ def checked_batches(setup: Setup, loader: Loader, *, move: bool) -> Iterator[Bat
         yield batch
     check_count(count)
     classes.check(count)
+
+
+def settle_engine(setup: Setup, batch: Batch) -> Setup:
+    """Try the engine that ``"auto"`` chose on two samples, and note it if only the loop can do the model.
+
+    Args:
+        setup: What to measure.
+        batch: Any batch.
+
+    Returns:
+        The setup, with another engine where needed.
+    """
+    if setup.options.engine != "auto" or setup.engine != "vmap" or setup.options.layerwise != "parameters":
+        return setup
+    try:
+        with preserved_rng():
+            next(vmap_gradients(setup.task, take_rows(batch, 0, 2), chunk_size=2))
+    except ProbeError as error:
+        note = f"engine: one backward per sample, since {str(error).partition('; pass')[0]}"
+        return replace(setup, engine="loop", notes=(*setup.notes, note))
+    return setup
 
 
 class _ClassWatch:

@@ -77,7 +77,7 @@ def preserved_model(model: nn.Module) -> Iterator[None]:
     """
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    grads = {name: param.grad for name, param in model.named_parameters()}
+    grads = _set_aside_grads(model)
     before = {name: _fingerprint(param) for name, param in model.named_parameters()}
     try:
         yield
@@ -96,6 +96,14 @@ def preserved_model(model: nn.Module) -> Iterator[None]:
             f"expected the model to stay fixed while it is measured, but {len(changed)} parameters changed, "
             f"first {changed[0]!r}; remove optimizer steps and weight edits from loss_fn, hooks and the loader"
         )
+
+
+def _set_aside_grads(model: nn.Module) -> dict[str, Tensor | None]:
+    """Take ``.grad`` off every parameter, so that a backward inside adds to nothing of the caller's."""
+    grads = {name: param.grad for name, param in model.named_parameters()}
+    for param in model.parameters():
+        param.grad = None
+    return grads
 
 
 def _same_bits(first: Tensor, second: Tensor) -> bool:
@@ -131,7 +139,7 @@ def restored_parameters(model: nn.Module) -> Iterator[None]:
     """
     saved = {name: param.detach().clone() for name, param in model.named_parameters()}
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    grads = {name: param.grad for name, param in model.named_parameters()}
+    grads = _set_aside_grads(model)
     modes = {module: module.training for module in model.modules()}
     try:
         yield

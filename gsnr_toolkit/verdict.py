@@ -6,41 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gsnr_toolkit.attribution import attribution_terms
+
 if TYPE_CHECKING:
     import pandas as pd
 
 _CAUSES = {
-    "signal": "its signal is weak",
-    "curvature": "its gradient turns quickly along SAM's step for its scale",
-    "norm": "its gradient is large for its scale",
+    "signal_fraction": "its signal is weak",
+    "misspecification": "its gradient turns quickly along SAM's step for its scale",
+    "grad_norm": "its gradient is large for its scale",
 }
-
-
-def fragility(layers: pd.DataFrame) -> pd.DataFrame:
-    r"""Split each layer's log COR into its three terms, against the median layer.
-
-    .. math:: \log \mathrm{COR} = \log\tfrac{r}{1+r} - \log m - \log|\mu|
-
-    Args:
-        layers: Rows of one step.
-
-    Returns:
-        Columns group, signal, curvature, norm (natural log; negative means more fragile than the median
-        layer), for groups whose status is ``"ok"``.
-    """
-    import pandas as pd
-
-    good = layers[layers["status"] == "ok"]
-    terms = pd.DataFrame(
-        {
-            "signal": np.log(good["signal_fraction"]),
-            "curvature": -np.log(good["misspecification"]),
-            "norm": -np.log(good["grad_norm"]),
-        }
-    )
-    terms = terms - terms.median()
-    terms.insert(0, "group", good["group"])
-    return terms
+_NOTABLE = -0.05
+"""Decades by which a term must lower COR against the median layer to be named as the cause."""
 
 
 def weakest_group(layers: pd.DataFrame) -> str | None:
@@ -70,10 +47,10 @@ def describe_weakest(layers: pd.DataFrame) -> str:
         return ""
     row = layers[layers["group"] == name].iloc[0]
     clause = f"{name} loses its direction first"
-    terms = fragility(layers)
-    if len(terms) > 1:
-        own = terms[terms["group"] == name].iloc[0]
-        cause = min(_CAUSES, key=lambda term: float(own[term]))
+    rows = layers.reset_index(drop=True)
+    own = attribution_terms(rows)[0].loc[rows.index[rows["group"] == name][0]]
+    cause = min(_CAUSES, key=lambda term: float(own[term]))
+    if own[cause] < _NOTABLE:
         clause += f", because {_CAUSES[cause]}"
     floor = f"{row['noise_floor']:.2g}"
     return f"{clause}: COR {interval(row, 'cor')}, GSNR {interval(row, 'gsnr')} against a noise floor of {floor}"

@@ -13,6 +13,8 @@ from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import GradientChunk, GradientTask
 from gsnr_toolkit.types import Batch, Params
 
+_TRANSFORM_ERRORS = ("vmap", "functorch", "transform, the function provided")
+
 
 def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
     """Differentiate ``chunk_size`` samples at a time with ``vmap(grad(functional_call))``.
@@ -51,7 +53,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 grads, losses = vectorised(task.params, rows)
         except RuntimeError as error:
-            if "vmap" not in str(error) and "functorch" not in str(error):
+            if not any(word in str(error) for word in _TRANSFORM_ERRORS):
                 raise
             raise ProbeError(
                 f"the vmap engine cannot vectorise this model ({str(error).splitlines()[0][:200]}); pass engine='loop'"

@@ -98,7 +98,7 @@ def write_card(path: Path, model: CLIP, options: Any, minutes: float, threads: i
         "## How it was made\n",
         f"```\npython -m gsnr_toolkit.models.pretrain_demo {flags} --threads {threads}\n```\n",
         f"{minutes:.0f} minutes on {threads} CPU threads, rendering included; {settings['faces']} identities, "
-        f"{settings['steps'] * settings['batch_size']} images seen; final loss {final_loss:.2f} "
+        f"{options.total * settings['batch_size']} images seen; final loss {final_loss:.2f} "
         f"in batches of {settings['batch_size']}. The seed is {settings['seed']}.\n",
         _ZERO_SHOT + _zero_shot_rows(zero_shot_table(model)) + "\n",
         _PROBES.format(train=train) + _probe_rows(probe_table(model, train)) + "\n",

@@ -37,27 +37,44 @@ _MAX_LOGIT_SCALE = math.log(100)
 class PretrainOptions:
     """Options of the pretraining run; they are saved with the weights.
 
+    The run has two parts. In the first, captions name all attributes alike, and the model learns the colours of
+    large areas, which nearly suffice to tell the faces of a batch apart. In the second, captions name those
+    colours rarely, so that shapes (expression, pose, beard, ...) and the photograph itself must be read.
+
     Attributes:
         seed: Seed of the weights, the faces, the batches and the captions.
         faces: Number of different identities.
-        steps: Number of optimizer steps.
+        steps: Number of optimizer steps of the first part.
+        refine_steps: Number of optimizer steps of the second part.
         batch_size: Pairs per step.
-        learning_rate: Peak learning rate of AdamW, after a linear warm-up and before a cosine decay to zero.
+        learning_rate: Peak learning rate of AdamW in each part, after a linear warm-up and before a cosine decay.
         weight_decay: Weight decay on matrices; gains, biases and the temperature have none.
-        warmup: Warm-up steps.
+        warmup: Warm-up steps of each part.
         semantic: Probability that a caption names a semantic attribute.
-        photographic: Probability that a caption names a photographic attribute.
+        colors: The same for the colours of large areas (skin, hair, clothes, background), first part.
+        refine_colors: The same, second part.
+        photographic: Probability that a caption names a photographic attribute, first part.
+        refine_photographic: The same, second part.
     """
 
     seed: int = 0
-    faces: int = 64_000
-    steps: int = 1_400
+    faces: int = 40_000
+    steps: int = 900
+    refine_steps: int = 1_000
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
     warmup: int = 100
     semantic: float = 0.6
+    colors: float = 0.6
+    refine_colors: float = 0.15
     photographic: float = 0.25
+    refine_photographic: float = 0.4
+
+    @property
+    def total(self) -> int:
+        """Steps of both parts."""
+        return self.steps + self.refine_steps
 
 
 class FacePool:
@@ -119,7 +136,7 @@ def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 
 
 def learning_rate_at(step: int, options: PretrainOptions) -> float:
-    """Learning rate of a step: linear warm-up, then a half cosine to zero.
+    """Learning rate of a step: in each part a linear warm-up, then a half cosine to zero.
 
     Args:
         step: Step number from 0.
@@ -128,13 +145,16 @@ def learning_rate_at(step: int, options: PretrainOptions) -> float:
     Returns:
         The learning rate.
 
-    >>> options = PretrainOptions(steps=200, warmup=100, learning_rate=1.0)
-    >>> learning_rate_at(49, options), round(learning_rate_at(150, options), 6)
-    (0.5, 0.5)
+    >>> options = PretrainOptions(steps=200, refine_steps=200, warmup=100, learning_rate=1.0)
+    >>> learning_rate_at(49, options), round(learning_rate_at(150, options), 6), learning_rate_at(249, options)
+    (0.5, 0.5, 0.5)
     """
+    steps = options.steps
+    if step >= steps:
+        step, steps = step - steps, options.refine_steps
     if step < options.warmup:
         return options.learning_rate * (step + 1) / options.warmup
-    done = (step - options.warmup) / max(1, options.steps - options.warmup)
+    done = (step - options.warmup) / max(1, steps - options.warmup)
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -159,7 +179,14 @@ def _batch(pool: FacePool, step: int, options: PretrainOptions) -> tuple[Tensor,
         indices = order[indices]
     pixels, codes = pool.take(indices)
     rng = np.random.default_rng([options.seed, 2, step])
-    lines = captions(codes, rng, semantic=options.semantic, photographic=options.photographic)
+    first = step < options.steps
+    lines = captions(
+        codes,
+        rng,
+        semantic=options.semantic,
+        colors=options.colors if first else options.refine_colors,
+        photographic=options.photographic if first else options.refine_photographic,
+    )
     return normalize(pixels), torch.from_numpy(tokenize(lines))
 
 
@@ -215,18 +242,18 @@ def pretrain(
         optimizer.load_state_dict(saved["optimizer"])
         first, seconds, mean_loss = saved["step"], saved["seconds"], saved["loss"]
     began = time.monotonic() - seconds
-    for step in range(first, options.steps):
+    for step in range(first, options.total):
         loss = _step(model, optimizer, _batch(pool, step, options), learning_rate_at(step, options))
         mean_loss = 0.95 * mean_loss + 0.05 * loss
-        if (step + 1) % every and step + 1 < options.steps:
+        if (step + 1) % every and step + 1 < options.total:
             continue
         seconds = time.monotonic() - began
         if checkpoint:
             progress = {"step": step + 1, "seconds": seconds, "loss": mean_loss}
             save_checkpoint(checkpoint, {**progress, **_state(model, optimizer, options)})
         if not quiet:
-            left = seconds / (step + 1) * (options.steps - step - 1) / 60
-            print(f"step {step + 1}/{options.steps}  loss {mean_loss:.3f}  {left:.1f} min left", flush=True)
+            left = seconds / (step + 1) * (options.total - step - 1) / 60
+            print(f"step {step + 1}/{options.total}  loss {mean_loss:.3f}  {left:.1f} min left", flush=True)
     return Pretrained(model.eval(), seconds / 60, mean_loss)
 
 

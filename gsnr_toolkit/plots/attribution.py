@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from gsnr_toolkit.attribution import attribution_terms
 from gsnr_toolkit.plots.frames import Settings, at_step, default_step, require_columns, sample_note
 from gsnr_toolkit.plots.labels import extra_height, full_name, label_layers, legend_below
 from gsnr_toolkit.plots.marks import EDGE_BAND, edge_markers
@@ -25,43 +26,12 @@ COLUMNS = (
     "step", "group", "depth", "num_samples", "cor", "cor_low", "cor_high", "status",
     "signal_fraction", "misspecification", "grad_norm",
 )  # fmt: skip
-# term -> (sign in log COR, colour, legend)
+# term -> (colour, legend)
 TERMS = {
-    "signal_fraction": (1.0, OKABE_ITO["blue"], "signal: $r/(1+r)$"),
-    "misspecification": (-1.0, OKABE_ITO["orange"], "curvature out of line: $1/m$"),
-    "grad_norm": (-1.0, OKABE_ITO["green"], r"gradient size: $1/|\mu|$"),
+    "signal_fraction": (OKABE_ITO["blue"], "signal: $r/(1+r)$"),
+    "misspecification": (OKABE_ITO["orange"], "curvature out of line: $1/m$"),
+    "grad_norm": (OKABE_ITO["green"], r"gradient size: $1/|\mu|$"),
 }
-
-
-def attribution_terms(rows: "pd.DataFrame") -> "tuple[pd.DataFrame, str | None]":
-    """Take log10 COR apart, relative to the layer of median COR.
-
-    Args:
-        rows: One step's rows with COR, its status and the three factors.
-
-    Returns:
-        A table with a row per group and the columns ``signal_fraction``, ``misspecification``, ``grad_norm``
-        (each term's share of log10 COR) and ``cor`` (their sum up to rounding), NaN where the row has no COR;
-        and the name of the reference group, None when no row has a COR.
-
-    Example:
-        >>> import pandas as pd
-        >>> rows = pd.DataFrame({"group": ["a", "b", "c"], "cor": [0.1, 1.0, 2.0], "status": "ok",
-        ...     "signal_fraction": [0.1, 0.5, 0.5], "misspecification": [1.0, 0.5, 0.25], "grad_norm": 1.0})
-        >>> terms, reference = attribution_terms(rows)
-        >>> reference, terms.loc[0].round(3).to_dict()
-        ('b', {'signal_fraction': -0.699, 'misspecification': -0.301, 'grad_norm': 0.0, 'cor': -1.0})
-    """
-    values = rows[[*TERMS, "cor"]].astype(float)
-    usable = (rows["status"] == "ok") & ((values > 0) & (values < np.inf)).all(axis=1)
-    logs = values.where(usable).map(math.log10)
-    for name, (sign, _, _) in TERMS.items():
-        logs[name] *= sign
-    if not usable.any():
-        return logs, None
-    ranked = logs["cor"][usable].sort_values(kind="stable")
-    reference = ranked.index[(len(ranked) - 1) // 2]
-    return logs - logs.loc[reference], str(rows.loc[reference, "group"])
 
 
 @in_paper_style
@@ -103,7 +73,7 @@ def plot_attribution(
     terms, reference = attribution_terms(rows)
     x, missing = np.arange(len(rows)), terms["cor"].isna().to_numpy()
     above, below = np.zeros(len(rows)), np.zeros(len(rows))
-    for name, (_, color, label) in TERMS.items():
+    for name, (color, label) in TERMS.items():
         height = terms[name].fillna(0.0).to_numpy()
         base = np.where(height >= 0, above, below)
         ax.bar(x, height, bottom=base, width=0.72, color=color, label=label, linewidth=0, gid=name)

@@ -2,7 +2,7 @@ from collections import namedtuple
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsnr_toolkit.batches import batch_length, join_batches, map_tensors, move_batch, rebatch, take_rows
@@ -38,6 +38,7 @@ def test_odd_batches(batch, message):
         batch_length(batch)
 
 
+@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=6), size=st.integers(1, 9))
 def test_rebatch_keeps_every_row_in_order(lengths, size):
     rows = torch.arange(float(sum(lengths)))

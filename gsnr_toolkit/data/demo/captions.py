@@ -115,13 +115,25 @@ def visible(codes: Codes, name: str) -> NDArray[np.bool_]:
     return ~hidden
 
 
-def captions(codes: Codes, rng: np.random.Generator, *, semantic: float = 0.6, photographic: float = 0.25) -> list[str]:
+BROAD_COLORS = ("skin", "hair_color", "clothes", "background")
+"""Attributes that large areas show: the easiest to learn, and enough to tell most faces of a batch apart."""
+
+
+def captions(
+    codes: Codes,
+    rng: np.random.Generator,
+    *,
+    semantic: float = 0.6,
+    colors: float = 0.6,
+    photographic: float = 0.25,
+) -> list[str]:
     """One caption per face, naming a random subset of its attributes in random order.
 
     Args:
         codes: Codes by attribute name, semantic and photographic, (N,) each.
         rng: Source of randomness.
         semantic: Probability that a visible semantic attribute is named.
+        colors: The same for the attributes of :data:`BROAD_COLORS`.
         photographic: Probability that a photographic attribute is named.
 
     Returns:
@@ -129,12 +141,13 @@ def captions(codes: Codes, rng: np.random.Generator, *, semantic: float = 0.6, p
 
     >>> from gsnr_toolkit.data.demo.pairs import real_faces
     >>> _, codes = real_faces([0])
-    >>> captions(codes, np.random.default_rng(0), semantic=0.0, photographic=0.0)
+    >>> captions(codes, np.random.default_rng(0), semantic=0.0, colors=0.0, photographic=0.0)
     ['a photo of a person']
     """
     count = len(next(iter(codes.values())))
     scene, camera = list(ATTRIBUTES), list(PHOTOGRAPHIC)
-    named = rng.random((count, len(scene))) < semantic
+    rates = np.array([colors if name in BROAD_COLORS else semantic for name in scene])
+    named = rng.random((count, len(scene))) < rates
     named &= np.stack([visible(codes, name) for name in scene], axis=1)
     taken = rng.random((count, len(camera))) < photographic
     order = rng.random((count, len(scene))).argsort(axis=1)

@@ -11,7 +11,7 @@ from gsnr_toolkit.models.demo_checkpoint import export_weights
 from gsnr_toolkit.models.demo_clip import load_demo_clip
 from gsnr_toolkit.models.pretrain_demo import FacePool, PretrainOptions, clip_loss, pretrain
 
-TINY = PretrainOptions(faces=48, steps=4, batch_size=16, warmup=2)
+TINY = PretrainOptions(faces=48, steps=2, refine_steps=2, batch_size=16, warmup=1)
 
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
@@ -37,14 +37,14 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
 
 
 def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
-    short = dataclasses.replace(TINY, steps=1, faces=16)
+    short = dataclasses.replace(TINY, steps=1, refine_steps=0, faces=16)
     pretrain(short, tmp_path / "last.pt", quiet=True)
     with pytest.raises(ValueError, match=r"last\.pt was made with .* delete it or repeat its options"):
         pretrain(dataclasses.replace(short, seed=1), tmp_path / "last.pt", quiet=True)
 
 
 def test_shipped_weights_round_trip_in_half_precision(tmp_path: Path) -> None:
-    model = pretrain(dataclasses.replace(TINY, steps=1, faces=16), quiet=True).model
+    model = pretrain(dataclasses.replace(TINY, steps=1, refine_steps=0, faces=16), quiet=True).model
     export_weights(model, tmp_path / "w.safetensors", {"seed": "0"})
     loaded = load_demo_clip(tmp_path / "w.safetensors")
     for name, tensor in model.state_dict().items():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from gsnr_toolkit.plots.attribution import TERMS, attribution_terms, factor_ticks, plot_attribution
+from gsnr_toolkit.attribution import attribution_terms
+from gsnr_toolkit.plots.attribution import TERMS, factor_ticks, plot_attribution
 
 
 def test_terms_add_up_to_log_cor_relative_to_the_median_layer(synthetic_report):

@@ -15,7 +15,7 @@ def codes() -> dict[str, np.ndarray]:
 
 
 def test_a_full_caption_names_what_is_visible(codes: dict) -> None:
-    lines = captions(codes, np.random.default_rng(0), semantic=1.0, photographic=1.0)
+    lines = captions(codes, np.random.default_rng(0), semantic=1.0, colors=1.0, photographic=1.0)
     for row, line in enumerate(lines):
         expression = ATTRIBUTES["expression"].values[codes["expression"][row]]
         assert f"a {expression} face" in line
@@ -33,7 +33,7 @@ def test_captions_are_random_subsets(codes: dict) -> None:
 
 
 def test_every_caption_fits_and_every_prompt_is_known(codes: dict) -> None:
-    longest = tokenize(captions(codes, np.random.default_rng(0), semantic=1.0, photographic=1.0))
+    longest = tokenize(captions(codes, np.random.default_rng(0), semantic=1.0, colors=1.0, photographic=1.0))
     assert longest.shape == (60, CONTEXT_LENGTH)
     assert ((longest == END).sum(axis=1) == 1).all()
     assert (longest[:, 0] == START).all()
