@@ -114,7 +114,7 @@ def probe_command(
     )
     code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet)
     if fail_in_collapse_zone and code[0] is not None:
-        raise typer.Exit(_collapse_code(code[0]))
+        raise typer.Exit(collapse_code(code[0]))
     raise typer.Exit(code[1])
 
 
@@ -163,7 +163,15 @@ def _print(report: Any, *, as_json: bool, quiet: bool) -> None:
     show(report, Console(highlight=False))
 
 
-def _collapse_code(report: Any) -> int:
+def collapse_code(report: Any) -> int:
+    """Exit code for ``--fail-in-collapse-zone``.
+
+    Args:
+        report: A report with COR.
+
+    Returns:
+        3 in the collapse zone, 130 for a partial report, 4 where COR has no answer, 0 otherwise.
+    """
     if report.total["in_collapse_zone"]:
         return EXIT_COLLAPSE
     if report.partial:

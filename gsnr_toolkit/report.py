@@ -239,7 +239,7 @@ def join_steps(reports: Sequence[Report], **changes: Any) -> Report:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=["", "nan", "NaN"])
+        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"])
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
 

@@ -78,9 +78,7 @@ def open_clip_tower() -> nn.Module:
     """A small open_clip visual tower with a binary head."""
     from open_clip.transformer import VisionTransformer
 
-    tower = VisionTransformer(
-        image_size=8, patch_size=4, width=8, layers=2, heads=2, mlp_ratio=2.0, output_dim=6
-    )
+    tower = VisionTransformer(image_size=8, patch_size=4, width=8, layers=2, heads=2, mlp_ratio=2.0, output_dim=6)
     return nn.Sequential(tower, nn.Linear(6, 1))
 
 

@@ -75,9 +75,7 @@ class GroupCOR:
     alignment: Floats
 
 
-def debiased(
-    gram: Float[np.ndarray, "*shape K K"], weights: Float[np.ndarray, "B K"]
-) -> Float[np.ndarray, "*shape B"]:
+def debiased(gram: Float[np.ndarray, "*shape K K"], weights: Float[np.ndarray, "B K"]) -> Float[np.ndarray, "*shape B"]:
     r"""Unbiased squared norm (or inner product) of the mean, over pairs of different batches.
 
     .. math:: \frac{w^\top M w - \sum_k w_k^2 M_{kk}}{(\sum_k w_k)^2 - \sum_k w_k^2}

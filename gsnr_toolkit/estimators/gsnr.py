@@ -44,9 +44,7 @@ class GroupGSNR:
     mean_sqnorm: Floats
 
 
-def parameter_gsnr(
-    mean: Float[Tensor, "*shape"], m2: Float[Tensor, "*shape"], count: int
-) -> Float[Tensor, "*shape"]:
+def parameter_gsnr(mean: Float[Tensor, "*shape"], m2: Float[Tensor, "*shape"], count: int) -> Float[Tensor, "*shape"]:
     r"""Bias-corrected GSNR of each entry.
 
     .. math:: \hat r_j = \frac{n-3}{n-1} \frac{\bar g_j^2}{S_{jj}} - \frac1n

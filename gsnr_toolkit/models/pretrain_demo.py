@@ -60,7 +60,7 @@ class PretrainOptions:
     seed: int = 0
     faces: int = 40_000
     steps: int = 900
-    refine_steps: int = 1_000
+    refine_steps: int = 800
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.1

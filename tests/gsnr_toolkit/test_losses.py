@@ -63,7 +63,7 @@ def test_batches_without_labels():
 
 
 def test_output_without_logits():
-    with pytest.raises(ProbeError, match="return logits.*got str"):
+    with pytest.raises(ProbeError, match=r"return logits.*got str"):
         logits_of("no")
 
 

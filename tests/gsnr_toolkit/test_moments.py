@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -28,8 +30,7 @@ def test_any_split_and_any_merge_order_equals_two_passes(cuts, order):
     grads = _samples(20)
     edges = sorted({0, 20, *cuts})
     shards = [
-        Moments.from_samples({name: grad[a:b] for name, grad in grads.items()})
-        for a, b in zip(edges, edges[1:], strict=False)
+        Moments.from_samples({name: grad[a:b] for name, grad in grads.items()}) for a, b in itertools.pairwise(edges)
     ]
     shards.append(Moments())  # an empty shard changes nothing
     while len(shards) > 1:

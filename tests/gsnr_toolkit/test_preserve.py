@@ -32,9 +32,7 @@ def test_a_seed_makes_the_block_repeatable():
 
 
 def test_generators_of_loaders_come_back():
-    loader = DataLoader(
-        TensorDataset(torch.arange(8.0)), shuffle=True, generator=torch.Generator().manual_seed(5)
-    )
+    loader = DataLoader(TensorDataset(torch.arange(8.0)), shuffle=True, generator=torch.Generator().manual_seed(5))
     before = loader.generator.get_state()
     with preserved_rng(loader):
         list(loader)

@@ -152,9 +152,15 @@ def test_groups_split_the_total():
 
 def test_perturbing_one_group_alone():
     """With one group the two modes agree; with several, a group's own drift ignores the others."""
-    one = {mode: estimate_cor(_mlp_seeded(), _loader(), groups=lambda _: "all", perturb=mode, progress=False) for mode in ("all", "group")}
+    one = {
+        mode: estimate_cor(_mlp_seeded(), _loader(), groups=lambda _: "all", perturb=mode, progress=False)
+        for mode in ("all", "group")
+    }
     np.testing.assert_allclose(one["all"].to_frame()["cor"], one["group"].to_frame()["cor"], rtol=1e-9)
-    several = {mode: estimate_cor(_mlp_seeded(), _loader(), perturb=mode, refine=0, progress=False) for mode in ("all", "group")}
+    several = {
+        mode: estimate_cor(_mlp_seeded(), _loader(), perturb=mode, refine=0, progress=False)
+        for mode in ("all", "group")
+    }
     np.testing.assert_allclose(several["all"].cor, several["group"].cor, rtol=1e-6)
     assert not np.allclose(several["all"].to_frame()["cor"], several["group"].to_frame()["cor"], rtol=1e-2)
 
@@ -178,7 +184,9 @@ def test_max_samples_and_seeds():
     assert report.total["num_samples"] == 30
     again = estimate_gsnr(_mlp_seeded(), _loader(), max_samples=30, progress=False)
     torch.manual_seed(0)
-    pd.testing.assert_frame_equal(again.to_frame(), estimate_gsnr(_mlp(), _loader(), max_samples=30, progress=False).to_frame())
+    pd.testing.assert_frame_equal(
+        again.to_frame(), estimate_gsnr(_mlp(), _loader(), max_samples=30, progress=False).to_frame()
+    )
 
 
 @pytest.mark.parametrize("name", ["open_clip ViT", "ViT on scaled_dot_product_attention", "tied embedding, dict batch"])
@@ -192,7 +200,8 @@ def test_real_architectures_end_to_end(name):
 def test_a_list_an_iterator_and_a_loader_give_the_same():
     model = _mlp()
     frames = [
-        estimate_cor(model, loader, progress=False).to_frame() for loader in (_loader(), list(_loader()), iter(_loader()))
+        estimate_cor(model, loader, progress=False).to_frame()
+        for loader in (_loader(), list(_loader()), iter(_loader()))
     ]
     for frame in frames[1:]:
         pd.testing.assert_frame_equal(frames[0], frame)

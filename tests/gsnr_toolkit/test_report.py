@@ -74,7 +74,7 @@ def test_a_failed_write_leaves_the_old_file(report, tmp_path, monkeypatch):
 
 
 def test_loading_what_is_not_a_report(report, tmp_path):
-    with pytest.raises(ProbeError, match="hold report.json"):
+    with pytest.raises(ProbeError, match=r"hold report\.json"):
         Report.load(tmp_path)
     report.save(tmp_path)
     summary = json.loads((tmp_path / "report.json").read_text())
@@ -97,7 +97,15 @@ def test_json_is_strict_and_complete(report):
 
 def test_provenance_says_where_it_came_from(report):
     assert {"torch", "numpy", "gsnr-toolkit"} <= report.provenance["versions"].keys()
-    assert {"created", "command", "device", "dtype", "threads", "git_commit", "wall_seconds"} <= report.provenance.keys()
+    assert {
+        "created",
+        "command",
+        "device",
+        "dtype",
+        "threads",
+        "git_commit",
+        "wall_seconds",
+    } <= report.provenance.keys()
     assert report.settings["num_samples"] == 96
     assert report.settings["seed"] == 0
 

@@ -43,7 +43,8 @@ LAYERS = _layers(
 def test_the_whole_sentence():
     assert cor_verdict(_row(), LAYERS, 0.05, many_steps=True) == (
         "rho = 0.05 lies in the collapse zone: COR 0.006 [0.005, 0.008] at step 20; block 3 loses its direction first, "
-        "because its signal is weak: COR 0.006 [0.005, 0.008], GSNR 0.004 [0.003, 0.006] against a noise floor of 0.002."
+        "because its signal is weak: COR 0.006 [0.005, 0.008], GSNR 0.004 [0.003, 0.006] against a noise floor of "
+        "0.002."
     )
 
 
@@ -55,7 +56,10 @@ def test_the_whole_sentence():
         ({"cor": 0.7, "cor_low": 0.3, "cor_high": 1, "in_collapse_zone": False}, "0.05 is outside the collapse zone"),
         ({"status": "no_signal", "in_collapse_zone": False}, "Undecided for rho = 0.05: the message"),
         ({"status": "undefined", "in_collapse_zone": False}, "No answer for rho = 0.05: the message"),
-        ({"status": "above_max_radius", "cor": math.inf, "in_collapse_zone": False}, "outside the collapse zone: COR is"),
+        (
+            {"status": "above_max_radius", "cor": math.inf, "in_collapse_zone": False},
+            "outside the collapse zone: COR is",
+        ),
     ],
 )
 def test_every_state_has_its_words(changes, words):

@@ -150,9 +150,7 @@ def test_merging_radii_sorts_and_drops_duplicates():
 
 
 @settings(deadline=None, max_examples=50)
-@given(
-    cor=st.floats(1e-4, 1e3), signal=st.floats(1e-8, 1e4), trace=st.floats(1e-8, 1e6)
-)
+@given(cor=st.floats(1e-4, 1e3), signal=st.floats(1e-8, 1e4), trace=st.floats(1e-8, 1e6))
 def test_decomposition_identity(cor, signal, trace):
     parts = decompose(np.array(cor), np.array(signal), np.array(trace))
     r = signal / trace

@@ -21,7 +21,10 @@ from gsnr_toolkit.moments import Moments
 
 def _estimate(grads, shard_size=None, budget=2**30, confidence=0.95):
     """Group GSNR of samples (n, P) in two groups: the first third of the coordinates, and the rest."""
-    tensors = {"a": torch.from_numpy(grads[:, : grads.shape[1] // 3]), "b": torch.from_numpy(grads[:, grads.shape[1] // 3 :])}
+    tensors = {
+        "a": torch.from_numpy(grads[:, : grads.shape[1] // 3]),
+        "b": torch.from_numpy(grads[:, grads.shape[1] // 3 :]),
+    }
     params = {name: value[0] for name, value in tensors.items()}
     plan = plan_rows(params, {"a": Group("A", 0), "b": Group("B", 1)}, num_rows=MAX_SHARDS + 1, budget=budget)
     collector, total = ShardCollector(plan, size=shard_size or -(-len(grads) // MAX_SHARDS)), Moments()

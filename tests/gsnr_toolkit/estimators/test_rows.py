@@ -32,7 +32,9 @@ def test_small_groups_stay_exact_when_large_ones_are_sketched():
 def test_sketched_inner_products_are_unbiased():
     generator = torch.Generator().manual_seed(0)
     left = {name: torch.randn(value.shape, generator=generator) for name, value in _params().items()}
-    right = {name: 0.3 * left[name] + torch.randn(value.shape, generator=generator) for name, value in _params().items()}
+    right = {
+        name: 0.3 * left[name] + torch.randn(value.shape, generator=generator) for name, value in _params().items()
+    }
     true = sum(float((left[name].double() * right[name].double()).sum()) for name in ("b", "c"))
     norms = [sum(float(v[name].double().square().sum()) for name in ("b", "c")) for v in (left, right)]
     found = []

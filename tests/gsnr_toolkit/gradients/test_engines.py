@@ -154,7 +154,9 @@ def test_auto_engine_and_chunk():
         choose_engine("warp", task)
 
 
-@pytest.mark.parametrize(("text", "size"), [("8GB", 8 * 10**9), ("512MiB", 512 * 2**20), ("1e9", 10**9), ("2 kb", 2000)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("8GB", 8 * 10**9), ("512MiB", 512 * 2**20), ("1e9", 10**9), ("2 kb", 2000)]
+)
 def test_parse_bytes(text, size):
     assert parse_bytes(text) == size
 

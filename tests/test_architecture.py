@@ -1,0 +1,168 @@
+"""Imports flow one way: what docs/architecture.md draws, read from the code."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "gsnr_toolkit"
+
+# A file imports only files of its own floor or of a lower one.
+FLOORS = [
+    {"errors", "types", "provenance", "progress", "registry", "batches", "losses", "groups", "moments", "perturbation"}
+    | {"preserve", "options", "attribution"},
+    {"gradients", "checks", "estimators", "data", "plots"},
+    {"prepare", "measure", "models", "training", "tables", "verdict", "trajectory"},
+    {"readings", "report"},
+    {"measurement"},
+    {"probing"},
+    {"runner", "console"},
+    {"cli", "__main__", "__init__"},
+]
+# Rooms that must not know each other although they stand on one floor, or below.
+APART = {
+    "estimators": {"gradients", "data", "models", "plots"},
+    "gradients": {"estimators", "data", "models", "plots"},
+    "plots": {"gradients", "estimators", "data", "models", "report"},
+    "data": {"gradients", "estimators", "models", "plots"},
+    "models": {"gradients", "estimators", "plots", "report"},
+    "moments": {"gradients", "estimators"},
+}
+
+
+def _files():
+    return sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+def _module(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def _room(module):
+    return module.split(".")[1]
+
+
+class _Imports(ast.NodeVisitor):
+    """Modules of the package that a file imports anywhere, but for type checking."""
+
+    def __init__(self):
+        self.found = set()
+
+    def visit_If(self, node):
+        if getattr(node.test, "id", None) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+    def visit_ImportFrom(self, node):
+        assert node.level == 0, "imports are absolute"
+        self.found.add(node.module)
+        self.found.update(f"{node.module}.{alias.name}" for alias in node.names)
+
+    def visit_Import(self, node):
+        self.found.update(alias.name for alias in node.names)
+
+
+def _imports():
+    modules = {_module(path): path for path in _files()}
+    graph = {}
+    for module, path in modules.items():
+        visitor = _Imports()
+        visitor.visit(ast.parse(path.read_text(encoding="utf8")))
+        graph[module] = {name for name in visitor.found if name in modules and name != module}
+    return graph
+
+
+GRAPH = _imports()
+
+
+def test_every_file_has_a_floor():
+    known = set().union(*FLOORS)
+    assert {_room(module) for module in GRAPH} <= known
+
+
+@pytest.mark.parametrize("module", GRAPH)
+def test_imports_go_down(module):
+    floor = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+    up = {name for name in GRAPH[module] if floor[_room(name)] > floor[_room(module)]}
+    assert not up, f"{module} imports from above: {sorted(up)}"
+    apart = {name for name in GRAPH[module] if _room(name) in APART.get(_room(module), set())}
+    assert not apart, f"{module} must not know {sorted(apart)}"
+
+
+def test_no_cycles():
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module in done:
+            return
+        path.append(module)
+        for name in sorted(GRAPH[module]):
+            visit(name)
+        path.pop()
+        done.add(module)
+
+    for module in GRAPH:
+        visit(module)
+
+
+@pytest.mark.parametrize("module", sorted(path.relative_to(ROOT).as_posix() for path in _files()))
+def test_files_and_functions_stay_short(module):
+    text = (ROOT / module).read_text(encoding="utf8")
+    assert text.count("\n") <= 400, "one idea per file"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            size = (body[-1].end_lineno - body[0].lineno + 1) if body else 0
+            assert size <= 60, f"{node.name} has {size} lines"
+
+
+def _loaded_after(code):
+    script = f"{code}\nimport sys\nprint('\\n'.join(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+HEAVY = {
+    "torch",
+    "pandas",
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "seaborn",
+    "open_clip",
+    "torchvision",
+    "PIL",
+    "transformers",
+}
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert not HEAVY & _loaded_after("import gsnr_toolkit")
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import contextlib, io, sys\nsys.argv = ['gsnr-probe', '--help']\nfrom gsnr_toolkit import cli\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    cli.main()"
+    )
+    assert not HEAVY & _loaded_after(code)
+
+
+def test_the_api_loads_no_plotting_and_no_model_zoo():
+    assert not {"matplotlib", "seaborn", "open_clip", "torchvision"} & _loaded_after(
+        "from gsnr_toolkit import estimate_cor, Report"
+    )
+
+
+def test_public_names_resolve():
+    import gsnr_toolkit
+
+    for name in gsnr_toolkit.__all__:
+        assert getattr(gsnr_toolkit, name) is not None
+    assert set(dir(gsnr_toolkit)) == set(gsnr_toolkit.__all__)
+    with pytest.raises(AttributeError, match=r"no attribute 'estimate'; public names: .*estimate_cor"):
+        gsnr_toolkit.estimate  # noqa: B018
