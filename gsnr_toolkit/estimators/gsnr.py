@@ -15,10 +15,9 @@ from scipy import special
 from torch import Tensor
 
 from gsnr_toolkit.estimators.rows import RowPlan
-from gsnr_toolkit.estimators.shards import ShardSummary
+from gsnr_toolkit.estimators.shards import ShardSummary, sums_by_group
 from gsnr_toolkit.estimators.uncertainty import Floats, jackknife_error, student_quantile
 from gsnr_toolkit.moments import Moments
-from gsnr_toolkit.types import Params
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class GroupGSNR:
         gsnr: Bias-corrected ratio; may be negative, NaN where the variance is zero.
         low: Lower confidence limit.
         high: Upper confidence limit.
-        plugin: Uncorrected ``|gbar|^2 / tr S``; pure noise shows as 1/n.
+        plugin: Uncorrected ``|gbar|^2 / tr S``; pure noise shows as 1/n (less in a class-balanced draw).
         trace_covariance: ``tr S``, unbiased, in squared units of the gradient.
         mean_sqnorm: Debiased ``|mu|^2``; may be negative.
     """
@@ -140,68 +139,69 @@ def group_totals(moments: Moments, plan: RowPlan) -> GroupTotals:
         Totals for every group and the whole model.
     """
 
-    def over_groups(values: Params, power: int) -> Floats:
-        sums = [
-            sum(float(values[name].double().pow(power).sum()) for name in plan.members[group])
-            for group in plan.group_names
-        ]
-        return np.array([*sums, sum(sums)])
-
-    trace = over_groups(moments.m2, 1) / max(moments.count - 1, 1)
-    return GroupTotals(moments.count, over_groups(moments.mean, 2), trace)
+    sqnorm, m2 = sums_by_group(plan, moments.mean, power=2), sums_by_group(plan, moments.m2, power=1)
+    sqnorm, m2 = np.append(sqnorm, sqnorm.sum()), np.append(m2, m2.sum())
+    return GroupTotals(moments.count, sqnorm, m2 / max(moments.count - 1, 1))
 
 
 def group_gsnr(totals: GroupTotals, shards: ShardSummary, confidence: float = 0.95) -> GroupGSNR:
     r"""GSNR per group with a jackknife interval.
 
-    .. math:: \hat r = \frac{|\bar g|^2 - \mathrm{tr} S / n}{\mathrm{tr} S}
+    .. math:: \hat r = \frac{\widehat{|\mu|^2}}{\mathrm{tr}\,S}, \qquad
+        \widehat{|\mu|^2} = \frac{|\sum_s n_s \bar g_s|^2 - \sum_s n_s^2 |\bar g_s|^2}{n^2 - \sum_s n_s^2}
 
-    Numerator and denominator are each unbiased; the ratio's bias is O(1/n). The interval is a
-    delete-one-shard jackknife of :math:`\log(\hat r + 1/n)`, mapped back: the plug-in ratio is positive, so
-    its logarithm always exists, and limits below zero mean that noise alone explains the gradient. (The
-    logarithm of the corrected ratio itself covers as little as 73 % near the noise floor.)
+    The numerator averages inner products between different shards (consecutive blocks of samples); with one
+    sample a shard it is :math:`|\bar g|^2 - \mathrm{tr}\,S / n`. Shards keep it unbiased also where samples are
+    drawn class-balanced, in turn: there the mean varies less than independent draws would, and subtracting
+    :math:`\mathrm{tr}\,S / n` overshoots, below zero if the signal is weak. Numerator and denominator are each
+    unbiased; the ratio's bias is O(1/n).
+
+    The interval is a delete-one-shard jackknife of :math:`\log(\hat r + v)`, mapped back, where v is the noise
+    in the plug-in ratio (1/n for independent samples): the plug-in ratio is positive, so its logarithm
+    always exists, and limits below zero mean that noise alone explains the gradient. (The logarithm of the
+    corrected ratio itself covers as little as 73 % near the noise floor.)
 
     Args:
         totals: Exact sums over all samples: the point estimates.
-        shards: Sums over S shards of the same samples: the interval.
+        shards: Sums over S shards of the same samples: the correction and the interval.
         confidence: Nominal coverage of the interval.
 
     Returns:
         Estimates for G groups and the whole model. NaN where the variance is zero; NaN limits for fewer
-        than two shards.
+        than three shards.
     """
-    ones = np.ones_like(shards.counts)
-    sqnorm, count = totals.sqnorm, totals.count
-    deleted = [_mean_and_trace(shards, ones - unit) for unit in np.eye(len(ones))] if len(ones) > 1 else []
+    counts, total = shards.counts, totals.count
+    own = (counts[:, None] ** 2 * shards.sqnorm).sum(0)
+    signal = (total**2 * totals.sqnorm - own) / (total**2 - (counts**2).sum())
     with np.errstate(divide="ignore", invalid="ignore"):
         trace = np.where(totals.trace > 0, totals.trace, np.nan)
-        plugin = sqnorm / trace
-        logs = [np.log(np.maximum(q / t - 1 / n + 1 / count, 1e-3 / count)) for q, t, n in deleted]
+        plugin = totals.sqnorm / trace
+        floor = np.maximum(plugin - signal / trace, np.finfo(np.float64).tiny)
+        deleted = [_without(shards, s) for s in range(len(counts))] if len(counts) > 2 else []
+        logs = [np.log(np.maximum(ratio + floor, 1e-3 * floor)) for ratio in deleted]
     error = jackknife_error(np.array(logs)) if logs else np.full_like(plugin, np.nan)
     reach = student_quantile(confidence, max(len(logs) - 1, 1)) * error
-    floor = 1 / count
     return GroupGSNR(
-        count=count,
-        gsnr=plugin - floor,
+        count=total,
+        gsnr=signal / trace,
         low=plugin * np.exp(-reach) - floor,
         high=plugin * np.exp(np.minimum(reach, 500.0)) - floor,
         plugin=plugin,
         trace_covariance=trace,
-        mean_sqnorm=sqnorm - trace / count,
+        mean_sqnorm=np.where(np.isnan(trace), np.nan, signal),
     )
 
 
-def _mean_and_trace(shards: ShardSummary, use: Floats) -> tuple[Floats, Floats, float]:
-    """``|gbar|^2``, ``tr S`` and n over the shards marked 1 in ``use``."""
-    counts = shards.counts * use
+def _without(shards: ShardSummary, left_out: int) -> Floats:
+    """GSNR with one shard left out, shape ``(G + 1,)``."""
+    keep = np.delete(np.arange(len(shards.counts)), left_out)
+    counts, gram = shards.counts[keep], shards.gram[:, keep][:, :, keep]
     total = counts.sum()
-    share = counts / total
-    spread = shards.gram - np.einsum("gst,t->gs", shards.gram, share)[:, :, None]
-    spread -= np.einsum("gst,s->gt", spread, share)[:, None, :]
-    between = np.einsum("gss,s->g", spread, counts)
-    sqnorm = np.einsum("gst,s,t->g", shards.gram, share, share)
-    within = (shards.within * use[:, None]).sum(0)
-    return sqnorm, (within + np.maximum(between, 0)) / (total - 1), float(total)
+    squares = np.einsum("gss->gs", gram)
+    summed = np.einsum("gst,s,t->g", gram, counts, counts)
+    signal = (summed - squares @ counts**2) / (total**2 - (counts**2).sum())
+    between = squares @ counts - summed / total
+    return signal / ((shards.within[keep].sum(0) + np.maximum(between, 0)) / (total - 1))
 
 
 def samples_needed(count: int, gsnr: float, low: float, high: float) -> float:

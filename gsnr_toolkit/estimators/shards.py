@@ -11,6 +11,7 @@ from torch import Tensor
 from gsnr_toolkit.estimators.rows import RowPlan, gram
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.types import Params
 
 MAX_SHARDS = 16
 
@@ -23,16 +24,39 @@ class ShardSummary:
         counts: Samples per shard, shape ``(S,)``.
         within: Sum of squares around the shard's own mean, shape ``(S, G + 1)``.
         gram: Inner products of shard means, shape ``(G + 1, S, S)``.
+        sqnorm: Squared norms of shard means, shape ``(S, G + 1)``; exact where the diagonal of ``gram`` is sketched.
     """
 
     counts: Floats
     within: Floats
     gram: Floats
+    sqnorm: Floats
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One block of samples: how many, and by group its spread, its squared mean and its mean as a row."""
+
+    count: int
+    within: Floats
+    sqnorm: Floats
+    rows: list[Tensor]
+
+    def joined(self, other: _Shard) -> _Shard:
+        """Merge with the next block (Chan et al., on rows instead of moments)."""
+        count = self.count + other.count
+        pairs = list(zip(self.rows, other.rows, strict=True))
+        cross = np.array([float(a.double() @ b.double()) for a, b in pairs])
+        gap = self.sqnorm + other.sqnorm - 2 * cross
+        within = self.within + other.within + gap * (self.count * other.count / count)
+        mine, theirs = self.count / count, other.count / count
+        sqnorm = mine**2 * self.sqnorm + theirs**2 * other.sqnorm + 2 * mine * theirs * cross
+        return _Shard(count, within, sqnorm, [a + (b - a) * theirs for a, b in pairs])
 
 
 @dataclass
 class ShardCollector:
-    """Collects finished shards; past :data:`MAX_SHARDS` neighbours are joined pairwise.
+    """Collects finished shards; past :data:`MAX_SHARDS` or so, neighbours are joined pairwise.
 
     Attributes:
         plan: How shard means are kept.
@@ -41,34 +65,22 @@ class ShardCollector:
 
     plan: RowPlan
     size: int = 1
-    _counts: list[int] = field(default_factory=list)
-    _within: list[np.ndarray] = field(default_factory=list)
-    _rows: list[list[Tensor]] = field(default_factory=list)
+    _shards: list[_Shard] = field(default_factory=list)
 
     def add(self, shard: Moments) -> None:
         """Take in the moments of one shard."""
-        traces = [
-            sum(float(shard.m2[name].sum(dtype=torch.float64)) for name in self.plan.members[group])
-            for group in self.plan.group_names
-        ]
-        self._counts.append(shard.count)
-        self._within.append(np.array(traces))
-        self._rows.append(self.plan.project(shard.mean))
-        if len(self._counts) > MAX_SHARDS:
-            self._join_neighbours()
-
-    def _join_neighbours(self) -> None:
-        counts, within, rows = self._counts, self._within, self._rows
-        self._counts, self._within, self._rows = [], [], []
-        for i in range(0, len(counts), 2):
-            if i + 1 == len(counts):
-                joined = (counts[i], within[i], rows[i])
-            else:
-                joined = _join(*zip(counts[i : i + 2], within[i : i + 2], rows[i : i + 2], strict=True))
-            self._counts.append(joined[0])
-            self._within.append(joined[1])
-            self._rows.append(joined[2])
-        self.size *= 2
+        self._shards.append(
+            _Shard(
+                shard.count,
+                sums_by_group(self.plan, shard.m2, power=1),
+                sums_by_group(self.plan, shard.mean, power=2),
+                self.plan.project(shard.mean),
+            )
+        )
+        if len(self._shards) >= MAX_SHARDS + 2:  # an even number, so that all pairs are equal
+            pairs = zip(self._shards[::2], self._shards[1::2], strict=True)
+            self._shards = [first.joined(second) for first, second in pairs]
+            self.size *= 2
 
     def summary(self) -> ShardSummary:
         """Everything seen so far, the whole model appended as the last group.
@@ -76,19 +88,30 @@ class ShardCollector:
         Returns:
             Sums over S shards.
         """
-        grams = [gram(torch.stack(column)).numpy() for column in zip(*self._rows, strict=True)]
-        grams.append(np.sum(grams, axis=0))
-        within = np.stack(self._within)
-        within = np.concatenate([within, within.sum(1, keepdims=True)], axis=1)
-        return ShardSummary(np.array(self._counts, dtype=np.float64), within, np.stack(grams))
+        grams = [gram(torch.stack(column)).numpy() for column in zip(*(s.rows for s in self._shards), strict=True)]
+        counts = np.array([shard.count for shard in self._shards], dtype=np.float64)
+        within = _with_total(np.stack([shard.within for shard in self._shards]))
+        sqnorm = _with_total(np.stack([shard.sqnorm for shard in self._shards]))
+        return ShardSummary(counts, within, np.stack([*grams, np.sum(grams, axis=0)]), sqnorm)
 
 
-def _join(
-    first: tuple[int, np.ndarray, list[Tensor]], second: tuple[int, np.ndarray, list[Tensor]]
-) -> tuple[int, np.ndarray, list[Tensor]]:
-    """Merge two neighbouring shards (Chan et al., on rows instead of moments)."""
-    count = first[0] + second[0]
-    factor = first[0] * second[0] / count
-    gap = np.array([float((b - a).double().square().sum()) for a, b in zip(first[2], second[2], strict=True)])
-    rows = [a + (b - a) * (second[0] / count) for a, b in zip(first[2], second[2], strict=True)]
-    return count, first[1] + second[1] + factor * gap, rows
+def sums_by_group(plan: RowPlan, values: Params, *, power: int) -> Floats:
+    """Sum the entries of each group, raised to a power, in float64.
+
+    Args:
+        plan: Which parameters belong to which group.
+        values: A tensor per parameter.
+        power: 1 or 2.
+
+    Returns:
+        Shape ``(G,)``.
+    """
+    sums = [
+        sum(float(values[name].double().pow(power).sum()) for name in plan.members[group])
+        for group in plan.group_names
+    ]
+    return np.array(sums, dtype=np.float64)
+
+
+def _with_total(table: Floats) -> Floats:
+    return np.concatenate([table, table.sum(1, keepdims=True)], axis=1)

@@ -42,32 +42,56 @@ def _gaussian(rng, n, gsnr, spectrum):
     return mean + rng.normal(size=(n, len(spectrum))) * np.sqrt(spectrum)
 
 
-@pytest.mark.parametrize("shard_size", [1, 3, 7, 50])
-def test_streaming_equals_the_two_pass_reference(shard_size):
+@pytest.mark.parametrize(("shard_size", "joined"), [(1, 4), (3, 6), (4, 4), (7, 7)])
+def test_streaming_equals_the_two_pass_reference(shard_size, joined):
+    """Fifty samples; more than sixteen shards are joined pairwise on the way."""
     grads = _gaussian(np.random.default_rng(0), 50, 0.1, np.linspace(0.1, 2, 30))
     estimate, _ = _estimate(grads, shard_size)
     for i, columns in enumerate((slice(0, 10), slice(10, 30), slice(0, 30))):
-        expected = reference_gsnr(grads[:, columns])
+        expected = reference_gsnr(grads[:, columns], joined)
         np.testing.assert_allclose(estimate.gsnr[i], expected["gsnr"], rtol=1e-10)
         np.testing.assert_allclose(estimate.plugin[i], expected["plugin"], rtol=1e-10)
         np.testing.assert_allclose(estimate.trace_covariance[i], expected["trace"], rtol=1e-10)
         np.testing.assert_allclose(estimate.mean_sqnorm[i], expected["mean_sqnorm"], rtol=1e-9)
 
 
+def test_shards_of_one_sample_give_the_textbook_formula():
+    grads = _gaussian(np.random.default_rng(0), 16, 0.1, np.linspace(0.1, 2, 30))
+    estimate, _ = _estimate(grads, 1)
+    mean, trace = grads.mean(0), grads.var(0, ddof=1).sum()
+    np.testing.assert_allclose(estimate.gsnr[-1], (mean @ mean - trace / 16) / trace, rtol=1e-10)
+
+
+def test_class_balanced_draws_do_not_push_the_estimate_below_zero():
+    """Two classes in turn with opposite mean gradients and no signal: the textbook formula fails, shards do not."""
+    rng = np.random.default_rng(10)
+    ours, textbook, hits = [], [], 0
+    for _ in range(200):
+        grads = rng.normal(size=(64, 40)) + np.where(np.arange(64) % 2, 2.0, -2.0)[:, None]
+        estimate, _ = _estimate(grads)
+        ours.append(estimate.gsnr[-1])
+        hits += estimate.low[-1] <= 0 <= estimate.high[-1]
+        textbook.append(reference_gsnr(grads)["gsnr"])
+    ours, textbook = np.array(ours), np.array(textbook)
+    assert abs(ours.mean()) < 4 * ours.std() / np.sqrt(200)
+    assert textbook.mean() < -20 * textbook.std() / np.sqrt(200)
+    assert hits / 200 > 0.9
+
+
 def test_jackknife_is_the_literal_one():
     """The interval from shard sums equals one computed by deleting samples and starting over."""
     grads = _gaussian(np.random.default_rng(1), 48, 0.2, np.linspace(0.5, 1, 12))
     estimate, _ = _estimate(grads)
-    blocks = np.array_split(np.arange(48), 16)
-    logs = []
-    for block in blocks:
-        kept = reference_gsnr(np.delete(grads, block, axis=0))
-        logs.append(np.log(kept["gsnr"] + 1 / 48))
+    full = reference_gsnr(grads, 3)
+    floor = full["plugin"] - full["gsnr"]
+    logs = [
+        np.log(reference_gsnr(np.delete(grads, block, axis=0), 3)["gsnr"] + floor)
+        for block in np.array_split(np.arange(48), 16)
+    ]
     error = np.sqrt(15 / 16 * np.sum((np.array(logs) - np.mean(logs)) ** 2))
-    plugin = reference_gsnr(grads)["plugin"]
     reach = stats.t.ppf(0.975, 15) * error
-    np.testing.assert_allclose(estimate.low[-1], plugin * np.exp(-reach) - 1 / 48, rtol=1e-8)
-    np.testing.assert_allclose(estimate.high[-1], plugin * np.exp(reach) - 1 / 48, rtol=1e-8)
+    np.testing.assert_allclose(estimate.low[-1], full["plugin"] * np.exp(-reach) - floor, rtol=1e-8)
+    np.testing.assert_allclose(estimate.high[-1], full["plugin"] * np.exp(reach) - floor, rtol=1e-8)
 
 
 @pytest.mark.parametrize("gsnr", [0.0, 0.02, 0.5])
@@ -106,7 +130,8 @@ def test_coverage_of_the_intervals(gsnr, dims):
     for _ in range(600):
         estimate, _ = _estimate(_gaussian(rng, 64, gsnr, spectrum))
         hits += estimate.low[-1] <= gsnr <= estimate.high[-1]
-    assert 0.90 <= hits / 600 <= 0.995
+    # at zero signal the jackknife of a degenerate statistic is known to be wide
+    assert 0.90 <= hits / 600 <= (0.99 if gsnr else 1.0)
 
 
 def test_agrees_with_mcclandish_two_batch_estimator():

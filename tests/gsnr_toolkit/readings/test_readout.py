@@ -35,7 +35,9 @@ def test_gsnr_at_the_zero_head_is_class_separation_over_spread():
     handle.remove()
     signed = (0.5 - labels.numpy()[:, None]) * np.c_[captured[0].numpy(), np.ones(64)]
     trace = np.trace(empirical_covariance(signed)) * 64 / 63
-    expected = signed.mean(0) @ signed.mean(0) / trace - 1 / 64
+    blocks = signed.reshape(16, 4, -1).mean(1)
+    signal = (np.sum(blocks @ blocks.T) - np.sum(blocks**2)) / (16 * 15)
+    expected = signal / trace
     np.testing.assert_allclose(report.to_frame().set_index("group").loc["block 2", "gsnr"], expected, rtol=1e-9)
 
 
