@@ -14,7 +14,7 @@ from gsnr_toolkit.verdict import interval, number
 if TYPE_CHECKING:
     from gsnr_toolkit.report import Report
 
-_SHORT = {"no_signal": "no signal", "above_max_radius": "above all radii tried", "undefined": "undefined"}
+_ANSWERED = ("ok", "above_max_radius")
 
 
 def show(report: Report, console: Console) -> None:
@@ -34,32 +34,44 @@ def layer_table(report: Report) -> Table:
     """Table of the layers at the bottleneck step, the whole model last.
 
     Returns:
-        A rich table.
+        A rich table; the layer that loses its direction first is bold.
     """
-    step = report.bottleneck.step
-    settings = report.settings
-    caption = f"{settings['num_samples']} samples, {settings['confidence']:.0%} intervals"
-    table = Table(title=f"{settings['model']} on {settings['data']}, step {step}", caption=caption)
-    for name in ("layer", "GSNR", "COR", "aligned up to"):
+    step, settings = report.bottleneck.step, report.settings
+    table = Table(
+        title=f"{settings['model']} on {settings['data']}, step {step}",
+        caption=f"{settings['num_samples']} samples, {settings['confidence']:.0%} intervals; "
+        f"collapse zone: COR < {settings['rho']:g}",
+    )
+    for name in ("layer", "GSNR", "COR", "aligned up to", "collapse zone"):
         table.add_column(name, justify="left" if name == "layer" else "right", no_wrap=True)
-    table.add_column("in collapse zone")
-    rows = report.layers[report.layers["step"] == step].to_dict("records")
-    for row in rows:
+    for row in report.layers[report.layers["step"] == step].to_dict("records"):
         weakest = row["group"] == report.bottleneck.group
-        table.add_row(*_cells(row, settings["rho"]), style="bold" if weakest else "")
+        table.add_row(*_cells(row, report), style="bold" if weakest else "")
     table.add_section()
-    table.add_row(*_cells(report.total.to_dict(), settings["rho"]))
+    table.add_row(*_cells(report.total.to_dict(), report))
     return table
 
 
-def _cells(row: dict[str, Any], rho: float) -> list[str | Text]:
-    gsnr = "undefined" if row["gsnr"] != row["gsnr"] else interval(row, "gsnr")
-    cor = interval(row, "cor") if row["status"] == "ok" else _SHORT[row["status"]]
-    aligned = "" if row["status"] in ("no_signal", "undefined") else number(row["alignment_radius"])
-    zone: str | Text = Text(f"yes (COR < {rho:g})", style="red") if row["in_collapse_zone"] else "no"
-    if row["status"] in ("no_signal", "undefined") and not row["in_collapse_zone"]:
-        zone = "undecided"
-    return [row["group"], gsnr, cor, "all radii tried" if aligned == "inf" else aligned, zone]
+def _cells(row: dict[str, Any], report: Report) -> list[str | Text]:
+    aligned = number(row["alignment_radius"]) if row["status"] in _ANSWERED else ""
+    zone: str | Text = "no" if row["status"] in _ANSWERED else "undecided"
+    if row["in_collapse_zone"]:
+        zone = Text("yes", style="red")
+    return [row["group"], _gsnr(row), _cor(row, report), _beyond(report) if aligned == "inf" else aligned, zone]
+
+
+def _gsnr(row: dict[str, Any]) -> str:
+    return "undefined" if row["gsnr"] != row["gsnr"] else interval(row, "gsnr")
+
+
+def _cor(row: dict[str, Any], report: Report) -> str:
+    if row["status"] == "ok":
+        return interval(row, "cor")
+    return {"no_signal": "no signal", "above_max_radius": _beyond(report)}.get(row["status"], "undefined")
+
+
+def _beyond(report: Report) -> str:
+    return f"> {number(report.settings['radii'][-1])}"
 
 
 def step_table(report: Report) -> Table:
@@ -73,10 +85,9 @@ def step_table(report: Report) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     merged = report.totals.merge(report.trajectory, on="step")
     for row in merged.to_dict("records"):
-        cor = interval(row, "cor") if row["status"] == "ok" else _SHORT[row["status"]]
         style = "bold" if row["step"] == report.bottleneck.step else ""
-        gsnr = "undefined" if row["gsnr"] != row["gsnr"] else interval(row, "gsnr")
-        table.add_row(str(row["step"]), interval(row, "loss"), gsnr, cor, number(row["batch_grad_norm"]), style=style)
+        cells = (interval(row, "loss"), _gsnr(row), _cor(row, report), number(row["batch_grad_norm"]))
+        table.add_row(str(row["step"]), *cells, style=style)
     return table
 
 

@@ -59,12 +59,13 @@ def measure_moments(
                     stop = min(length, start + collector.size - shard.count)
                     shard.update({name: grad[start:stop] for name, grad in chunk.grads.items()})
                     if shard.count >= collector.size:
+                        check_finite(shard.mean, chunk.losses, index)
                         shard = _finish(shard, total, collector)
                     start = stop
                 check_finite({}, chunk.losses, index)
                 losses.append(chunk.losses)
                 advance(length)
-        check_finite(shard.mean or total.mean, chunk.losses, index)
+        check_finite(shard.mean, chunk.losses, index)
     if shard.count:
         _finish(shard, total, collector)
     return total, torch.cat(losses).double().cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ import torch
 from torch import nn
 
 from gsnr_toolkit.batches import batch_length
-from gsnr_toolkit.errors import ProbeWarning
+from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.estimators.cor import GroupCOR, group_cor
 from gsnr_toolkit.estimators.gsnr import GroupGSNR, group_gsnr, group_totals, summarise_parameters
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.measure import DriftMeasurement
 from gsnr_toolkit.options import ProbeOptions
-from gsnr_toolkit.prepare import Setup, checked_batches, prepare, sam_batches, settle_engine
+from gsnr_toolkit.prepare import PREFERRED_BATCHES, Setup, checked_batches, prepare, sam_batches, settle_engine
 from gsnr_toolkit.preserve import preserved_model, preserved_rng
 from gsnr_toolkit.progress import stage
 from gsnr_toolkit.provenance import environment
@@ -39,8 +40,8 @@ class Measured:
 
     Attributes:
         report: The report.
-        drift: Batch losses and gradient norms; None where COR was not measured.
-        label_entropy: Entropy of the class frequencies in nats, if labels are classes.
+        drift: Losses and gradient norms of the model on common batches; None where not measured.
+        label_entropy: Entropy of the class frequencies in nats, if the loss is a cross-entropy of classes.
     """
 
     report: Report
@@ -79,6 +80,8 @@ def measure(
     began = time.perf_counter()
     with preserved_rng(loader, seed=options.seed), preserved_model(model):
         setup = prepare(model, loss_fn, options, device)
+        if with_cor:
+            _check_precision(setup)
         evidence = _gather(setup, loader, with_cor=with_cor, progress=progress, move=device is not None)
         totals = group_totals(evidence.moments, evidence.plan)
         gsnr = group_gsnr(totals, evidence.shards, options.confidence)
@@ -91,29 +94,42 @@ def measure(
             curve = drift_rows([*evidence.plan.group_names, TOTAL], drift.grams, cor, gsnr.mean_sqnorm)
             _add_lipschitz(rows, evidence, progress=progress)
     _warn(rows)
-    losses = evidence.losses if drift is None else drift.losses
     settings = {
         **options.to_dict(),
+        **evidence.settings,
         "num_samples": gsnr.count,
         "batch_size": evidence.batch_size,
         "num_batches": None if drift is None else len(drift.losses),
         "model": type(model).__name__,
         "data": type(getattr(loader, "dataset", loader)).__name__,
         "caption": "",
+        "assignment": _assignment_key(evidence),
         **(extra or {}),
     }
+    norms = drift.norms if drift is not None and options.layerwise == "parameters" else None
     report = Report(
         layers=to_frame(rows[:-1], step),
         totals=to_frame(rows[-1:], step),
         drift=to_frame(curve, step) if curve else to_frame([], step),
-        trajectory=to_frame([trajectory_row(losses, None if drift is None else drift.norms, options.confidence)], step),
+        trajectory=to_frame([trajectory_row(evidence.losses, norms, options.confidence)], step),
         settings=settings,
         provenance={**_device(setup), **environment(), "wall_seconds": round(time.perf_counter() - began, 3)},
         coverage=evidence.coverage,
         groups={name: list(evidence.plan.members[name]) for name in evidence.plan.group_names},
-        notes=evidence.notes,
+        notes=(*evidence.notes, *_few_batches(drift)),
     )
-    return Measured(report, drift, _entropy(evidence.labels))
+    comparable = drift if options.layerwise == "parameters" else None
+    return Measured(report, comparable, _entropy(evidence.labels) if loss_fn is None else None)
+
+
+def _check_precision(setup: Setup) -> None:
+    """Refuse COR in half precision: a radius of 0.001 would be lost to rounding, always on the safe-looking side."""
+    name, param = next(iter(setup.task.params.items()))
+    if param.element_size() < 4:
+        raise ProbeError(
+            f"expected parameters in float32 or float64 to measure COR, got {param.dtype} ({name!r}): small perturbations "
+            "would be rounded away and COR come out too large; pass model.float()"
+        )
 
 
 def _gather(setup: Setup, loader: Loader, *, with_cor: bool, progress: bool, move: bool) -> Evidence:
@@ -130,18 +146,12 @@ def _gather(setup: Setup, loader: Loader, *, with_cor: bool, progress: bool, mov
 
 def _known_count(loader: Loader, options: ProbeOptions) -> int | None:
     """Number of samples a loader will give, where it can tell."""
-    dataset = getattr(loader, "dataset", None)
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
     try:
-        count = (
-            len(dataset) if dataset is not None else sum(batch_length(b) for b in loader) if _listed(loader) else None
-        )
+        count = sum(batch_length(batch) for batch in loader) if isinstance(loader, (list, tuple)) else len(sampler)  # type: ignore[arg-type]
     except TypeError:
-        return options.max_samples
-    return count if options.max_samples is None or count is None else min(count, options.max_samples)
-
-
-def _listed(loader: Loader) -> bool:
-    return isinstance(loader, (list, tuple))
+        return None
+    return count if options.max_samples is None else min(count, options.max_samples)
 
 
 def _groups(evidence: Evidence) -> list[tuple[str, int, int]]:
@@ -188,6 +198,21 @@ def _add_lipschitz(rows: list[dict[str, Any]], evidence: Evidence, *, progress: 
     for row in rows:
         whole = row["group"] == TOTAL and curvature > 0
         row["lipschitz_radius"] = row["grad_norm"] / curvature if whole else float("nan")
+
+
+def _few_batches(drift: DriftMeasurement | None) -> list[str]:
+    if drift is None or len(drift.losses) >= PREFERRED_BATCHES:
+        return []
+    return [
+        f"COR's interval rests on {len(drift.losses)} mini-batches and is too narrow (with 4, a nominal 95 % "
+        "interval covers about 75 %); give more samples or a smaller batch_size"
+    ]
+
+
+def _assignment_key(evidence: Evidence) -> str:
+    """Eight characters that differ where parameters or their groups do."""
+    text = repr([(group, sorted(evidence.plan.members[group])) for group in evidence.plan.group_names])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _warn(rows: list[dict[str, Any]]) -> None:

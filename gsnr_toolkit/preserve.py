@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,27 @@ from torch import Tensor, nn
 
 from gsnr_toolkit.errors import ProbeError
 
+_BLOCK = 2**18
+"""Words that are weighted and summed at a time in a checksum."""
+
 
 @contextmanager
 def preserved_rng(*sources: Any, seed: int | None = None) -> Iterator[None]:
     """Restore the random states of torch (CPU and GPUs), numpy and python on leaving.
 
     Args:
-        *sources: Objects that may own a ``torch.Generator`` as ``.generator`` (a DataLoader and its
-            samplers); theirs are restored too.
+        *sources: Loaders. The random generators (of torch, numpy or python) that they, their samplers and
+            batch samplers own are restored too, and so is an integer ``epoch``, which samplers count up by
+            themselves or are told.
         seed: Seed everything with this on entering; leave the state as it is when None.
 
     Yields:
         Nothing.
     """
-    generators = _generators(sources)
-    saved = [generator.get_state() for generator in generators]
+    owners = _owners(sources)
+    generators = _generators(owners)
+    saved = [_generator_state(generator) for generator in generators]
+    epochs = [(owner, vars(owner)["epoch"]) for owner in owners if isinstance(vars(owner).get("epoch"), int)]
     python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
@@ -43,20 +50,82 @@ def preserved_rng(*sources: Any, seed: int | None = None) -> Iterator[None]:
         if gpu_states:
             torch.cuda.set_rng_state_all(gpu_states)
         for generator, state in zip(generators, saved, strict=True):
-            generator.set_state(state)
+            _set_generator_state(generator, state)
+        for owner, epoch in epochs:
+            owner.epoch = epoch
 
 
-def _generators(sources: tuple[Any, ...]) -> list[torch.Generator]:
-    """Collect the distinct generators of loaders, their samplers and batch samplers."""
-    found: dict[int, torch.Generator] = {}
+def _owners(sources: tuple[Any, ...]) -> list[Any]:
+    """Collect the distinct loaders, samplers and batch samplers that have attributes of their own."""
+    found: dict[int, Any] = {}
     for source in sources:
         batch_sampler = getattr(source, "batch_sampler", None)
-        owners = [source, getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
-        for owner in owners:
-            generator = getattr(owner, "generator", None)
-            if isinstance(generator, torch.Generator):
-                found[id(generator)] = generator
+        parts = (source, getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+        found.update((id(part), part) for part in parts if hasattr(part, "__dict__"))
     return list(found.values())
+
+
+def _generators(owners: Iterable[Any]) -> list[Any]:
+    """Collect the distinct random generators among the attributes of loaders and samplers."""
+    kinds = (torch.Generator, np.random.Generator, random.Random)
+    found = {id(value): value for owner in owners for value in vars(owner).values() if isinstance(value, kinds)}
+    return list(found.values())
+
+
+def _generator_state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
+
+
+def _set_generator_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.bit_generator.state = state
+
+
+class _Buffers:
+    """A model's buffers: which object each module held under which name and, on request, their values."""
+
+    def __init__(self, model: nn.Module, *, values: bool) -> None:
+        self._tables = [(module, dict(module._buffers)) for module in model.modules()]
+        self._values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()] if values else []
+
+    def restore(self) -> None:
+        """Put the same objects back under the same names, drop new names, and copy back what differs."""
+        for module, table in self._tables:
+            if module._buffers != table or any(module._buffers[name] is not table[name] for name in table):
+                module._buffers.clear()
+                module._buffers.update(table)
+        with torch.no_grad():
+            for buffer, value in self._values:
+                if buffer.shape != value.shape or buffer.dtype != value.dtype or buffer.device != value.device:
+                    buffer.data = value
+                elif not _same_bits(buffer, value):
+                    buffer.copy_(value)
+
+
+@contextmanager
+def same_buffer_objects(model: nn.Module) -> Iterator[None]:
+    """Put a model's own buffer objects back on leaving, should its forward pass assign others.
+
+    Under ``torch.func`` what a forward pass assigns is a tensor of that transform, dead once it is done: the
+    next forward pass could not read it. Values that are written in place are not restored here.
+
+    Args:
+        model: The model that is run inside the block.
+
+    Yields:
+        Nothing.
+    """
+    buffers = _Buffers(model, values=False)
+    try:
+        yield
+    finally:
+        buffers.restore()
 
 
 @contextmanager
@@ -76,7 +145,7 @@ def preserved_model(model: nn.Module) -> Iterator[None]:
         ProbeError: If a parameter's bits differ on leaving.
     """
     modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    buffers = _Buffers(model, values=True)
     grads = _set_aside_grads(model)
     before = {name: _fingerprint(param) for name, param in model.named_parameters()}
     try:
@@ -84,12 +153,9 @@ def preserved_model(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in buffers and not _same_bits(buffer, buffers[name]):
-                    buffer.copy_(buffers[name])
-        for name, param in model.named_parameters():
-            param.grad = grads[name]
+        buffers.restore()
+        for param, grad in grads:
+            param.grad = grad
     changed = [name for name, param in model.named_parameters() if _fingerprint(param) != before.get(name)]
     if changed:
         raise ProbeError(
@@ -98,10 +164,10 @@ def preserved_model(model: nn.Module) -> Iterator[None]:
         )
 
 
-def _set_aside_grads(model: nn.Module) -> dict[str, Tensor | None]:
+def _set_aside_grads(model: nn.Module) -> list[tuple[nn.Parameter, Tensor | None]]:
     """Take ``.grad`` off every parameter, so that a backward inside adds to nothing of the caller's."""
-    grads = {name: param.grad for name, param in model.named_parameters()}
-    for param in model.parameters():
+    grads = [(param, param.grad) for param in model.parameters()]
+    for param, _ in grads:
         param.grad = None
     return grads
 
@@ -115,16 +181,32 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
 
 
 def _fingerprint(tensor: Tensor) -> tuple[int, ...]:
-    """Position-dependent checksum of a tensor's bits, and its shape."""
+    """Checksum of a tensor's bits, and its shape: each word counts with a factor of its own place.
+
+    Words of 4 bytes are multiplied by pseudo-random odd numbers modulo 2^64 and summed, block by block, and
+    the blocks' sums likewise, so that swapped words, rows or blocks do not cancel.
+    """
     data = tensor.detach()
     if data.is_sparse:
         data = data.coalesce().values()
     bits = data.contiguous().reshape(-1).view(torch.uint8) if data.numel() else torch.zeros(0, dtype=torch.uint8)
-    pad = -bits.numel() % 4
-    words = torch.nn.functional.pad(bits, (0, pad)).view(torch.int32) if bits.numel() else bits
-    total = int(words.sum(dtype=torch.int64)) if words.numel() else 0
-    odd = int(words[::2].sum(dtype=torch.int64)) if words.numel() else 0
-    return (total, odd, *tensor.shape)
+    if bits.numel() % 4 or bits.storage_offset() % 4:
+        bits = torch.cat([bits, bits.new_zeros(-bits.numel() % 4)])
+    if not bits.numel():
+        return (0, *tensor.shape)
+    weights = _odd_weights(_BLOCK, str(bits.device))
+    blocks = bits.view(torch.int32).split(_BLOCK)
+    sums = torch.stack([(block.to(torch.int64) * weights[: len(block)]).sum() for block in blocks])
+    return (int((sums * _odd_weights(len(sums), str(bits.device))).sum()), *tensor.shape)
+
+
+@lru_cache(maxsize=16)
+def _odd_weights(count: int, device: str) -> Tensor:
+    """Pseudo-random odd int64, one for each place (a multiply-and-shift hash of the index)."""
+    index = torch.arange(1, count + 1, dtype=torch.int64)
+    mixed = index * -7046029254386353131  # 2^64 / golden ratio, as int64
+    mixed = (mixed ^ (mixed >> 29)) * -4658895280553007687
+    return ((mixed ^ (mixed >> 32)) | 1).to(device)
 
 
 @contextmanager
@@ -137,18 +219,18 @@ def restored_parameters(model: nn.Module) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    saved = {name: param.detach().clone() for name, param in model.named_parameters()}
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    saved = [(param, param.detach().clone()) for param in model.parameters()]
+    buffers = _Buffers(model, values=True)
     grads = _set_aside_grads(model)
     modes = {module: module.training for module in model.modules()}
     try:
         yield
     finally:
         with torch.no_grad():
-            for name, param in model.named_parameters():
-                param.copy_(saved[name])
-                param.grad = grads[name]
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
+            for param, value in saved:
+                param.copy_(value)
+        for param, grad in grads:
+            param.grad = grad
+        buffers.restore()
         for module, mode in modes.items():
             module.training = mode

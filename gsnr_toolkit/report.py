@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,7 @@ class Report:
         text = sentences.cor_verdict(self.total, at_step, float(self.settings["rho"]), many_steps=many)
         silent = self.totals[self.totals["status"] == "no_signal"]["step"].tolist()
         if many and silent and len(silent) < len(self.totals):
-            text += f" No signal at step{'s' if len(silent) > 1 else ''} {', '.join(map(str, silent))}."
+            text += f" That is the smallest over steps with a signal; none at step {', '.join(map(str, silent))}."
         return text
 
     def plot(self) -> Figure:
@@ -159,7 +159,7 @@ class Report:
                 )
         for name in _TABLES:
             _write_atomically(folder / f"{name}.csv", getattr(self, name).to_csv(index=False))
-        _write_atomically(existing, _dumps(summary, indent=2))
+        _write_atomically(existing, _dumps(_spelled(summary), indent=2))
         return folder
 
     def _summary(self) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class Report:
                 f"expected a report of format {_FORMAT}, got {summary.get('format')!r}; it was written by another "
                 f"version ({summary.get('provenance', {}).get('versions', {}).get('gsnr-toolkit')}): use that one"
             )
-        escape = EscapeRadius(**summary["escape"]) if summary["escape"] else None
+        escape = EscapeRadius(**_read_numbers(summary["escape"])) if summary["escape"] else None
         keys = ("settings", "provenance", "coverage", "groups", "partial")
         rest = {key: summary[key] for key in keys}
         return cls(**tables, **rest, escape=escape, notes=tuple(summary["notes"]))
@@ -239,21 +239,35 @@ def join_steps(reports: Sequence[Report], **changes: Any) -> Report:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"])
+        return pd.read_csv(path, dtype={"group": str}, keep_default_na=False, na_values=["", "nan", "NaN"])
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
 
 
 def _dumps(value: Any, indent: int | None = None, *, strict: bool = False) -> str:
-    return json.dumps(_without_nan(value) if strict else value, indent=indent, default=str, allow_nan=not strict)
+    return json.dumps(_without_nan(value) if strict else value, indent=indent, default=str, allow_nan=False)
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _each(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_each(item, change) for item in value]
+    return change(value)
 
 
 def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Null in place of numbers that JSON cannot hold."""
+    return _each(value, lambda item: None if isinstance(item, float) and not math.isfinite(item) else item)
+
+
+def _spelled(value: Any) -> Any:
+    """Such numbers as the strings ``"nan"``, ``"inf"``, ``"-inf"``: valid JSON, and nothing is lost."""
+    return _each(value, lambda item: str(item) if isinstance(item, float) and not math.isfinite(item) else item)
+
+
+def _read_numbers(value: Any) -> Any:
+    return _each(value, lambda item: float(item) if item in ("nan", "inf", "-inf") else item)
 
 
 def _differences(theirs: Any, ours: dict[str, Any]) -> str:

@@ -64,6 +64,8 @@ def gsnr_status(row: dict[str, Any]) -> tuple[str, str]:
             "undefined: the per-sample gradients have zero variance; the loss may not reach these parameters, or "
             "something behind them is exactly zero (a zero-initialised head): train a few steps or leave them out"
         )
+    if np.isnan(row["gsnr_low"]):
+        return "undefined", "undefined: too few blocks of samples for an interval; give more samples"
     if not row["gsnr_low"] > 0:
         needed = samples_needed(row["num_samples"], row["gsnr"], row["gsnr_low"], row["gsnr_high"])
         how_many = f"about {needed:.3g} samples would be needed" if np.isfinite(needed) else "more samples may not help"

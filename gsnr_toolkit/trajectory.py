@@ -20,7 +20,7 @@ def trajectory_row(losses: Floats, norms: Floats | None, confidence: float) -> d
     """Loss and batch gradient norm at one step.
 
     Args:
-        losses: Losses of samples or of batches, shape ``(K,)``, nats.
+        losses: Losses of samples, shape ``(n,)``.
         norms: Gradient norms of batches, or None where not measured.
         confidence: Nominal coverage of the loss's t-interval.
 
@@ -51,6 +51,10 @@ def run_escape(measured: Sequence[Measured], options: ProbeOptions) -> EscapeRad
         labels could not be read.
     """
     drifts = [item.drift for item in measured if item.drift is not None]
+    if not drifts:
+        nothing = float("nan")
+        message = "undefined in the readout reading: it needs the model's own gradients (layerwise='parameters')"
+        return EscapeRadius(nothing, nothing, nothing, -1, "undefined", message)
     losses = np.stack([drift.losses for drift in drifts])
     plateau = measured[0].label_entropy
     return escape_radius(

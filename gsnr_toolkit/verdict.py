@@ -119,6 +119,11 @@ def cor_verdict(total: Any, layers: pd.DataFrame, rho: float, *, many_steps: boo
     when = f" at step {int(total['step'])}" if many_steps else ""
     weakest = describe_weakest(layers)
     tail = f"; {weakest}." if weakest else "."
+    if total["status"] == "no_signal" and total["in_collapse_zone"]:
+        return (
+            f"rho = {rho:g} lies in the collapse zone{when}: COR cannot be told from 0 and is at most "
+            f"{number(total['cor_high'])} ({total['message']})."
+        )
     if total["status"] == "no_signal":
         return f"Undecided for rho = {rho:g}: {total['message']}{when}."
     if total["status"] == "undefined":

@@ -105,7 +105,8 @@ def first_crossing(
     """Smallest radius at which the drift reaches the signal.
 
     Between two radii, straight in log-log (exact where the drift is a power of the radius); below the
-    smallest one, the drift is taken as proportional to the radius.
+    smallest one, and past a radius without measurable drift, the drift is taken as proportional to the
+    radius. A drift that is not finite (NaN) counts as reached: the answer is the radius before it.
 
     Args:
         radii: Increasing, shape ``(R,)``.
@@ -120,6 +121,7 @@ def first_crossing(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(signal_sq > 0, np.sqrt(np.maximum(drift_sq, 0) / signal_sq), np.inf)
+        ratio = np.where(np.isnan(ratio), np.inf, ratio)
     reached = ratio >= 1
     index = np.argmax(reached, axis=0)
     upper = np.take_along_axis(ratio, index[None], axis=0)[0]
@@ -127,8 +129,9 @@ def first_crossing(
     rho_high, rho_low = radii[index], radii[np.maximum(index - 1, 0)]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.log(lower) / (np.log(lower) - np.log(upper))
-        between = rho_low * (rho_high / rho_low) ** np.nan_to_num(share, nan=1.0)
-        crossing = np.where(index == 0, rho_high / upper, between)
+        between = rho_low * (rho_high / rho_low) ** share
+        proportional = np.where(index == 0, rho_high / upper, np.maximum(rho_low, rho_high / upper))
+        crossing = np.where((index == 0) | (lower == 0), proportional, between)
     crossing = np.where(reached.any(axis=0), crossing, np.inf)
     return np.where(signal_sq > 0, crossing, 0.0)
 
@@ -143,8 +146,10 @@ def first_misalignment(
         alignment: ``E_B <mu, g~_B(rho)>``, shape ``(R, ...)``.
 
     Returns:
-        Radius by linear interpolation, shape ``(...)``; infinity where it stays positive.
+        Radius by linear interpolation, shape ``(...)``; infinity where it stays positive. Where it is not
+        finite (NaN), the radius before.
     """
+    alignment = np.where(np.isnan(alignment), -np.inf, alignment)
     lost = alignment <= 0
     index = np.argmax(lost, axis=0)
     after = np.take_along_axis(alignment, index[None], axis=0)[0]

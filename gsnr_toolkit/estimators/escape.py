@@ -48,6 +48,10 @@ class EscapeRadius:
         return asdict(self)
 
 
+_STARTED = 0.9
+"""A first loss below this share of the plateau's means that the run does not start on the plateau."""
+
+
 def _radius(losses: Floats, norms: Floats, plateau_loss: float) -> Floats:
     """Radius for each later step, shape ``(T - 1, ...)``; -inf where the loss is not below the plateau."""
     gain = plateau_loss - losses[1:]
@@ -87,6 +91,13 @@ def escape_radius(
     nothing = float("nan")
     if len(steps) < 2:
         message = "undefined: one measured step is no trajectory; ask for more steps"
+        return EscapeRadius(nothing, nothing, nothing, -1, "undefined", message)
+    start = float(losses[0].mean())
+    if start < _STARTED * plateau_loss:
+        message = (
+            f"undefined: the run starts at a loss of {start:.3g}, below the plateau of {plateau_loss:.3g}, so the "
+            "plateau's gradient norm is not known; start from an untrained head"
+        )
         return EscapeRadius(nothing, nothing, nothing, -1, "undefined", message)
     by_step = _radius(losses.mean(1), norms.mean(1), plateau_loss)
     best = int(np.argmax(by_step))

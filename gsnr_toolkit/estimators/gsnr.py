@@ -138,7 +138,6 @@ def group_totals(moments: Moments, plan: RowPlan) -> GroupTotals:
     Returns:
         Totals for every group and the whole model.
     """
-
     sqnorm, m2 = sums_by_group(plan, moments.mean, power=2), sums_by_group(plan, moments.m2, power=1)
     sqnorm, m2 = np.append(sqnorm, sqnorm.sum()), np.append(m2, m2.sum())
     return GroupTotals(moments.count, sqnorm, m2 / max(moments.count - 1, 1))

@@ -107,8 +107,7 @@ def sums_by_group(plan: RowPlan, values: Params, *, power: int) -> Floats:
         Shape ``(G,)``.
     """
     sums = [
-        sum(float(values[name].double().pow(power).sum()) for name in plan.members[group])
-        for group in plan.group_names
+        sum(float(values[name].double().pow(power).sum()) for name in plan.members[group]) for group in plan.group_names
     ]
     return np.array(sums, dtype=np.float64)
 

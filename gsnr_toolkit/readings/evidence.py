@@ -22,13 +22,14 @@ class Evidence:
         depths: Depth of each of the plan's groups.
         moments: Moments of all per-sample gradients.
         shards: Sums over shards of the same samples.
-        losses: Losses of samples or batches, nats.
+        losses: The model's own losses, shape ``(n,)``.
         labels: Labels of all samples, where they could be read.
         coverage: The coverage statement.
         batch_size: SAM's mini-batch size; None where COR was not asked for.
         drift: Measures the drift at given radii; None where COR was not asked for.
         lipschitz: Measures ``lambda_max(|H|)``; None where not asked for.
         notes: What a reader must know besides.
+        settings: Options that this reading fixes by itself.
     """
 
     plan: RowPlan
@@ -42,3 +43,4 @@ class Evidence:
     drift: Callable[[Sequence[float]], DriftMeasurement] | None = None
     lipschitz: Callable[[], float] | None = None
     notes: tuple[str, ...] = field(default=())
+    settings: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gsnr_toolkit.batches import batch_length
+from gsnr_toolkit.batches import batch_length, take_rows
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.groups import find_blocks
@@ -28,14 +28,16 @@ class BlockFeatures:
     Attributes:
         features: Block name to ``[z, 1]``, shape ``(n, d + 1)``, float64.
         labels: 0 or 1, shape ``(n,)``.
+        losses: The model's own losses, shape ``(n,)``.
     """
 
     features: dict[str, Floats]
     labels: Floats
+    losses: Floats
 
 
 def collect_features(
-    model: nn.Module, batches: Iterable[Batch], forward: Callable[[Batch], object], advance: Advance
+    model: nn.Module, batches: Iterable[Batch], forward: Callable[[Batch], Tensor], advance: Advance
 ) -> BlockFeatures:
     """Run the model and keep each block's class-token feature.
 
@@ -45,7 +47,7 @@ def collect_features(
     Args:
         model: Any model with a stack of blocks.
         batches: Batches with binary labels.
-        forward: Runs the model on a batch.
+        forward: Runs the model on a batch and gives its losses, shape ``(N,)``.
         advance: Progress callback.
 
     Returns:
@@ -63,21 +65,37 @@ def collect_features(
     has_class_token = any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in model.named_parameters())
     kept: dict[str, list[Tensor]] = {label: [] for label in blocks.values()}
     labels: list[Tensor] = []
-    modules = dict(model.named_modules())
+    losses: list[Tensor] = []
+    modules, axes = dict(model.named_modules()), None
     with _captured({label: modules[path] for path, label in blocks.items()}) as outputs, torch.no_grad():
         for batch in batches:
-            outputs.clear()
-            forward(batch)
+            axes = axes or _sample_axes(batch, forward, outputs, list(kept))
+            losses.append(forward(batch).double().cpu())
             count = batch_length(batch)
             for label, store in kept.items():
-                if label not in outputs:
-                    raise ProbeError(f"{label} took no part in the forward pass; use layerwise='parameters'")
-                store.append(pool_tokens(outputs[label], count, has_class_token).double().cpu())
+                pooled = pool_tokens(outputs[label], count, has_class_token, sample_axis=axes[label])
+                store.append(pooled.double().cpu())
             labels.append(binary_labels(batch).cpu())
             advance(count)
     ones = torch.ones(sum(len(part) for part in labels), 1, dtype=torch.float64)
     features = {label: torch.cat([torch.cat(store), ones], 1).numpy() for label, store in kept.items()}
-    return BlockFeatures(features, torch.cat(labels).double().numpy())
+    return BlockFeatures(features, torch.cat(labels).double().numpy(), torch.cat(losses).numpy())
+
+
+def _sample_axes(
+    batch: Batch, forward: Callable[[Batch], Tensor], outputs: dict[str, Any], labels: list[str]
+) -> dict[str, int]:
+    """Find out from a single sample which axis of each block's output counts samples: (N, T, d) or (T, N, d)."""
+    outputs.clear()
+    forward(take_rows(batch, 0, 1))
+    axes = {}
+    for label in labels:
+        if label not in outputs:
+            raise ProbeError(f"{label} took no part in the forward pass; use layerwise='parameters'")
+        output = outputs[label][0] if isinstance(outputs[label], (tuple, list)) else outputs[label]
+        tokens_first = isinstance(output, Tensor) and output.ndim == 3 and output.shape[0] != 1
+        axes[label] = 1 if tokens_first and output.shape[1] == 1 else 0
+    return axes
 
 
 @contextmanager
@@ -94,7 +112,7 @@ def _captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
             handle.remove()
 
 
-def pool_tokens(output: Any, count: int, has_class_token: bool) -> Tensor:
+def pool_tokens(output: Any, count: int, has_class_token: bool, *, sample_axis: int = 0) -> Tensor:
     """Reduce a block's output to one feature vector per sample.
 
     Args:
@@ -102,6 +120,7 @@ def pool_tokens(output: Any, count: int, has_class_token: bool) -> Tensor:
             ``(N, C, H, H)`` or ``(N, H, H, C)``.
         count: Number N of samples.
         has_class_token: Take the first token rather than the mean.
+        sample_axis: Which axis of a ``(N, T, d)`` or ``(T, N, d)`` output counts samples: 0 or 1.
 
     Returns:
         Shape ``(N, d)``.
@@ -116,8 +135,8 @@ def pool_tokens(output: Any, count: int, has_class_token: bool) -> Tensor:
     shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
     if isinstance(tensor, Tensor) and tensor.ndim == 2 and tensor.shape[0] == count:
         return tensor
-    if isinstance(tensor, Tensor) and tensor.ndim == 3 and count in tensor.shape[:2]:
-        tokens = tensor if tensor.shape[0] == count else tensor.transpose(0, 1)
+    if isinstance(tensor, Tensor) and tensor.ndim == 3 and tensor.shape[sample_axis] == count:
+        tokens = tensor.transpose(0, sample_axis)
         return tokens[:, 0] if has_class_token else tokens.mean(1)
     if isinstance(tensor, Tensor) and tensor.ndim == 4 and tensor.shape[0] == count:
         if tensor.shape[2] == tensor.shape[3]:

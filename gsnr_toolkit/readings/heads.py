@@ -16,6 +16,7 @@ from torch import Tensor
 from gsnr_toolkit.estimators.cor import DriftGrams
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.measure import DriftMeasurement
+from gsnr_toolkit.prepare import MAX_BATCHES
 from gsnr_toolkit.readings.features import BlockFeatures
 
 
@@ -37,6 +38,10 @@ def head_gradients(data: BlockFeatures, heads: Mapping[str, Floats]) -> dict[str
 
 def head_losses(data: BlockFeatures, heads: Mapping[str, Floats]) -> Floats:
     """Logistic loss of each sample, averaged over heads.
+
+    Args:
+        data: Features and labels.
+        heads: Block name to weights.
 
     Returns:
         Shape ``(n,)``, nats.
@@ -96,7 +101,7 @@ def head_drift(data: BlockFeatures, heads: Mapping[str, Floats], radii: Floats, 
     Returns:
         The same inner products that :func:`gsnr_toolkit.measure.measure_drift` takes of a model.
     """
-    count = len(data.labels) // batch_size * batch_size
+    count = min(len(data.labels) // batch_size, MAX_BATCHES) * batch_size
     labels = data.labels[:count].reshape(-1, batch_size)
     batches = {k: x[:count].reshape(len(labels), batch_size, -1) for k, x in data.features.items()}
     mean = {k: _batch_gradient(x, labels, np.broadcast_to(heads[k], (len(x), x.shape[-1]))) for k, x in batches.items()}

@@ -5,12 +5,15 @@ Forward passes only, all blocks at once, frozen encoders too. Which reading the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from gsnr_toolkit.batches import batch_length
+from gsnr_toolkit.checks import check_count
+from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.rows import plan_rows
 from gsnr_toolkit.estimators.shards import MAX_SHARDS, ShardCollector
 from gsnr_toolkit.groups import Group
@@ -20,7 +23,7 @@ from gsnr_toolkit.prepare import MIN_BATCHES, PREFERRED_BATCHES, Setup
 from gsnr_toolkit.progress import stage
 from gsnr_toolkit.readings.evidence import Evidence
 from gsnr_toolkit.readings.features import BlockFeatures, collect_features
-from gsnr_toolkit.readings.heads import fitted_heads, head_drift, head_gradients, head_losses, zero_heads
+from gsnr_toolkit.readings.heads import fitted_heads, head_drift, head_gradients, zero_heads
 from gsnr_toolkit.types import Batch
 
 
@@ -38,13 +41,23 @@ def gather_readout(
 
     Returns:
         Evidence for the estimators.
+
+    Raises:
+        ProbeError: If the Lanczos radius is asked for, or samples are too few to fit heads.
     """
+    if setup.options.lipschitz:
+        raise ProbeError("expected lipschitz=False with layerwise='readout': heads have closed forms; leave it out")
+    sizes = _FirstSize(batches)
     with stage("block features", count, show=progress) as advance:
-        data = collect_features(setup.task.model, batches, lambda b: setup.task.losses(setup.task.params, b), advance)
+        data = collect_features(setup.task.model, sizes, lambda b: setup.task.losses(setup.task.params, b), advance)
+    losses, labels = data.losses, data.labels
     fitted = setup.options.readout_head == "fitted"
-    heads = fitted_heads(_rows(data, slice(0, None, 2))) if fitted else zero_heads(data)
-    data = _rows(data, slice(1, None, 2)) if fitted else data
+    heads = zero_heads(data)
+    if fitted:
+        first, data = split_halves(data)
+        heads = fitted_heads(first)
     samples = len(data.labels)
+    check_count(samples)
     grads = head_gradients(data, heads)
     groups = {label: Group(label, depth) for depth, label in enumerate(grads, 1)}
     plan = plan_rows({label: g[0] for label, g in grads.items()}, groups, num_rows=MAX_SHARDS + 1, budget=2**40)
@@ -54,8 +67,7 @@ def gather_readout(
         shard = Moments.from_samples({label: g[start : start + collector.size] for label, g in grads.items()})
         collector.add(shard)
         moments.absorb(shard)
-    size = setup.options.batch_size or max(1, min(32, samples // PREFERRED_BATCHES))
-    size = min(size, samples // MIN_BATCHES)
+    size = max(1, min(sizes.first, samples // (MIN_BATCHES if setup.options.batch_size else PREFERRED_BATCHES)))
 
     def drift(at: Sequence[float]) -> DriftMeasurement:
         return head_drift(data, heads, np.array(at), size)
@@ -66,17 +78,57 @@ def gather_readout(
         depths=tuple(groups[name].depth for name in plan.group_names),
         moments=moments,
         shards=collector.summary(),
-        losses=head_losses(data, heads),
-        labels=data.labels,
+        losses=losses,
+        labels=labels,
         coverage=_coverage(grads),
         batch_size=size if with_cor else None,
         drift=drift if with_cor else None,
         notes=(*setup.notes, note),
+        settings={"perturb": "group", "groups": "block"},
     )
 
 
-def _rows(data: BlockFeatures, rows: slice) -> BlockFeatures:
-    return replace(data, features={k: x[rows] for k, x in data.features.items()}, labels=data.labels[rows])
+class _FirstSize:
+    """Passes batches on and remembers the size of the first."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = batches
+        self.first = 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, batch in enumerate(self._batches):
+            if index == 0:
+                self.first = batch_length(batch)
+            yield batch
+
+
+def split_halves(data: BlockFeatures) -> tuple[BlockFeatures, BlockFeatures]:
+    """Split samples into two halves of the same class frequencies, alternating within each class.
+
+    Args:
+        data: Features and labels.
+
+    Returns:
+        The half to fit heads on, and the half to measure on, each in the original order.
+
+    Raises:
+        ProbeError: If a class has fewer than two samples.
+    """
+    counts = [int((data.labels == label).sum()) for label in (0, 1)]
+    if min(counts) < 2:
+        raise ProbeError(
+            f"expected at least 2 samples of each class to fit readout heads on one half, got {counts[0]} of class 0 "
+            f"and {counts[1]} of class 1; give more samples, or use readout_head='zero'"
+        )
+    rank = np.zeros(len(data.labels), dtype=np.int64)
+    for label in (0, 1):
+        rank[data.labels == label] = np.arange((data.labels == label).sum())
+    return _rows(data, rank % 2 == 0), _rows(data, rank % 2 == 1)
+
+
+def _rows(data: BlockFeatures, keep: NDArray[np.bool_]) -> BlockFeatures:
+    features = {label: x[keep] for label, x in data.features.items()}
+    return BlockFeatures(features, data.labels[keep], data.losses[keep])
 
 
 def _coverage(grads: dict[str, torch.Tensor]) -> dict[str, object]:

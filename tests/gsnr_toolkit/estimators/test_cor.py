@@ -99,6 +99,18 @@ def test_negative_debiased_drift_counts_as_none():
     assert 0.1 < crossing <= 1.0
 
 
+def test_no_measurable_drift_before_the_crossing_falls_back_on_proportion():
+    crossing = first_crossing(np.array([0.01, 0.1]), np.array([[-1e-9], [1.0]]), np.array([0.01]))[0]
+    assert crossing == pytest.approx(0.01)
+
+
+def test_a_drift_that_is_not_finite_is_never_certified():
+    radii = np.array([0.01, 0.1, 0.3, 1.0])
+    drift = np.array([0.0027, 0.0315, 0.1591, np.nan])[:, None] ** 2
+    assert first_crossing(radii, drift, np.array([0.17**2]))[0] == pytest.approx(0.3)
+    assert first_misalignment(radii, np.array([[1.0], [1.0], [1.0], [np.nan]]))[0] == pytest.approx(0.3)
+
+
 def test_misalignment():
     radii = np.array([0.1, 1.0, 10.0])
     assert first_misalignment(radii, np.array([[1.0], [0.5], [-0.5]]))[0] == pytest.approx(5.5)

@@ -36,6 +36,12 @@ def test_one_step_is_no_trajectory():
     assert "more steps" in found.message
 
 
+def test_a_run_that_starts_below_the_plateau_has_no_escape_radius():
+    found = escape_radius([0, 5], _constant([0.127, 0.1]), _constant([1.0, 1.0001]))
+    assert found.status == "undefined"
+    assert "start from an untrained head" in found.message
+
+
 def test_interval_widens_with_the_spread_of_batches():
     rng = np.random.default_rng(0)
     losses, norms = _constant([0.69, 0.4], 12), _constant([1.0, 3.0], 12)

@@ -6,7 +6,7 @@ from sklearn.covariance import empirical_covariance
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from gsnr_toolkit import ProbeError, estimate_cor, estimate_gsnr
+from gsnr_toolkit import ProbeError, estimate_cor, estimate_gsnr, probe
 from gsnr_toolkit.readings.features import BlockFeatures, collect_features, pool_tokens
 from gsnr_toolkit.readings.heads import fitted_heads, head_drift, head_gradients, head_losses, zero_heads
 
@@ -15,7 +15,7 @@ def _features(n=60, width=4, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 2.0
     z = rng.normal(size=(n, width)) + 0.8 * labels[:, None]
-    return BlockFeatures({"block 1": np.c_[z, np.ones(n)], "block 2": np.c_[2 * z, np.ones(n)]}, labels)
+    return BlockFeatures({"block 1": np.c_[z, np.ones(n)], "block 2": np.c_[2 * z, np.ones(n)]}, labels, np.zeros(n))
 
 
 def _images(n=40, size=8):
@@ -85,7 +85,7 @@ def test_drift_equals_autograd_at_the_perturbed_head():
 
 def test_the_joint_row_of_one_head_is_that_head():
     data = _features()
-    one = BlockFeatures({"block 1": data.features["block 1"]}, data.labels)
+    one = BlockFeatures({"block 1": data.features["block 1"]}, data.labels, data.losses)
     grams = head_drift(one, zero_heads(one), np.array([0.5]), batch_size=10).grams
     np.testing.assert_allclose(grams.drift[0, 0], grams.drift[0, 1])
     np.testing.assert_allclose(grams.cross[0, 0], grams.cross[0, 1])
@@ -115,14 +115,15 @@ def test_a_frozen_encoder_end_to_end(head):
     ],
 )
 def test_pooling(shape, class_token, expected):
-    assert pool_tokens((torch.randn(shape), "rest"), 5, class_token).shape == expected
+    axis = 1 if shape == (7, 5, 3) else 0
+    assert pool_tokens((torch.randn(shape), "rest"), 5, class_token, sample_axis=axis).shape == expected
 
 
 def test_pooling_takes_the_first_or_the_mean_token():
     tokens = torch.randn(5, 7, 3)
     torch.testing.assert_close(pool_tokens(tokens, 5, True), tokens[:, 0])
     torch.testing.assert_close(pool_tokens(tokens, 5, False), tokens.mean(1))
-    torch.testing.assert_close(pool_tokens(tokens.transpose(0, 1), 5, True), tokens[:, 0])
+    torch.testing.assert_close(pool_tokens(tokens.transpose(0, 1), 5, True, sample_axis=1), tokens[:, 0])
 
 
 def test_pooling_refuses_what_it_does_not_know():
@@ -145,3 +146,76 @@ def test_hooks_are_removed_also_after_an_error():
     with pytest.raises(RuntimeError, match="stop"):
         collect_features(model, [_images(4)], failing, lambda _: None)
     assert not any(block._forward_hooks for block in model.blocks)
+
+
+class _TokensFirst(nn.Module):
+    """Blocks that pass (T, N, d) on, as nn.MultiheadAttention does by default; T = 5 tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.vit = TinyViT()
+        self.blocks = nn.ModuleList([_Transposed(block) for block in self.vit.blocks])
+        del self.vit.blocks
+
+    def forward(self, images):
+        tokens = self.vit.patch_embed(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.vit.cls_token.expand(len(images), -1, -1), tokens], 1).transpose(0, 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.vit.head(self.vit.norm(x)[0])
+
+
+class _Transposed(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        return self.block(x.transpose(0, 1)).transpose(0, 1)
+
+
+def test_as_many_tokens_as_samples_is_not_ambiguous():
+    images, labels = _images(40)
+    model = _TokensFirst().double()
+    data = [(images.double(), labels)]
+    five = [(a, b) for a, b in zip(images.double().split(5), labels.split(5), strict=True)]
+    frames = [estimate_gsnr(model, loader, layerwise="readout", progress=False).to_frame() for loader in (data, five)]
+    np.testing.assert_allclose(frames[0]["gsnr"], frames[1]["gsnr"], rtol=1e-9)
+
+
+def test_fitted_heads_see_both_classes_of_an_interleaved_loader():
+    images, labels = _images(80)
+    order = torch.argsort(labels, stable=True)
+    half = min(int(labels.sum()), 80 - int(labels.sum()))
+    order = torch.stack([order[:half], order.flip(0)[:half]], 1).flatten()
+    loader = [(images[order], labels[order])]
+    report = estimate_cor(TinyViT(), loader, layerwise="readout", readout_head="fitted", progress=False)
+    assert report.total["num_samples"] == half // 2 * 2
+    assert report.settings["perturb"] == "group"
+
+
+def test_too_few_samples_to_fit_heads_on():
+    images, _ = _images(8)
+    one_odd = torch.tensor([0, 0, 0, 0, 0, 0, 0, 1])
+    with pytest.raises(ProbeError, match=r"7 of class 0 and 1 of class 1.*readout_head='zero'"):
+        estimate_gsnr(TinyViT(), [(images, one_odd)], layerwise="readout", readout_head="fitted", progress=False)
+
+
+def test_the_trajectory_shows_the_models_own_loss_and_no_escape_radius():
+    images, labels = _images(40)
+    report = probe(
+        TinyViT(), [(images, labels)], layerwise="readout", steps=20, lr=0.01, measurements=2, progress=False
+    )
+    assert report.trajectory["loss"].iloc[1] < report.trajectory["loss"].iloc[0]
+    assert report.escape.status == "undefined"
+    assert "readout reading" in report.escape.message
+
+
+def test_no_more_batches_enter_than_the_bootstrap_can_hold():
+    data = _features(400)
+    assert head_drift(data, zero_heads(data), np.array([0.1, 1.0]), batch_size=2).grams.mean.shape[-1] == 64
+
+
+def test_lipschitz_is_refused():
+    with pytest.raises(ProbeError, match="lipschitz=False"):
+        estimate_cor(TinyViT(), [_images(40)], layerwise="readout", lipschitz=True, progress=False)
