@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,7 +115,7 @@ def probe_command(
     )
     code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet)
     if fail_in_collapse_zone and code[0] is not None:
-        raise typer.Exit(collapse_code(code[0]))
+        raise typer.Exit(collapse_code(code[0]) or code[1])
     raise typer.Exit(code[1])
 
 
@@ -125,8 +126,7 @@ def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quie
     from gsnr_toolkit.runner import check_folder, run_probe, save_run
 
     folder = out or request.default_folder
-    if not overwrite:
-        check_folder(folder, request)
+    check_folder(folder, request, overwrite=overwrite)
     errors = Console(stderr=True, highlight=False)
     report, interrupted = None, False
     try:
@@ -137,8 +137,13 @@ def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quie
     if report is None:
         errors.print("interrupted before the first measurement was done: nothing was written")
         return None, EXIT_INTERRUPTED
-    files = save_run(report, folder, overwrite=True)
+    files: list[Path] | None = None
+    with suppress(KeyboardInterrupt):
+        files = save_run(report, folder, overwrite=True)
     _print(report, as_json=as_json, quiet=quiet)
+    if files is None:
+        errors.print(f"interrupted while drawing: the report is saved in {folder}, its figures are incomplete")
+        return report, EXIT_INTERRUPTED
     if interrupted:
         done = ", ".join(str(step) for step in report.totals["step"])
         errors.print(f"interrupted: partial report of step {done} in {folder}")

@@ -40,10 +40,11 @@ def layer_table(report: Report) -> Table:
     table = Table(
         title=f"{settings['model']} on {settings['data']}, step {step}",
         caption=f"{settings['num_samples']} samples, {settings['confidence']:.0%} intervals; "
-        f"collapse zone: COR < {settings['rho']:g}",
+        f"collapse zone: COR < {settings['rho']:g}; "
+        "aligned: descent on average up to this radius",
     )
-    for name in ("layer", "GSNR", "COR", "aligned up to", "collapse zone"):
-        table.add_column(name, justify="left" if name == "layer" else "right", no_wrap=True)
+    for name in ("layer", "GSNR", "COR", "aligned", "in zone"):
+        table.add_column(name, justify="left" if name == "layer" else "right", no_wrap=name == "layer")
     for row in report.layers[report.layers["step"] == step].to_dict("records"):
         weakest = row["group"] == report.bottleneck.group
         table.add_row(*_cells(row, report), style="bold" if weakest else "")

@@ -16,6 +16,9 @@ from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
 
+TOTAL = "total"
+"""The name under which reports keep the whole model; no group may have it."""
+
 GroupBy: TypeAlias = str | Callable[[str], str]
 """``"block"``, ``"module"``, ``"parameter"``, or a function from parameter name to group name."""
 
@@ -97,13 +100,24 @@ def assign_groups(model: nn.Module, names: Iterable[str], groups: GroupBy = "blo
         Name to :class:`Group`; groups of one name share one depth, numbered from 0 in the model's order.
 
     Raises:
-        ProbeError: If ``groups`` is not one of these, or the function returns something not a string.
+        ProbeError: If ``groups`` is not one of these, the function returns something not a string, or a group
+            would be called ``"total"``.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> {name: group.name for name, group in assign_groups(model, ["0.weight", "0.bias", "1.weight"]).items()}
     {'0.weight': 'module 0', '0.bias': 'module 0', '1.weight': 'module 1'}
     """
-    names = list(names)
+    found = _assign(model, list(names), groups)
+    taken = next((name for name, group in found.items() if group.name == TOTAL), None)
+    if taken is not None:
+        raise ProbeError(
+            f"expected group names other than {TOTAL!r}, which stands for the whole model, got it for {taken!r}; "
+            "return another name from groups(name), such as 'all', or rename the module"
+        )
+    return found
+
+
+def _assign(model: nn.Module, names: list[str], groups: GroupBy) -> dict[str, Group]:
     if callable(groups):
         labels = {name: groups(name) for name in names}
         wrong = {name: label for name, label in labels.items() if not isinstance(label, str)}

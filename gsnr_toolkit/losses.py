@@ -60,6 +60,33 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
+def rows_first(logits: Tensor, rows: int) -> Tensor:
+    """Give back the row that ``model(x).squeeze()`` takes away from a batch of one.
+
+    Args:
+        logits: What the model returned for a batch of ``rows`` samples.
+        rows: Number of samples.
+
+    Returns:
+        Logits with a row per sample: ``()`` becomes ``(1,)`` and ``(C,)`` becomes ``(1, C)`` for one sample;
+        everything else is unchanged.
+
+    Raises:
+        ProbeError: If there is no row per sample.
+
+    >>> tuple(rows_first(torch.zeros(()), 1).shape), tuple(rows_first(torch.zeros(3), 1).shape)
+    ((1,), (1, 3))
+    """
+    if rows == 1 and logits.shape[:1] != (1,):
+        return logits.unsqueeze(0)
+    if logits.ndim == 0:
+        raise ProbeError(
+            f"expected logits with one row per sample, got a single number for {rows} samples; use squeeze(-1) "
+            "instead of squeeze() in the model, and no mean over the batch"
+        )
+    return logits
+
+
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy per sample, binary for one logit, multi-class for several.
 
@@ -77,6 +104,8 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     >>> classification_loss(torch.zeros(2, 1), torch.tensor([0, 1]))
     tensor([0.6931, 0.6931])
     """
+    shape = tuple(logits.shape)
+    logits = rows_first(logits, labels.shape[0] if labels.ndim else 1)
     count = logits.shape[0]
     if logits.numel() == count and labels.numel() == count:
         target = labels.reshape(count).to(logits.dtype)
@@ -86,19 +115,85 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, target.long() if labels.ndim == 1 else target, reduction="none")
     raise ProbeError(
         "expected logits (N,) or (N, 1) with labels (N,), or logits (N, C) with labels (N,); got logits "
-        f"{tuple(logits.shape)} and labels {tuple(labels.shape)}; pass loss_fn(model, batch) -> (N,)"
+        f"{shape} and labels {tuple(labels.shape)}; pass loss_fn(model, batch) -> (N,)"
     )
+
+
+def model_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Run the model on a batch's inputs; a mapping becomes keyword arguments.
+
+    Returns:
+        What :func:`logits_of` finds.
+    """
+    inputs, _ = split_inputs(batch)
+    return logits_of(model(**inputs) if isinstance(inputs, Mapping) else model(inputs))
 
 
 def inferred_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Run the model and apply the classification loss that its logits call for.
 
+    Labels are taken at their word here, since values cannot be looked at inside ``torch.func``; see
+    :func:`check_labels`.
+
     Returns:
         Losses, shape ``(N,)``.
     """
-    inputs, labels = split_inputs(batch)
-    output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
-    return classification_loss(logits_of(output), labels)
+    return classification_loss(model_logits(model, batch), split_inputs(batch)[1])
+
+
+def check_labels(labels: Tensor, num_outputs: int) -> None:
+    """Insist on labels that the inferred classification loss has a meaning for.
+
+    Shapes that fit no such loss pass: :func:`classification_loss` names them.
+
+    Args:
+        labels: Labels of a batch.
+        num_outputs: Logits per sample: 1 for binary, C for C classes.
+
+    Raises:
+        ProbeError: If binary labels lie outside [0, 1], class indices are not integers from 0 to C - 1, or
+            the rows of ``(N, C)`` labels are not probabilities.
+
+    >>> check_labels(torch.tensor([0, 2, 1]), 3)
+    >>> check_labels(torch.tensor([-1, 1]), 1)
+    Traceback (most recent call last):
+    gsnr_toolkit.errors.ProbeError: expected labels 0 and 1 (or probabilities) for one logit per sample, got ...
+    """
+    if num_outputs == 1:
+        _insist(
+            _within(labels, 0, 1),
+            labels,
+            "labels 0 and 1 (or probabilities) for one logit per sample",
+            "map them, with (labels + 1) // 2 from -1 and 1, or with labels - 1 from 1 and 2",
+        )
+    elif labels.ndim == 1:
+        whole = not (labels.is_floating_point() or labels.is_complex())
+        wanted = f"class indices 0 to {num_outputs - 1}, of an integer type, for {num_outputs} logits per sample"
+        remedy = f"give the model {int(labels.max()) + 1} outputs" if whole and labels.numel() else "use labels.long()"
+        _insist(whole and _within(labels, 0, num_outputs - 1), labels, wanted, f"{remedy}, or number classes from 0")
+    elif labels.ndim == 2 and labels.shape[1] == num_outputs:
+        sums = labels.double().sum(1)
+        _insist(
+            _within(labels, 0, 1) and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-2),
+            labels,
+            f"probabilities that add up to 1 in each row of the {num_outputs} classes",
+            "several classes at once need a loss of their own",
+        )
+
+
+def _within(labels: Tensor, low: float, high: float) -> bool:
+    return bool(((labels >= low) & (labels <= high)).all())
+
+
+def _insist(good: bool, labels: Tensor, wanted: str, remedy: str) -> None:
+    if good:
+        return
+    values = sorted(set(labels.flatten().tolist()))
+    shown = f"{values[:6]}" if len(values) <= 6 else f"{values[0]} to {values[-1]}"
+    raise ProbeError(
+        f"expected {wanted}, got {labels.dtype} labels of shape {tuple(labels.shape)} with values {shown}; {remedy}, "
+        "or pass loss_fn(model, batch) -> (N,)"
+    )
 
 
 def check_loss_shape(losses: Any, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,10 +38,11 @@ class ProbeOptions:
         include_frozen: Measure frozen parameters too, as if they were trained.
         engine: ``"auto"``, ``"loop"`` or ``"vmap"``.
         max_samples: Most samples to take from the loader; all when None.
-        seed: Seed of everything random.
+        seed: Seed of everything random, 0 to 2^63 - 1.
         memory: Bytes for per-sample gradients; a share of what is free when None.
         rho: The SAM radius one means to train with.
-        radii: Radii to try; seven around rho when None.
+        radii: Radii to try; seven around rho when None. Where all are below rho, rho is tried besides: whether
+            rho is safe cannot be told from smaller radii alone.
         perturb: One perturbation of ``"all"`` parameters, or of each ``"group"`` by itself.
         batch_size: SAM's mini-batch size; the loader's when None, lowered until there are eight.
         confidence: Nominal coverage of intervals.
@@ -73,7 +75,10 @@ class ProbeOptions:
         _one_of("perturb", self.perturb, PERTURB)
         _one_of("readout_head", self.readout_head, READOUT_HEADS)
         _one_of("engine", self.engine, ("auto", "loop", "vmap"))
-        _check("rho", self.rho, self.rho > 0, "a positive radius, such as 0.05")
+        _check("rho", self.rho, 0 < self.rho < math.inf, "a positive radius, such as 0.05")
+        _check(
+            "seed", self.seed, isinstance(self.seed, int) and 0 <= self.seed < 2**63, "an integer from 0 to 2^63 - 1"
+        )
         _check("confidence", self.confidence, 0 < self.confidence < 1, "between 0 and 1, such as 0.95")
         _check("max_samples", self.max_samples, self.max_samples is None or self.max_samples >= 1, "1 or more")
         _check("batch_size", self.batch_size, self.batch_size is None or self.batch_size >= 1, "1 or more")
@@ -81,12 +86,14 @@ class ProbeOptions:
         _check("refine", self.refine, 0 <= self.refine <= 5, "0 to 5")
         if self.radii is not None:
             rising = len(self.radii) >= 2 and all(a < b for a, b in zip(self.radii, self.radii[1:], strict=False))
-            _check("radii", self.radii, rising and self.radii[0] > 0, "two or more positive, increasing radii")
+            good = rising and self.radii[0] > 0 and self.radii[-1] < math.inf
+            _check("radii", self.radii, good, "two or more positive, increasing radii")
 
     @property
     def grid(self) -> tuple[float, ...]:
-        """The radii of the first pass."""
-        return self.radii if self.radii is not None else default_radii(self.rho)
+        """The radii of the first pass: those asked for and, where all of them are below it, rho itself."""
+        radii = self.radii if self.radii is not None else default_radii(self.rho)
+        return radii if radii[-1] >= self.rho else (*radii, self.rho)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a file; a group function is named.

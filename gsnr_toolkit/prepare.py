@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from gsnr_toolkit.batches import batch_length, move_batch, rebatch, take_rows
 from gsnr_toolkit.checks import (
@@ -22,10 +23,11 @@ from gsnr_toolkit.checks import (
 )
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
+from gsnr_toolkit.gradients.loop import loop_gradients
 from gsnr_toolkit.gradients.select import choose_chunk, choose_engine
 from gsnr_toolkit.gradients.vmap import vmap_gradients
 from gsnr_toolkit.groups import Group, assign_groups
-from gsnr_toolkit.losses import inferred_loss, resolve_loss
+from gsnr_toolkit.losses import check_labels, inferred_loss, model_logits, resolve_loss, rows_first, split_inputs
 from gsnr_toolkit.options import ProbeOptions
 from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
@@ -34,6 +36,8 @@ MIN_BATCHES = 4
 PREFERRED_BATCHES = 8
 MAX_BATCHES = 64
 """Most mini-batches that enter COR; more are used for GSNR only."""
+
+_CANNOT = "the vmap engine cannot vectorise this model"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,65 @@ class Setup:
     notes: tuple[str, ...]
 
 
+def find_device(name: str | int | torch.device) -> torch.device:
+    """Resolve a device, and make sure that this machine has it.
+
+    Args:
+        name: Such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+
+    Returns:
+        The device, with its index.
+
+    Raises:
+        ProbeError: If there is no such device.
+
+    >>> find_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ProbeError(
+            f"expected a device of this machine, got {name!r} ({reason}); use device='cpu' (--device cpu)"
+        ) from error
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse what no gradient can be taken of, before anything is saved or measured.
+
+    Args:
+        model: The model as it is to be measured.
+
+    Raises:
+        ProbeError: If the model is compiled or scripted, has parameters that are not made yet or were made in
+            inference mode, or inference mode is on.
+    """
+    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+        raise ProbeError(
+            f"expected a plain nn.Module, got {type(model).__name__}; pass the module that was compiled or scripted "
+            "(compiled_model._orig_mod)"
+        )
+    if torch.is_inference_mode_enabled():
+        raise ProbeError(
+            "expected to be called where gradients can be taken, but torch.inference_mode() is on; leave that block (a "
+            "probe changes no parameter, and torch.no_grad() around it is fine)"
+        )
+    named = list(chain(model.named_parameters(), model.named_buffers()))
+    lazy = [name for name, value in named if is_lazy(value)]
+    if lazy:
+        raise ProbeError(
+            f"expected parameters that hold values, got lazy ones without a shape yet ({lazy[0]!r} and "
+            f"{len(lazy) - 1} more); run the model once on a batch, model(inputs), before the probe"
+        )
+    inference = [name for name, value in named if value.is_inference()]
+    if inference:
+        raise ProbeError(
+            f"expected parameters that can be differentiated, got {inference[0]!r} made in torch.inference_mode() "
+            f"({len(inference)} such); build or load the model outside of that block"
+        )
+
+
 def prepare(
     model: nn.Module, loss_fn: PerSampleLoss | None, options: ProbeOptions, device: str | torch.device | None
 ) -> Setup:
@@ -74,17 +137,16 @@ def prepare(
         A setup.
 
     Raises:
-        ProbeError: If the model is compiled or scripted, has nothing to train, or mixes samples.
+        ProbeError: If the model is compiled or scripted, has nothing to train, or mixes samples, or there is no
+            such device.
     """
-    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
-        raise ProbeError(
-            f"expected a plain nn.Module, got {type(model).__name__}; pass the module that was compiled or scripted "
-            "(compiled_model._orig_mod)"
-        )
+    check_model(model)
     check_batchnorm(model)
-    params = trainable_params(model, include_frozen=options.include_frozen)
+    # readout heads need no parameter of the model's: a frozen encoder has a readout too
+    frozen = options.layerwise == "readout" and not any(p.requires_grad for p in model.parameters())
+    params = trainable_params(model, include_frozen=options.include_frozen or frozen)
     home = next(iter(params.values())).device
-    target = home if device is None else torch.device(device)
+    target = home if device is None else find_device(device)
     constants = {}
     if target != home:
         named = chain(model.named_parameters(), model.named_buffers())
@@ -128,13 +190,20 @@ def checked_batches(setup: Setup, loader: Loader, *, move: bool) -> Iterator[Bat
         Batches on the model's device.
 
     Raises:
-        ProbeError: If the loader is empty, too short, of one class, or on another device.
+        ProbeError: If the loader is empty, too short, of one class, or on another device, or its labels do not
+            fit the loss inferred from the logits.
     """
-    options, count, classes = setup.options, 0, _ClassWatch(setup.task.loss_fn is inferred_loss)
+    inferred = setup.task.loss_fn is inferred_loss
+    options, count, classes = setup.options, 0, _ClassWatch(inferred)
+    outputs: int | None = None
     for index, drawn in enumerate(draw_batches(loader, options.max_samples)):
         batch = move_batch(drawn, setup.device) if move else drawn
         if index == 0:
             check_device(setup.task.params, batch)
+            outputs = count_outputs(setup, batch) if inferred else None
+        if outputs is not None:
+            check_labels(split_inputs(batch)[1], outputs)
+        if index == 0:
             check_deterministic(setup.task, batch, options.seed)
             check_independent(setup.task, batch, options.seed)
         count += batch_length(batch)
@@ -144,8 +213,32 @@ def checked_batches(setup: Setup, loader: Loader, *, move: bool) -> Iterator[Bat
     classes.check(count)
 
 
+def count_outputs(setup: Setup, batch: Batch) -> int | None:
+    """Run the model on up to two samples and count the logits of each.
+
+    Args:
+        setup: What to measure.
+        batch: Any batch.
+
+    Returns:
+        Logits per sample; None where their shape fits no classification loss.
+    """
+    rows = take_rows(batch, 0, 2)
+    count = batch_length(rows)
+    seen: list[torch.Size] = []
+
+    def watch(model: nn.Module, batch: Batch) -> torch.Tensor:
+        seen.append(rows_first(model_logits(model, batch), count).shape)
+        return torch.zeros(count)
+
+    with preserved_rng(seed=setup.options.seed), torch.no_grad():
+        replace(setup.task, loss_fn=watch).losses(setup.task.params, rows)
+    shape = seen[0]
+    return shape.numel() // count if shape[0] == count and len(shape) <= 2 else None
+
+
 def settle_engine(setup: Setup, batch: Batch) -> Setup:
-    """Try the engine that ``"auto"`` chose on two samples, and note it if only the loop can do the model.
+    """Try vmap on two samples, and note it if only the loop can do the model.
 
     Args:
         setup: What to measure.
@@ -153,16 +246,37 @@ def settle_engine(setup: Setup, batch: Batch) -> Setup:
 
     Returns:
         The setup, with another engine where needed.
+
+    Raises:
+        ProbeError: If the caller asked for vmap, and only the loop can do the model.
+        RuntimeError: If neither engine can do the model, as it was raised.
+        ValueError: The same, for a model that raises this.
     """
-    if setup.options.engine != "auto" or setup.engine != "vmap" or setup.options.layerwise != "parameters":
+    if setup.engine != "vmap" or setup.options.layerwise != "parameters":
         return setup
+    rows = take_rows(batch, 0, 2)
     try:
         with preserved_rng():
-            next(vmap_gradients(setup.task, take_rows(batch, 0, 2), chunk_size=2))
-    except ProbeError as error:
-        note = f"engine: one backward per sample, since {str(error).partition('; pass')[0]}"
+            next(vmap_gradients(setup.task, rows, chunk_size=2))
+    except (RuntimeError, ValueError) as error:  # ProbeError is a ValueError
+        if not _loop_works(setup, rows):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition("; pass")[0][:200]
+        if not reason.startswith(_CANNOT):
+            reason = f"{_CANNOT} ({reason})"
+        if setup.options.engine != "auto":
+            raise ProbeError(f"{reason}; pass engine='loop'") from error
+        note = f"engine: one backward per sample, since {reason}"
         return replace(setup, engine="loop", notes=(*setup.notes, note))
     return setup
+
+
+def _loop_works(setup: Setup, rows: Batch) -> bool:
+    try:
+        with preserved_rng():
+            return bool(list(loop_gradients(setup.task, rows)))
+    except (RuntimeError, ValueError):
+        return False
 
 
 class _ClassWatch:

@@ -97,7 +97,8 @@ class _Buffers:
     def restore(self) -> None:
         """Put the same objects back under the same names, drop new names, and copy back what differs."""
         for module, table in self._tables:
-            if module._buffers != table or any(module._buffers[name] is not table[name] for name in table):
+            now = module._buffers
+            if list(now) != list(table) or any(now[name] is not held for name, held in table.items()):
                 module._buffers.clear()
                 module._buffers.update(table)
         with torch.no_grad():
@@ -181,10 +182,13 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
 
 
 def _fingerprint(tensor: Tensor) -> tuple[int, ...]:
-    """Checksum of a tensor's bits, and its shape: each word counts with a factor of its own place.
+    """Checksum of a tensor's bits in which each word counts with a factor of its own place.
 
     Words of 4 bytes are multiplied by pseudo-random odd numbers modulo 2^64 and summed, block by block, and
     the blocks' sums likewise, so that swapped words, rows or blocks do not cancel.
+
+    Returns:
+        The sum and the shape.
     """
     data = tensor.detach()
     if data.is_sparse:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from gsnr_toolkit.checks import draw_batches
 from gsnr_toolkit.groups import GroupBy
 from gsnr_toolkit.measurement import Measured, measure
 from gsnr_toolkit.options import DEFAULT_RHO, make_options
+from gsnr_toolkit.prepare import check_model
 from gsnr_toolkit.preserve import preserved_rng, restored_parameters
 from gsnr_toolkit.report import Report, join_steps
 from gsnr_toolkit.training.plain import PlainRun, measured_steps
@@ -74,6 +77,7 @@ def estimate_gsnr(
         seed=seed,
         **options,
     )
+    check_model(model)
     return measure(model, loader, loss_fn, chosen, device, with_cor=False, progress=progress).report
 
 
@@ -131,9 +135,10 @@ def estimate_cor(
         A report with one row per group; ``report.cor``, ``report.bottleneck``, ``report.verdict``.
 
     >>> inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
-    >>> batches = [(inputs, (inputs[:, 0] > 0).long())]
+    >>> batches = [(inputs, (inputs[:, 0] + inputs[:, 1].abs() > 1).long())]
     >>> _ = torch.manual_seed(0)
-    >>> report = estimate_cor(nn.Linear(5, 1), batches, progress=False)
+    >>> model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> report = estimate_cor(model, batches, progress=False)
     >>> report.total["status"], bool(report.total["cor_low"] < report.cor < report.total["cor_high"])
     ('ok', True)
     """
@@ -151,6 +156,7 @@ def estimate_cor(
         confidence=confidence,
         **options,
     )
+    check_model(model)
     return measure(model, loader, loss_fn, chosen, device, with_cor=True, progress=progress).report
 
 
@@ -173,7 +179,8 @@ def iter_probe(
 
     Args:
         model: Trained in place while the iterator lives, and given back bit for bit at its end.
-        loader: Samples to measure on: the same ones at every step.
+        loader: Samples to measure on. They are drawn once, and held: the same ones at every step, whatever order
+            or augmentation the loader would give next.
         train_loader: Batches to train on; ``loader`` when None (then later steps are measured on training data).
         steps: Plain training steps.
         measurements: How many times to measure, from step 0 to the last, denser early.
@@ -190,15 +197,21 @@ def iter_probe(
     """
     chosen = make_options(**options)
     schedule = measured_steps(steps, measurements)
-    run = {"steps": steps, "schedule": schedule, "lr": lr, **(extra_settings or {})}
+    data = type(getattr(loader, "dataset", loader)).__name__
+    run = {"steps": steps, "schedule": schedule, "lr": lr, "data": data, **(extra_settings or {})}
     measured: list[Measured] = []
-    sources = (loader, train_loader)
-    with preserved_rng(*sources, seed=chosen.seed), restored_parameters(model):
-        training = PlainRun(model, train_loader or loader, loss_fn, lr=lr, optimizer=optimizer, device=device)
+    training_data = loader if train_loader is None else train_loader
+    check_model(model)
+    with preserved_rng(loader, train_loader, seed=chosen.seed), restored_parameters(model):
+        make = partial(PlainRun, lr=lr, optimizer=optimizer, device=device)
+        training = make(model, training_data, loss_fn) if steps else None
+        with preserved_rng(loader, seed=chosen.seed):
+            batches = list(draw_batches(loader, chosen.max_samples))
         for step in schedule:
-            training.advance_to(step, progress=progress)
+            if training is not None:
+                training.advance_to(step, progress=progress)
             done = measure(
-                model, loader, loss_fn, chosen, device, with_cor=True, progress=progress, step=step, extra=run
+                model, batches, loss_fn, chosen, device, with_cor=True, progress=progress, step=step, extra=run
             )
             measured.append(done)
             joint = join_steps([item.report for item in measured], escape=run_escape(measured, chosen))

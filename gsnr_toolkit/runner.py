@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +31,9 @@ class ProbeRequest:
     """Everything that names a probing run; saved with its report.
 
     Attributes are the options of ``gsnr-probe``; ``None`` leaves the choice to the tool.
+
+    Raises:
+        ProbeError: If a value is out of its range.
     """
 
     model: str = "clip-demo"
@@ -60,10 +66,12 @@ class ProbeRequest:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ProbeError(f"expected dtype to be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if self.samples < 4:
-            raise ProbeError(f"expected at least 4 samples, got {self.samples}")
+        if self.strength is not None and not 0 <= self.strength < math.inf:
+            raise ProbeError(f"expected a strength of at least 0, where 1 is the default, got {self.strength}")
         if self.batch_size < 2:
             raise ProbeError(f"expected a batch size of at least 2, one image of each class, got {self.batch_size}")
+        _check_samples(self.samples, self.batch_size)
+        _check_options(self)
 
     @property
     def key(self) -> str:
@@ -77,22 +85,55 @@ class ProbeRequest:
         return Path("gsnr-reports") / f"{names}_{self.key}"
 
 
-def check_folder(folder: Path, request: ProbeRequest) -> None:
-    """Refuse, before any work, a folder whose report was made with other settings.
+def _check_samples(samples: int, batch_size: int) -> None:
+    """Insist on enough samples for COR's interval over mini-batches, naming both numbers that decide."""
+    from gsnr_toolkit.prepare import MIN_BATCHES
+
+    if samples >= MIN_BATCHES * batch_size:
+        return
+    remedy = f"raise samples to at least {MIN_BATCHES * batch_size}"
+    if samples >= 2 * MIN_BATCHES:
+        remedy += f", or lower the batch size to at most {samples // MIN_BATCHES}"
+    elif batch_size > 2:
+        remedy += f" (or to at least {2 * MIN_BATCHES}, with a batch size of 2)"
+    raise ProbeError(
+        f"expected at least {MIN_BATCHES} mini-batches for COR's interval, got {samples} samples with a batch size of "
+        f"{batch_size}; {remedy}"
+    )
+
+
+def _check_options(request: ProbeRequest) -> None:
+    """Refuse values out of range before a model is built for them."""
+    from gsnr_toolkit.options import make_options
+
+    make_options(**_options(request))
+
+
+def check_folder(folder: Path, request: ProbeRequest, *, overwrite: bool = False) -> None:
+    """Refuse, before any work, a folder that cannot be written, or whose report was made with other settings.
 
     Args:
-        folder: Where the report is to go.
+        folder: Where the report is to go; nothing is left there.
         request: What is about to be run.
+        overwrite: Whether a report made with other settings may be replaced.
 
     Raises:
-        ProbeError: If a report of other settings is there; names the first differences.
+        ProbeError: If the folder cannot be written; or if a report of other settings is there, with the first
+            differences.
     """
+    try:
+        _try_writing(folder)
+    except OSError as error:
+        raise ProbeError(
+            f"expected a folder that can be written for the report, got {str(folder)!r} ({error.strerror or error}); "
+            "choose another --out"
+        ) from error
     path = folder / "report.json"
-    if not path.exists():
+    if overwrite or not path.exists():
         return
     try:
         theirs = json.loads(path.read_text(encoding="utf8"))["settings"]["request"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
         theirs = None
     ours = json.loads(json.dumps(asdict(request)))
     if theirs == ours:
@@ -104,6 +145,19 @@ def check_folder(folder: Path, request: ProbeRequest) -> None:
         f"{folder} holds a report made with other settings ({'; '.join(odd[:4])}); choose another --out, or pass "
         "--overwrite to replace it"
     )
+
+
+def _try_writing(folder: Path) -> None:
+    """Make the folder, write a file, and take both away again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    finally:
+        for path in missing:
+            if path.is_dir():
+                path.rmdir()
 
 
 def run_probe(request: ProbeRequest, *, progress: bool = True) -> Iterator[Report]:
@@ -119,12 +173,14 @@ def run_probe(request: ProbeRequest, *, progress: bool = True) -> Iterator[Repor
     import torch
 
     from gsnr_toolkit.models.registry import build_model
+    from gsnr_toolkit.prepare import find_device
     from gsnr_toolkit.probing import iter_probe
     from gsnr_toolkit.training.tuning import parse_tuning, set_tuning
 
     began = time.perf_counter()
-    device = _device(request.device)
-    model = build_model(request.model, weights=request.weights, seed=request.seed)
+    device = find_device(request.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with _named(request.model):
+        model = build_model(request.model, weights=request.weights, seed=request.seed)
     set_tuning(model, parse_tuning(request.tuning))
     model.eval().to(device=device, dtype=getattr(torch, request.dtype))
     dataset = _open(request, model)
@@ -176,16 +232,20 @@ def _options(request: ProbeRequest) -> dict[str, Any]:
     return {name: getattr(request, name) for name in names}
 
 
-def _device(name: str | None) -> torch.device:
-    import torch
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn whatever one's own ``module:function`` raises into one message that names it."""
+    from gsnr_toolkit.registry import is_target
 
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        yield
+    except ProbeError:
+        raise
+    except Exception as error:
+        if not is_target(name):
+            raise
         raise ProbeError(
-            f"expected a device of this machine, got {name!r} ({str(error).splitlines()[0]}); use --device cpu"
+            f"{name!r} failed with {type(error).__name__}: {error}; correct that function, or name another"
         ) from error
 
 
@@ -195,16 +255,17 @@ def _open(request: ProbeRequest, model: nn.Module) -> ForgeryDataset:
 
     spec = input_spec(model)
     extra: dict[str, Any] = {"strength": request.strength, "compression": request.compression}
-    return open_dataset(
-        request.data,
-        split=request.split,
-        image_size=spec.image_size,
-        mean=spec.mean,
-        std=spec.std,
-        root=request.data_root,
-        seed=request.seed,
-        **{name: value for name, value in extra.items() if value is not None},
-    )
+    with _named(request.data):
+        return open_dataset(
+            request.data,
+            split=request.split,
+            image_size=spec.image_size,
+            mean=spec.mean,
+            std=spec.std,
+            root=request.data_root,
+            seed=request.seed,
+            **{name: value for name, value in extra.items() if value is not None},
+        )
 
 
 def _loaders(request: ProbeRequest, dataset: ForgeryDataset) -> tuple[Any, Any]:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from gsnr_toolkit.batches import batch_length, map_tensors, take_rows
+from gsnr_toolkit.batches import batch_length, map_tensors, take_rows, tensors_of
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import GradientChunk, GradientTask
+from gsnr_toolkit.preserve import same_buffer_objects
 from gsnr_toolkit.types import Batch, Params
 
 _TRANSFORM_ERRORS = ("vmap", "functorch", "transform, the function provided")
@@ -41,17 +42,19 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
     [(2, 1, 2), (1, 1, 2)]
     """
 
-    def sample_loss(params: Params, sample: Batch) -> Tensor:
-        return task.losses(params, map_tensors(sample, lambda tensor: tensor.unsqueeze(0)))[0]
+    def sample_loss(params: Params, tensors: list[Tensor]) -> Tensor:
+        # vmap knows tensors only: names, None and the like are put back around them
+        rows = iter(tensors)
+        return task.losses(params, map_tensors(batch, lambda _: next(rows).unsqueeze(0)))[0]
 
     vectorised = vmap(grad_and_value(sample_loss), in_dims=(None, 0), randomness="different")
     for start in range(0, batch_length(batch), chunk_size):
         rows = take_rows(batch, start, min(start + chunk_size, batch_length(batch)))
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), same_buffer_objects(task.model):
                 # attention has no batching rule: torch falls back to a loop inside and says so each time
                 warnings.filterwarnings("ignore", message="There is a performance drop")
-                grads, losses = vectorised(task.params, rows)
+                grads, losses = vectorised(task.params, tensors_of(rows))
         except RuntimeError as error:
             if not any(word in str(error) for word in _TRANSFORM_ERRORS):
                 raise

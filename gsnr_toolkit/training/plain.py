@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from gsnr_toolkit.batches import batch_length, move_batch
 from gsnr_toolkit.errors import NonFiniteError, ProbeError
 from gsnr_toolkit.losses import check_loss_shape, resolve_loss
+from gsnr_toolkit.prepare import find_device
 from gsnr_toolkit.progress import stage
 from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
 
@@ -46,7 +48,10 @@ class PlainRun:
         loss_fn: ``(model, batch) -> (N,)``, or None.
         lr: Learning rate of AdamW without weight decay.
         optimizer: Makes another optimizer from the list of trainable parameters.
-        device: Where batches go; nowhere when None.
+        device: Where batches go, and where the model is already; batches stay where they are when None.
+
+    Raises:
+        ProbeError: If nothing is trainable, the learning rate is not positive, or the model is on another device.
     """
 
     def __init__(
@@ -61,19 +66,26 @@ class PlainRun:
     ) -> None:
         self.model = model
         self.loss_fn = resolve_loss(loss_fn)
-        self.device = None if device is None else torch.device(device)
+        self.device = None if device is None else find_device(device)
         self.step = 0
         trainable = [param for param in model.parameters() if param.requires_grad]
         if not trainable:
             raise ProbeError("expected at least one trainable parameter, got none; set requires_grad_(True)")
-        if not lr > 0:
+        if not 0 < lr < math.inf:
             raise ProbeError(f"expected a positive learning rate, got {lr}")
+        elsewhere = {str(param.device) for param in model.parameters()} - {str(self.device)}
+        if self.device is not None and elsewhere:
+            raise ProbeError(
+                f"expected the model on {self.device}, where its batches are to go, got parameters on "
+                f"{', '.join(sorted(elsewhere))}; move the model with model.to({str(self.device)!r}) for a training run"
+            )
         make = optimizer or (lambda params: torch.optim.AdamW(params, lr=lr, weight_decay=0.0))
         self.optimizer = make(trainable)
         self._batches = _endless(loader)
 
+    @torch.enable_grad()
     def advance_to(self, step: int, *, progress: bool = False) -> None:
-        """Train up to a step.
+        """Train up to a step, also where gradients are switched off outside.
 
         Args:
             step: Where to stop; nothing happens if it is reached already.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from gsnr_toolkit import Report, cli
+from gsnr_toolkit import ProbeError, Report, cli, runner
 from gsnr_toolkit.runner import ProbeRequest, check_folder
 
 SMALL = [
@@ -94,9 +94,20 @@ def test_quiet_prints_the_verdict_only(run):
         (["--radii", "small,large"], "expected radii as numbers"),
         (["--radii", "0.1,0.01"], "increasing radii"),
         (["--rho", "-1"], "positive radius"),
+        (["--rho", "inf"], "positive radius"),
+        (["--radii", "0.1,inf"], "increasing radii"),
+        (["--seed", "-1"], "seed to be an integer from 0"),
+        (["--seed", str(2**63)], "seed to be an integer from 0"),
+        (["--strength", "-1"], "strength of at least 0"),
+        (["--strength", "nan"], "strength of at least 0"),
+        (["--data", "json:dumps"], "'json:dumps' failed with TypeError"),
+        (["--model", "json:dumps"], "'json:dumps' failed with TypeError"),
         (["--memory", "much"], "memory size"),
         (["--dtype", "int8"], "float32, float64"),
-        (["--samples", "3"], "at least 4 samples"),
+        (["--samples", "3"], "raise samples to at least 128 (or to at least 8, with a batch size of 2)"),
+        (["--samples", "7"], "raise samples to at least 128 (or to at least 8, with a batch size of 2)"),
+        (["--samples", "4", "--batch-size", "2"], "raise samples to at least 8"),
+        (["--samples", "64"], "raise samples to at least 128, or lower the batch size to at most 16"),
         (["--batch-size", "1"], "batch size of at least 2"),
         (["--samples", "16", "--batch-size", "8"], "at least 4 mini-batches"),
         (["--device", "cuda:99"], "--device cpu"),
@@ -170,6 +181,53 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path):
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(ValueError, match="was not written by gsnr-probe"):
         check_folder(tmp_path, ProbeRequest())
+
+
+def test_a_report_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "report.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ProbeError, match="was not written by gsnr-probe"):
+        check_folder(tmp_path, ProbeRequest())
+    check_folder(tmp_path, ProbeRequest(), overwrite=True)
+
+
+@pytest.mark.parametrize("out", ["file", "file/inside", "x" * 300])
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(run, monkeypatch, tmp_path, out, flags):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(runner, "run_probe", lambda *a, **k: pytest.fail("work was begun"))
+    code, _, err = run("--out", out, *flags)
+    assert code == 2
+    assert "folder that can be written" in err
+    assert "choose another --out" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_looking_at_a_folder_leaves_nothing_there(tmp_path):
+    check_folder(tmp_path / "new" / "deep", ProbeRequest())
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").mkdir()
+    check_folder(tmp_path / "old", ProbeRequest())
+    assert list((tmp_path / "old").iterdir()) == []
+
+
+def test_ctrl_c_while_drawing_says_what_is_saved(run, monkeypatch, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "save_run", interrupted)
+    small = [*SMALL, "--quiet", "--steps", "0", "--layerwise", "readout"]
+    code, out, err = run(*small, "--out", "here")
+    assert code == 130
+    assert "rho = 0.05" in out
+    assert "the report is saved in here, its figures are incomplete" in " ".join(err.split())
+    assert not Report.load(tmp_path / "here").partial
+    monkeypatch.setattr(cli, "collapse_code", lambda report: 0)
+    assert run(*small, "--fail-in-collapse-zone")[0] == 130
+
+
+def test_the_largest_seed_runs(run):
+    code, _, err = run(*SMALL, "--quiet", "--layerwise", "readout", "--seed", str(2**63 - 1))
+    assert code == 0, err
 
 
 def test_requests_are_keyed_by_every_setting():

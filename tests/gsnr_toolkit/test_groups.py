@@ -107,3 +107,10 @@ def test_wrong_groups_say_what_to_do():
         assign_groups(model, _names(model), "layer")
     with pytest.raises(ProbeError, match=r"return a string.*'cls_token', None.*'other'"):
         assign_groups(model, _names(model), lambda name: None)
+
+
+@pytest.mark.parametrize("groups", ["block", "module", lambda _: "total"])
+def test_total_is_the_name_of_the_whole_model(groups):
+    model = nn.ModuleDict({"total": nn.Linear(1, 1)})
+    with pytest.raises(ProbeError, match=r"other than 'total'.*got it for 'total.weight'"):
+        assign_groups(model, ["total.weight"], groups)

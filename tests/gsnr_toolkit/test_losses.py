@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.losses import (
     binary_labels,
+    check_labels,
     check_loss_shape,
     classification_loss,
     inferred_loss,
@@ -77,3 +78,47 @@ def test_binary_labels_only():
     with pytest.raises(ProbeError, match=r"\[0, 2\].*two-class"):
         binary_labels((LOGITS, torch.tensor([0, 2, 0])))
     assert binary_labels((LOGITS, LABELS.float())).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "message"),
+    [
+        (torch.tensor([-1, 1]), 1, r"labels 0 and 1 .*values \[-1, 1\]; map them, with \(labels \+ 1\) // 2.*loss_fn"),
+        (torch.tensor([1, 2]), 1, r"labels - 1 from 1 and 2"),
+        (torch.tensor([0.5, float("nan")]), 1, "labels 0 and 1"),
+        (torch.tensor([0.7, 1.0]), 2, r"class indices 0 to 1.*float32.*labels\.long\(\)"),
+        (torch.tensor([0, 3]), 3, "class indices 0 to 2.*give the model 4 outputs"),
+        (torch.tensor([-100, 1]), 3, r"class indices 0 to 2.*values \[-100, 1\]"),
+        (torch.tensor([[1, 1, 0], [0, 1, 0]]), 3, "add up to 1 in each row.*several classes at once"),
+        (torch.tensor([[1.5, -0.5]]), 2, "add up to 1"),
+        (torch.arange(10) + 5, 1, "values 5 to 14"),
+    ],
+)
+def test_labels_without_a_meaning_for_the_inferred_loss(labels, outputs, message):
+    with pytest.raises(ProbeError, match=message):
+        check_labels(labels, outputs)
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs"),
+    [
+        (LABELS, 1),
+        (LABELS[:, None].float(), 1),
+        (torch.tensor([0.0, 0.3]), 1),
+        (torch.tensor([True, False]), 1),
+        (torch.tensor([0, 2]), 3),
+        (torch.tensor([[0.2, 0.8], [1.0, 0.0]]), 2),
+        (torch.eye(2).half() * 0.999, 2),
+    ],
+)
+def test_labels_with_a_meaning(labels, outputs):
+    check_labels(labels, outputs)
+
+
+def test_the_row_that_squeeze_takes_away():
+    one = torch.tensor([1])
+    torch.testing.assert_close(classification_loss(torch.tensor(0.3), one), classification_loss(LOGITS[:1], one))
+    logits = torch.randn(1, 3)
+    torch.testing.assert_close(classification_loss(logits[0], one), F.cross_entropy(logits, one, reduction="none"))
+    with pytest.raises(ProbeError, match=r"single number for 3 samples; use squeeze\(-1\)"):
+        classification_loss(torch.tensor(0.3), LABELS)
