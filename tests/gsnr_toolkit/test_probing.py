@@ -436,7 +436,7 @@ def test_pure_noise_is_no_signal_with_the_samples_needed():
 
 
 def test_above_the_largest_radius():
-    report = estimate_cor(_mlp(), _loader(), radii=[1e-4, 1e-3], progress=False)
+    report = estimate_cor(_mlp(), _loader(), rho=1e-3, radii=[1e-4, 1e-3], progress=False)
     assert report.total["status"] == "above_max_radius"
     assert report.cor == math.inf
     assert not report.total["in_collapse_zone"]
