@@ -15,12 +15,13 @@ README = (ROOT / "README.md").read_text(encoding="utf8")
 
 
 def _blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    return [text for kind, text in found if kind == language]
 
 
 def test_the_api_example_runs(tmp_path, monkeypatch, capsys):
     (example,) = _blocks("python")
-    assert 8 <= len([line for line in example.splitlines() if line.strip()]) <= 10
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     out = capsys.readouterr().out

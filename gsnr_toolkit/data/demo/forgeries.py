@@ -3,7 +3,8 @@
 From visible to nearly invisible: ``df`` swaps the identity of the inner face and blends it softly, ``fs``
 pastes a warped donor with a hard edge and another colour, ``f2f`` re-renders the same identity with another
 expression, ``nt`` passes the mouth alone through a low-pass "neural renderer" and gives it fresh noise. The
-renderer of the last two leaves a faint checkerboard, as upsampling layers do. Every forgery works on the exposed photograph and is developed with the settings of its source.
+renderer of the last two leaves a faint checkerboard, as upsampling layers do. Every forgery works on the
+exposed photograph and is developed with the settings of its source.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ _WARP_STREAM = 5
 _NOISE_STREAM = 11
 _FORGED_NOISE_STREAM = 12
 
-# Found by trial at strength 1: the mouth stays hard for a linear probe on frozen features, while full
-# fine-tuning finds it within a few hundred steps. Blur in pixels of a 64-pixel image, residue as a share of
-# the intensity.
+# Found by trial on checkpoints of the demo model: the mouth stays hard for a linear probe on frozen features.
+# How soon full fine-tuning finds it depends on the starting weights (docs/data-demo.md). Blur in pixels of a
+# 64-pixel image, residue as a share of the intensity.
 _NT_BLUR = 0.7
 _NT_RESIDUE = 0.06
 _F2F_RESIDUE = 0.03
