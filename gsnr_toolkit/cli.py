@@ -38,11 +38,11 @@ def probe_command(
     steps: Annotated[int, _opt(_RUN, "Plain training steps; 0 measures the model as it is.", min=0)] = 30,
     measurements: Annotated[int, _opt(_RUN, "How often to measure along the run.", min=1)] = 3,
     lr: Annotated[float, _opt(_RUN, "Learning rate (AdamW).")] = 1e-3,
-    batch_size: Annotated[int, _opt(_RUN, "Mini-batch size of training and of SAM.", "--batch-size", "-b")] = 32,
-    samples: Annotated[int, _opt(_MEASURE, "Samples to measure on.", "--samples", "-n")] = 256,
+    batch_size: Annotated[int, _opt(_RUN, "Mini-batch size of training and of SAM.", "--batch-size", "-b")] = 24,
+    samples: Annotated[int, _opt(_MEASURE, "Samples to measure on.", "--samples", "-n")] = 192,
     rho: Annotated[float, _opt(_MEASURE, "The SAM radius you mean to train with.")] = 0.05,
     radii: Annotated[
-        str | None, _opt(_MEASURE, "Radii to try, such as 0.01,0.03,0.1. Default: seven around rho.")
+        str | None, _opt(_MEASURE, "Radii to try, such as 0.01,0.03,0.1. Default: six around rho.")
     ] = None,
     perturb: Annotated[str, _opt(_MEASURE, "Perturb all parameters at once, or each group alone.")] = "all",
     layerwise: Annotated[
@@ -175,13 +175,14 @@ def collapse_code(report: Any) -> int:
         report: A report with COR.
 
     Returns:
-        3 in the collapse zone, 130 for a partial report, 4 where COR has no answer, 0 otherwise.
+        3 if any measured step lies in the collapse zone, 130 for a partial report, 4 if COR has no answer at some
+        step, 0 otherwise.
     """
-    if report.total["in_collapse_zone"]:
+    if report.totals["in_collapse_zone"].any():
         return EXIT_COLLAPSE
     if report.partial:
         return EXIT_INTERRUPTED
-    return EXIT_UNDECIDED if report.total["status"] in ("no_signal", "undefined") else 0
+    return EXIT_UNDECIDED if report.totals["status"].isin(("no_signal", "undefined")).any() else 0
 
 
 def _parse_radii(text: str | None) -> tuple[float, ...] | None:

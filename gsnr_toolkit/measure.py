@@ -101,6 +101,7 @@ def measure_drift(
     perturb: str,
     seed: int,
     advance: Advance,
+    known: dict[int, tuple[Params, Tensor]] | None = None,
 ) -> DriftMeasurement:
     """Take each batch's gradient at the parameters and at SAM's perturbed parameters, for every radius.
 
@@ -115,6 +116,8 @@ def measure_drift(
             whole model's own row always takes the global one).
         seed: Random state of batch k is ``seed + k``.
         advance: Progress callback.
+        known: Gradients and losses by batch, filled here and taken from here when they are asked for again;
+            None computes them anew each time.
 
     Returns:
         Inner products, losses and norms.
@@ -122,9 +125,14 @@ def measure_drift(
     rows = _DriftRows(plan, len(radii), perturb)
     losses, norms = [], []
     for index, batch in enumerate(batches):
-        with preserved_rng(seed=seed + index):
-            gradient, batch_losses = task.mean_gradient(batch)
-        check_finite(gradient, batch_losses, index)
+        if known is None or index not in known:
+            with preserved_rng(seed=seed + index):
+                gradient, batch_losses = task.mean_gradient(batch)
+            check_finite(gradient, batch_losses, index)
+            if known is not None:
+                known[index] = (gradient, batch_losses)
+        else:
+            gradient, batch_losses = known[index]
         losses.append(float(batch_losses.double().mean()))
         norms.append(float(global_norm(gradient)))
         rows.add_gradient(gradient)

@@ -127,7 +127,7 @@ def _check_precision(setup: Setup) -> None:
     name, param = next(iter(setup.task.params.items()))
     if param.element_size() < 4:
         raise ProbeError(
-            f"expected parameters in float32 or float64 to measure COR, got {param.dtype} ({name!r}): small perturbations "
+            f"expected parameters in float32 or float64 to measure COR, got {param.dtype} ({name!r}): small steps "
             "would be rounded away and COR come out too large; pass model.float()"
         )
 

@@ -17,15 +17,15 @@ READOUT_HEADS = ("zero", "fitted")
 
 
 def default_radii(rho: float) -> tuple[float, ...]:
-    """Radii tried by default: seven, half a decade apart, from rho / 50 to 20 rho.
+    """Radii tried by default: six, each four times the one before, from rho / 64 to 16 rho, rho among them.
 
     Returns:
         Increasing radii.
 
     >>> [round(radius, 4) for radius in default_radii(0.05)]
-    [0.001, 0.0032, 0.01, 0.0316, 0.1, 0.3162, 1.0]
+    [0.0008, 0.0031, 0.0125, 0.05, 0.2, 0.8]
     """
-    return tuple(rho / 50 * 10 ** (i / 2) for i in range(7))
+    return tuple(rho * 4.0**i for i in range(-3, 3))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ProbeOptions:
         seed: Seed of everything random, 0 to 2^63 - 1.
         memory: Bytes for per-sample gradients; a share of what is free when None.
         rho: The SAM radius one means to train with.
-        radii: Radii to try; seven around rho when None. Where all are below rho, rho is tried besides: whether
+        radii: Radii to try; six around rho when None. Where all are below rho, rho is tried besides: whether
             rho is safe cannot be told from smaller radii alone.
         perturb: One perturbation of ``"all"`` parameters, or of each ``"group"`` by itself.
         batch_size: SAM's mini-batch size; the loader's when None, lowered until there are eight.

@@ -125,7 +125,7 @@ def estimate_cor(
         seed: Seed of everything random inside.
         progress: Show progress bars (on a terminal).
         rho: The SAM radius you mean to train with, in units of the parameters.
-        radii: Radii to try; seven from rho / 50 to 20 rho when None.
+        radii: Radii to try; six from rho / 64 to 16 rho when None.
         perturb: ``"all"``: one perturbation of all parameters, as SAM makes it; ``"group"``: each group alone.
         batch_size: SAM's mini-batch size; when None the loader's, lowered until there are eight.
         confidence: Nominal coverage of the intervals (bootstrap over mini-batches, jackknife for GSNR).

@@ -113,9 +113,10 @@ class Report:
             return sentences.gsnr_verdict(self.total, at_step)
         many = len(self.totals) > 1
         text = sentences.cor_verdict(self.total, at_step, float(self.settings["rho"]), many_steps=many)
-        silent = self.totals[self.totals["status"] == "no_signal"]["step"].tolist()
-        if many and silent and len(silent) < len(self.totals):
-            text += f" That is the smallest over steps with a signal; none at step {', '.join(map(str, silent))}."
+        silent = self.totals[self.totals["status"] == "no_signal"]
+        if many and 0 < len(silent) < len(self.totals):
+            bounds = [f"{row.step} (at most {sentences.number(row.cor_high)})" for row in silent.itertuples()]
+            text += f" COR cannot be told from 0 at step {', '.join(bounds)}."
         return text
 
     def plot(self) -> Figure:

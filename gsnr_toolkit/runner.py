@@ -53,8 +53,8 @@ class ProbeRequest:
     steps: int = 30
     measurements: int = 3
     lr: float = 1e-3
-    samples: int = 256
-    batch_size: int = 32
+    samples: int = 192
+    batch_size: int = 24
     confidence: float = 0.95
     engine: str = "auto"
     memory: int | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.errors import ProbeError
@@ -58,12 +59,14 @@ def gather_parameters(
             advance=advance,
         )
 
+    known: dict[int, tuple[Params, Tensor]] | None = {} if plan.exact else None
+
     def drift(at: Sequence[float]) -> DriftMeasurement:
         scopes = 1 + (len(plan.group_names) if options.perturb == "group" else 0)
         work = sum(batch_length(batch) for batch in usable) * (1 + len(at) * scopes)
         with stage("gradients after SAM's ascent", work, show=progress) as advance:
             return measure_drift(
-                setup.task, usable, at, plan, perturb=options.perturb, seed=options.seed, advance=advance
+                setup.task, usable, at, plan, perturb=options.perturb, seed=options.seed, advance=advance, known=known
             )
 
     depth = {group.name: group.depth for group in setup.groups.values()}

@@ -8,6 +8,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.main import get_command
 
@@ -151,8 +152,10 @@ def test_every_setting_has_an_option_with_the_same_default():
 
 
 class _FakeReport:
+    """A report of two steps, of which the first is fine."""
+
     def __init__(self, status="ok", zone=False, partial=False):
-        self.total = {"status": status, "in_collapse_zone": zone}
+        self.totals = pd.DataFrame({"status": ["ok", status], "in_collapse_zone": [False, zone]})
         self.partial = partial
 
 

@@ -9,7 +9,7 @@ def test_rho_is_among_the_radii_where_all_of_them_are_smaller():
     assert make_options(radii=[0.001, 0.05], rho=0.05).grid == (0.001, 0.05)
     assert make_options(radii=[0.001, 0.1], rho=0.05).grid == (0.001, 0.1)
     assert make_options(radii=[0.001, 0.01], rho=0.05).to_dict()["radii"] == [0.001, 0.01, 0.05]
-    assert len(ProbeOptions(rho=3.0).grid) == 7
+    assert len(ProbeOptions(rho=3.0).grid) == 6
 
 
 @pytest.mark.parametrize("rho", [0.0, -1.0, float("inf"), float("nan")])

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -128,3 +129,12 @@ def test_plot_draws_both_kinds(report, loader):
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (-0.00312, "-0.0031"), (123456, "120000"), (1e-9, "1e-09")])
 def test_numbers_in_two_digits(value, text):
     assert number(value) == text
+
+
+def test_steps_without_a_signal_are_named_with_their_upper_limit(report):
+    totals = report.totals.copy()
+    totals["status"], totals["cor"], totals["cor_low"], totals["cor_high"] = "ok", 0.5, 0.4, 0.6
+    totals["in_collapse_zone"] = False
+    totals.loc[1, ["status", "cor", "cor_high"]] = ["no_signal", math.nan, 0.017]
+    text = replace(report, totals=totals).verdict
+    assert f"COR cannot be told from 0 at step {totals['step'][1]} (at most 0.017)." in text

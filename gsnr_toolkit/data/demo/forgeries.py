@@ -37,8 +37,8 @@ _FORGED_NOISE_STREAM = 12
 # Found by trial on checkpoints of the demo model: the mouth stays hard for a linear probe on frozen features.
 # How soon full fine-tuning finds it depends on the starting weights (docs/data-demo.md). Blur in pixels of a
 # 64-pixel image, residue as a share of the intensity.
-_NT_BLUR = 0.7
-_NT_RESIDUE = 0.06
+_NT_BLUR = 1.05
+_NT_RESIDUE = 0.09
 _F2F_RESIDUE = 0.03
 
 DONOR_OFFSET = 1 << 40
