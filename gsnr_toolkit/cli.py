@@ -37,7 +37,7 @@ def probe_command(
     tuning: Annotated[str, _opt(_RUN, "What is trained: head, norms, last-K (blocks) or full.")] = "full",
     steps: Annotated[int, _opt(_RUN, "Plain training steps; 0 measures the model as it is.", min=0)] = 30,
     measurements: Annotated[int, _opt(_RUN, "How often to measure along the run.", min=1)] = 3,
-    lr: Annotated[float, _opt(_RUN, "Learning rate (AdamW).")] = 1e-3,
+    lr: Annotated[float | None, _opt(_RUN, "Learning rate (AdamW). Default: 1e-4, and 1e-3 for clip-demo.")] = None,
     batch_size: Annotated[int, _opt(_RUN, "Mini-batch size of training and of SAM.", "--batch-size", "-b")] = 24,
     samples: Annotated[int, _opt(_MEASURE, "Samples to measure on.", "--samples", "-n")] = 192,
     rho: Annotated[float, _opt(_MEASURE, "The SAM radius you mean to train with.")] = 0.05,

@@ -52,7 +52,7 @@ class ProbeRequest:
     perturb: str = "all"
     steps: int = 30
     measurements: int = 3
-    lr: float = 1e-3
+    lr: float | None = None
     samples: int = 192
     batch_size: int = 24
     confidence: float = 0.95
@@ -198,7 +198,7 @@ def run_probe(request: ProbeRequest, *, progress: bool = True) -> Iterator[Repor
         train_loader=_Cast(train, getattr(torch, request.dtype)),
         steps=request.steps,
         measurements=request.measurements,
-        lr=request.lr,
+        lr=_learning_rate(request),
         device=device,
         progress=progress,
         extra_settings=settings,
@@ -212,6 +212,15 @@ def run_probe(request: ProbeRequest, *, progress: bool = True) -> Iterator[Repor
         }
         notes = (*report.notes, *_data_notes(dataset))
         yield replace(report, provenance=provenance, notes=tuple(dict.fromkeys(notes)))
+
+
+def _learning_rate(request: ProbeRequest) -> float:
+    """The one asked for, or the model's own default."""
+    from gsnr_toolkit.models.registry import MODELS, ModelInfo
+
+    if request.lr is not None:
+        return request.lr
+    return MODELS[request.model].probe_lr if request.model in MODELS else ModelInfo.probe_lr
 
 
 def _options(request: ProbeRequest) -> dict[str, Any]:

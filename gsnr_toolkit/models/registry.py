@@ -22,18 +22,20 @@ class ModelInfo:
         architecture: The name of its configuration in open_clip (``""``: shipped with this package).
         weights: What ``weights=None`` means: a tag of open_clip, or ``"shipped"``.
         target: ``"module:function"`` that builds it from ``(name, info, weights, seed, num_outputs)``.
+        probe_lr: Learning rate of a short probing run where none is given. Large ones wreck a pretrained encoder.
     """
 
     description: str
     architecture: str
     weights: str = "openai"
     target: str = "gsnr_toolkit.models.clip:build_clip"
+    probe_lr: float = 1e-4
 
 
 MODELS: Registry[ModelInfo] = Registry(
     "model",
     {
-        "clip-demo": ModelInfo("small CLIP trained on procedural faces, shipped, 64 px", "", "shipped"),
+        "clip-demo": ModelInfo("small CLIP trained on procedural faces, shipped, 64 px", "", "shipped", probe_lr=1e-3),
         "clip-vit-b32": ModelInfo("CLIP ViT-B/32, 12 blocks, 224 px", "ViT-B-32"),
         "clip-vit-b16": ModelInfo("CLIP ViT-B/16, 12 blocks, 224 px", "ViT-B-16"),
         "clip-vit-l14": ModelInfo("CLIP ViT-L/14, 24 blocks, 224 px", "ViT-L-14"),

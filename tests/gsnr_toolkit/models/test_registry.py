@@ -3,7 +3,7 @@ import sys
 import pytest
 
 import gsnr_toolkit.models
-from gsnr_toolkit.models.registry import build_model
+from gsnr_toolkit.models.registry import MODELS, ModelInfo, build_model
 from gsnr_toolkit.registry import TargetError
 
 CODE = """
@@ -53,3 +53,9 @@ def test_the_package_offers_its_names_lazily():
         assert getattr(gsnr_toolkit.models, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         gsnr_toolkit.models.nothing  # noqa: B018
+
+
+def test_probing_runs_are_gentle_to_large_encoders():
+    """Only the small embedded model stands a large learning rate; the rest and one's own get the common default."""
+    assert MODELS["clip-demo"].probe_lr == 1e-3
+    assert {MODELS[name].probe_lr for name in MODELS if name != "clip-demo"} == {ModelInfo.probe_lr} == {1e-4}
