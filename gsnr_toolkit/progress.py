@@ -19,7 +19,7 @@ def stage(label: str, total: int | None, *, show: bool) -> Iterator[Callable[[in
     Yields:
         A function to call with the units just done.
     """
-    if not show or not sys.stderr.isatty():
+    if not show or total == 0 or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
