@@ -85,7 +85,8 @@ def test_loading_what_is_not_a_report(report, tmp_path):
 
 
 def test_to_frame_is_a_copy(report):
-    report.to_frame().loc[:, "gsnr"] = 0
+    frame = report.to_frame()
+    frame["gsnr"] = 0.0
     assert report.layers["gsnr"].abs().sum() > 0
 
 
