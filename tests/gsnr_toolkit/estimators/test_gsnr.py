@@ -186,6 +186,17 @@ def test_summary_of_pure_noise():
     assert summary["gsnr_param_p95"] > summary["gsnr_param_median"]
 
 
+def test_a_summary_of_very_many_entries_takes_every_kth(monkeypatch):
+    grads = torch.from_numpy(np.random.default_rng(8).normal(size=(64, 100_000)))
+    moments = Moments.from_samples({"w": grads[:, :60_000], "v": grads[:, 60_000:]})
+    full = summarise_parameters(moments, ("w", "v"))
+    monkeypatch.setattr("gsnr_toolkit.estimators.gsnr.MOST_ENTRIES", 25_000)
+    part = summarise_parameters(moments, ("w", "v"))
+    assert part != full
+    for name, value in full.items():
+        np.testing.assert_allclose(part[name], value, atol=0.01)
+
+
 def test_samples_needed_is_where_the_interval_clears_zero():
     rng, spectrum = np.random.default_rng(9), np.linspace(0.5, 1.5, 200)
     needed = []
