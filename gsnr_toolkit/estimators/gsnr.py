@@ -19,7 +19,6 @@ from gsnr_toolkit.estimators.shards import ShardSummary, sums_by_group
 from gsnr_toolkit.estimators.uncertainty import Floats, jackknife_error, student_quantile
 from gsnr_toolkit.moments import Moments
 
-
 MOST_ENTRIES = 2**24
 """Entries that the distribution of the per-parameter GSNR is taken over; its quantiles are then good to 0.01 %."""
 
