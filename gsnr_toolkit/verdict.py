@@ -46,7 +46,12 @@ def describe_weakest(layers: pd.DataFrame) -> str:
     if name is None:
         return ""
     row = layers[layers["group"] == name].iloc[0]
+    known, silent = int((layers["status"] == "ok").sum()), int((layers["status"] == "no_signal").sum())
     clause = f"{name} loses its direction first"
+    if silent and known == 1:
+        clause = f"{name} is the only layer with a measurable signal ({silent} have none)"
+    elif silent:
+        clause += f" among the {known} layers with a measurable signal ({silent} have none)"
     rows = layers.reset_index(drop=True)
     own = attribution_terms(rows)[0].loc[rows.index[rows["group"] == name][0]]
     cause = min(_CAUSES, key=lambda term: float(own[term]))

@@ -14,7 +14,8 @@ from gsnr_toolkit.gradients.vmap import vmap_bytes_per_sample, vmap_gradients
 ENGINES: dict[str, Engine] = {"loop": loop_gradients, "vmap": vmap_gradients}
 
 LARGE_ON_CPU = 4_000_000
-"""Parameters from which one backward per sample beats vmap on a CPU (measured in ``benchmarks/``)."""
+"""Parameters from which ``"auto"`` takes one backward per sample on a CPU. ``benchmarks/README.md``: vmap wins at
+1.6 M parameters and loses at 88 M; the threshold lies between and also bounds vmap's memory."""
 
 MAX_CHUNK = 32
 

@@ -95,6 +95,14 @@ def test_layers_without_a_number_are_never_the_weakest():
     assert describe_weakest(layers[:1]) == ""
 
 
+def test_layers_without_a_signal_are_not_said_to_hold():
+    silent = _row("b", status="no_signal", cor=math.nan)
+    alone = describe_weakest(_layers(_row("a", cor=0.3), silent))
+    assert alone.startswith("a is the only layer with a measurable signal (1 have none): COR")
+    several = describe_weakest(_layers(_row("a", cor=0.3), _row("c", cor=0.31), silent))
+    assert several.startswith("a loses its direction first among the 2 layers with a measurable signal (1 have none)")
+
+
 def test_gsnr_sentences():
     layers = _layers(_row("a", gsnr=0.01), _row("b", status="no_signal"))
     text = gsnr_verdict(_row(), layers)

@@ -31,7 +31,8 @@ def test_every_row_leads_to_a_function_that_takes_what_the_row_sets(name):
     module, _, function = info.target.partition(":")
     opener = getattr(importlib.import_module(module), function)
     arguments = dict.fromkeys((*info.fixed, "split", *(["root"] if info.on_disk else [])))
-    inspect.signature(opener).bind(**arguments)
+    bound = inspect.signature(opener).bind(**arguments)
+    assert not {name for name in arguments if name not in (*bound.arguments, *bound.kwargs)}
 
 
 @pytest.mark.parametrize("name", ["demo-df", "demo-fs", "demo-f2f", "demo-nt"])

@@ -63,7 +63,9 @@ def test_report_without_any_cor_still_draws(synthetic_report):
         table["status"] = "no_signal"
         table[["cor", "cor_low", "cor_high", "grad_norm"]] = np.nan
     report.drift["grad_norm"] = np.nan
-    draw(report).canvas.draw()
+    figure = draw(report)
+    figure.canvas.draw()
+    assert figure.axes[0].get_title(loc="left").startswith("COR by layer")
 
 
 @pytest.mark.parametrize("plot", [plot_layer_profile, lambda *a: plot_attribution(*a).figure])
