@@ -15,6 +15,10 @@ class NonDeterministicError(ProbeError):
     """The same batch, evaluated twice from the same random state, gave two different losses."""
 
 
+class MixedSamplesError(ProbeError):
+    """A sample's loss depends on other samples of its batch: there is no gradient of that sample alone."""
+
+
 class CollapseZoneError(ProbeError):
     """The radius asked for lies in the collapse zone, and the caller asked to fail on that."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,70 +11,15 @@ from torch import Tensor
 
 from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.checks import check_finite
+from gsnr_toolkit.distributed import current_ranks, from_rank
 from gsnr_toolkit.estimators.cor import DriftGrams
 from gsnr_toolkit.estimators.rows import RowPlan, cross_gram, gram
-from gsnr_toolkit.estimators.shards import ShardCollector
 from gsnr_toolkit.estimators.uncertainty import Floats
-from gsnr_toolkit.gradients.functional import Engine, GradientTask
-from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.gradients.functional import GradientTask
+from gsnr_toolkit.moment_pass import Advance
 from gsnr_toolkit.perturbation import ascent_direction, global_norm, perturbed
 from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.types import Batch, Params
-
-Advance = Callable[[int], None]
-"""Called with the number of samples just done."""
-
-
-def measure_moments(
-    task: GradientTask,
-    batches: Iterable[Batch],
-    collector: ShardCollector,
-    *,
-    engine: Engine,
-    chunk_size: int,
-    seed: int,
-    advance: Advance,
-) -> tuple[Moments, Floats]:
-    """Stream per-sample gradients into moments, shard by shard.
-
-    Args:
-        task: Model, parameters and loss.
-        batches: Batches, each seen once.
-        collector: Receives every finished shard.
-        engine: Per-sample gradient engine.
-        chunk_size: Samples whose gradients may be alive together.
-        seed: Random state of batch k is ``seed + k``.
-        advance: Progress callback.
-
-    Returns:
-        Moments of all samples, and their losses, shape ``(n,)``.
-    """
-    total, shard = Moments(), Moments()
-    losses: list[Tensor] = []
-    for index, batch in enumerate(batches):
-        with preserved_rng(seed=seed + index):
-            for chunk in engine(task, batch, chunk_size=chunk_size):
-                start, length = 0, chunk.losses.shape[0]
-                while start < length:
-                    stop = min(length, start + collector.size - shard.count)
-                    shard.update({name: grad[start:stop] for name, grad in chunk.grads.items()})
-                    if shard.count >= collector.size:
-                        check_finite(shard.mean, chunk.losses, index)
-                        shard = _finish(shard, total, collector)
-                    start = stop
-                check_finite({}, chunk.losses, index)
-                losses.append(chunk.losses)
-                advance(length)
-        check_finite(shard.mean, chunk.losses, index)
-    if shard.count:
-        _finish(shard, total, collector)
-    return total, torch.cat(losses).double().cpu().numpy()
-
-
-def _finish(shard: Moments, total: Moments, collector: ShardCollector) -> Moments:
-    collector.add(shard)
-    total.absorb(shard)
-    return Moments()
 
 
 @dataclass(frozen=True)
@@ -122,67 +67,101 @@ def measure_drift(
     Returns:
         Inner products, losses and norms.
     """
-    rows = _DriftRows(plan, len(radii), perturb)
-    losses, norms = [], []
+    rows, ranks = _DriftRows(plan, radii, perturb), current_ranks()
     for index, batch in enumerate(batches):
-        if known is None or index not in known:
-            with preserved_rng(seed=seed + index):
-                gradient, batch_losses = task.mean_gradient(batch)
-            check_finite(gradient, batch_losses, index)
-            if known is not None:
-                known[index] = (gradient, batch_losses)
+        owner = ranks.owner(index)
+        if owner == ranks.rank:
+            one = _OneBatch(task, batch, index, seed, known)
+            parts = rows.measure(one, advance)
         else:
-            gradient, batch_losses = known[index]
-        losses.append(float(batch_losses.double().mean()))
-        norms.append(float(global_norm(gradient)))
-        rows.add_gradient(gradient)
-        advance(batch_length(batch))
-        for r, rho in enumerate(radii):
-            for scope in rows.scopes:
-                names = None if scope is None else plan.members[scope]
-                moved = perturbed(task.params, ascent_direction(gradient, names), rho)
-                with preserved_rng(seed=seed + index):
-                    after, _ = task.mean_gradient(batch, moved)
-                keep = after if scope is None else {name: after[name] for name in plan.members[scope]}
-                rows.add_drift(r, scope, {name: value - gradient[name] for name, value in keep.items()})
-                advance(batch_length(batch))
-    return DriftMeasurement(rows.grams(np.array(radii)), np.array(losses), np.array(norms))
+            parts = rows.empty()
+        rows.add([from_rank(part, owner) for part in parts] if ranks.size > 1 else parts)
+    return rows.result()
+
+
+class _OneBatch:
+    """One mini-batch: its gradient at the parameters, and at others from the same random state."""
+
+    def __init__(
+        self,
+        task: GradientTask,
+        batch: Batch,
+        index: int,
+        seed: int,
+        known: dict[int, tuple[Params, Tensor]] | None,
+    ) -> None:
+        self.task, self.batch, self.seed = task, batch, seed + index
+        self.length = batch_length(batch)
+        found = None if known is None else known.get(index)
+        if found is None:
+            with preserved_rng(seed=self.seed):
+                found = task.mean_gradient(batch)
+            check_finite(*found, index)
+        if known is not None:
+            known[index] = found
+        self.gradient, self.losses = found
+
+    def drift(self, rho: float, names: Collection[str] | None) -> Params:
+        """Change of the gradient under an ascent step of the named parameters, for those parameters."""
+        moved = perturbed(self.task.params, ascent_direction(self.gradient, names), rho)
+        with preserved_rng(seed=self.seed):
+            after, _ = self.task.mean_gradient(self.batch, moved)
+        kept = after if names is None else names
+        return {name: after[name] - self.gradient[name] for name in kept}
 
 
 class _DriftRows:
-    """Rows of all batches and radii until their inner products are taken."""
+    """Rows of all batches and radii until their inner products are taken.
 
-    def __init__(self, plan: RowPlan, num_radii: int, perturb: str) -> None:
-        self.plan = plan
-        self.scopes: list[str | None] = [None, *(plan.group_names if perturb == "group" else ())]
-        self.gradients: list[list[Tensor]] = []
-        self.drifts: list[list[list[Tensor]]] = [[] for _ in range(num_radii)]
-        self.own: list[dict[str, list[Tensor]]] = [{name: [] for name in plan.group_names} for _ in range(num_radii)]
+    A batch is a list of tensors: loss and norm, then the gradient's rows, then for each radius the rows of the drift
+    under one perturbation of everything and, where asked for, each group's row under a perturbation of its own.
+    """
 
-    def add_gradient(self, gradient: Params) -> None:
-        self.gradients.append(self.plan.project(gradient))
+    def __init__(self, plan: RowPlan, radii: Sequence[float], perturb: str) -> None:
+        self.plan, self.radii = plan, radii
+        self.by_group = perturb == "group"
+        self.batches: list[list[Tensor]] = []
 
-    def add_drift(self, radius: int, scope: str | None, drift: Params) -> None:
-        rows = self.plan.project(drift)
-        if scope is None:
-            self.drifts[radius].append(rows)
-        else:
-            self.own[radius][scope].append(rows[self.plan.group_names.index(scope)])
+    def measure(self, one: _OneBatch, advance: Advance) -> list[Tensor]:
+        """Take one batch's rows."""
+        numbers = [float(one.losses.double().mean()), float(global_norm(one.gradient))]
+        parts = [torch.tensor(numbers, dtype=torch.float64), *self.plan.project(one.gradient)]
+        advance(one.length)
+        for rho in self.radii:
+            parts += self.plan.project(one.drift(rho, None))
+            advance(one.length)
+            for i, group in enumerate(self.plan.group_names if self.by_group else ()):
+                parts.append(self.plan.project(one.drift(rho, self.plan.members[group]))[i])
+                advance(one.length)
+        return parts
 
-    def grams(self, radii: Floats) -> DriftGrams:
-        gradients = [torch.stack(column) for column in zip(*self.gradients, strict=True)]
+    def empty(self) -> list[Tensor]:
+        """Tensors of the same shapes, to receive another process's."""
+        blocks = 1 + len(self.radii) * (2 if self.by_group else 1)
+        return [torch.zeros(2, dtype=torch.float64), *(row for _ in range(blocks) for row in self.plan.empty_rows())]
+
+    def add(self, parts: list[Tensor]) -> None:
+        """Keep one batch's rows."""
+        self.batches.append(parts)
+
+    def result(self) -> DriftMeasurement:
+        """Reduce everything to inner products."""
+        head, *rest = (list(column) for column in zip(*self.batches, strict=True))
+        groups = len(self.plan.group_names)
+        blocks = [[torch.stack(rows) for rows in rest[i : i + groups]] for i in range(0, len(rest), groups)]
+        gradients, per_radius = blocks[0], 2 if self.by_group else 1
         mean = _with_total(np.stack([gram(rows).numpy() for rows in gradients]))
         drift, cross = [], []
-        for r in range(len(radii)):
-            joint = [torch.stack(column) for column in zip(*self.drifts[r], strict=True)]
-            inner, outer = _products(gradients, joint)
-            if len(self.scopes) > 1:
-                own = [torch.stack(self.own[r][name]) for name in self.plan.group_names]
-                own_inner, own_outer = _products(gradients, own)
+        for r in range(len(self.radii)):
+            inner, outer = _products(gradients, blocks[1 + r * per_radius])
+            if self.by_group:
+                own_inner, own_outer = _products(gradients, blocks[2 + r * per_radius])
                 inner[:-1], outer[:-1] = own_inner[:-1], own_outer[:-1]
             drift.append(inner)
             cross.append(outer + mean)
-        return DriftGrams(radii, mean, np.stack(drift), np.stack(cross))
+        heads = torch.stack(head).numpy()
+        grams = DriftGrams(np.array(self.radii), mean, np.stack(drift), np.stack(cross))
+        return DriftMeasurement(grams, heads[:, 0], heads[:, 1])
 
 
 def _products(gradients: list[Tensor], drifts: list[Tensor]) -> tuple[Floats, Floats]:

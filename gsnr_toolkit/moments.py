@@ -6,7 +6,7 @@ Source: Chan, Golub & LeVeque (1979). Never ``E[g^2] - E[g]^2``: in float32 that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -51,6 +51,22 @@ class Moments:
         m2 = {name: (grad - mean[name]).square_().sum(0) for name, grad in grads.items()}
         return cls(count, mean, m2)
 
+    def place(self, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Give out the two accumulators of one entry, zero at first; the count is the caller's to raise.
+
+        Args:
+            name: The parameter.
+            like: A tensor of its shape and device; the accumulators have at least float32.
+
+        Returns:
+            Mean and sum of centred squares, to be changed in place by :func:`take_in`.
+        """
+        if name not in self.mean:
+            dtype = torch.promote_types(like.dtype, torch.float32)
+            self.mean[name] = torch.zeros(like.shape, dtype=dtype, device=like.device)
+            self.m2[name] = torch.zeros_like(self.mean[name])
+        return self.mean[name], self.m2[name]
+
     def update(self, grads: Mapping[str, Tensor]) -> None:
         """Take in more samples, shape ``(c, *shape)`` each, in place."""
         self.absorb(Moments.from_samples(grads))
@@ -92,6 +108,18 @@ class Moments:
         merged.absorb(other)
         return merged
 
+    def spread(self, names: Iterable[str]) -> float:
+        """Sum of centred squares over all entries of some parameters, in float64.
+
+        Returns:
+            ``sum_j m2_j``.
+        """
+        return sum(float(self.m2[name].double().sum()) for name in names)
+
+    def is_zero(self, name: str) -> bool:
+        """Whether a parameter's gradient was exactly zero for every sample."""
+        return not (bool(self.m2[name].any()) or bool(self.mean[name].any()))
+
     def variance(self) -> Params:
         """Unbiased variance per entry.
 
@@ -101,3 +129,29 @@ class Moments:
         if self.count < 2:
             return {name: torch.full_like(value, float("nan")) for name, value in self.m2.items()}
         return {name: value / (self.count - 1) for name, value in self.m2.items()}
+
+
+def take_in(mean: Tensor, m2: Tensor, seen: int, added: int, deviations: Tensor, squares: Tensor) -> None:
+    r"""Take more samples in, given sums about the present mean; in place.
+
+    With :math:`d_i = g_i - \bar g` for the b new samples and the mean :math:`\bar g` of the n seen so far:
+    :math:`\bar g' = \bar g + \sum_i d_i / (n + b)`,
+    :math:`M' = M + \sum_i d_i^2 - (\sum_i d_i)^2 / (n + b)`. Before the first sample any :math:`\bar g` near the
+    gradients will do.
+
+    Args:
+        mean: Mean so far.
+        m2: Sum of centred squares so far.
+        seen: Samples so far, n.
+        added: New samples, b.
+        deviations: :math:`\sum_i d_i`; used up.
+        squares: :math:`\sum_i d_i^2`.
+
+    >>> mean, m2 = torch.tensor([2.0]), torch.tensor([2.0])  # of 1 and 3
+    >>> take_in(mean, m2, 2, 1, torch.tensor([6.0]), torch.tensor([36.0]))  # and 8
+    >>> mean.item(), m2.item()
+    (4.0, 26.0)
+    """
+    total = seen + added
+    m2.add_(squares).addcmul_(deviations, deviations, value=-1 / total).clamp_(min=0)
+    mean.add_(deviations, alpha=1 / total)

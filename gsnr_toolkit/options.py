@@ -13,6 +13,8 @@ from gsnr_toolkit.groups import GroupBy
 DEFAULT_RHO = 0.05
 LAYERWISE = ("parameters", "readout")
 PERTURB = ("all", "group")
+ENGINE_NAMES = ("auto", "taps", "vmap", "loop")
+DETAILS = ("parameter", "group")
 READOUT_HEADS = ("zero", "fitted")
 
 
@@ -36,10 +38,14 @@ class ProbeOptions:
         groups: ``"block"``, ``"module"``, ``"parameter"``, or a function from parameter name to group.
         layerwise: Whose gradient a layer's is: its own ``"parameters"``', or a ``"readout"`` head's.
         include_frozen: Measure frozen parameters too, as if they were trained.
-        engine: ``"auto"``, ``"loop"`` or ``"vmap"``.
+        engine: ``"auto"``, ``"taps"``, ``"vmap"`` or ``"loop"``.
         max_samples: Most samples to take from the loader; all when None.
         seed: Seed of everything random, 0 to 2^63 - 1.
-        memory: Bytes for per-sample gradients; a share of what is free when None.
+        memory: Bytes that a pass of per-sample gradients may take beside the model and the moments; a quarter of what
+            is free when None.
+        detail: Moments of every ``"parameter"``, or only what each ``"group"`` needs: at half the memory, without
+            the distribution of GSNR over parameters.
+        self_check: Check the taps engine on the first batch against one backward per sample.
         rho: The SAM radius one means to train with.
         radii: Radii to try; six around rho when None. Where all are below rho, rho is tried besides: whether
             rho is safe cannot be told from smaller radii alone.
@@ -61,6 +67,8 @@ class ProbeOptions:
     max_samples: int | None = None
     seed: int = 0
     memory: int | None = None
+    detail: str = "parameter"
+    self_check: bool = True
     rho: float = DEFAULT_RHO
     radii: tuple[float, ...] | None = None
     perturb: str = "all"
@@ -74,7 +82,8 @@ class ProbeOptions:
         _one_of("layerwise", self.layerwise, LAYERWISE)
         _one_of("perturb", self.perturb, PERTURB)
         _one_of("readout_head", self.readout_head, READOUT_HEADS)
-        _one_of("engine", self.engine, ("auto", "loop", "vmap"))
+        _one_of("engine", self.engine, ENGINE_NAMES)
+        _one_of("detail", self.detail, DETAILS)
         _check("rho", self.rho, 0 < self.rho < math.inf, "a positive radius, such as 0.05")
         _check(
             "seed", self.seed, isinstance(self.seed, int) and 0 <= self.seed < 2**63, "an integer from 0 to 2^63 - 1"

@@ -51,7 +51,7 @@ def estimate_gsnr(
         groups: ``"block"``, ``"module"``, ``"parameter"``, or a function from parameter name to group.
         layerwise: ``"parameters"``, or ``"readout"`` for a logistic head on each block's class token.
         include_frozen: Measure frozen parameters too, as if they were trained.
-        engine: ``"auto"``, ``"loop"`` or ``"vmap"``.
+        engine: ``"auto"``, ``"taps"``, ``"vmap"`` or ``"loop"``.
         max_samples: Most samples to take; the whole loader when None.
         device: Where to work; where the model is when None.
         seed: Seed of everything random inside.
@@ -119,7 +119,7 @@ def estimate_cor(
         groups: ``"block"``, ``"module"``, ``"parameter"``, or a function from parameter name to group.
         layerwise: ``"parameters"``, or ``"readout"`` for a logistic head on each block's class token.
         include_frozen: Measure and perturb frozen parameters too, as if they were trained.
-        engine: ``"auto"``, ``"loop"`` or ``"vmap"``.
+        engine: ``"auto"``, ``"taps"``, ``"vmap"`` or ``"loop"``.
         max_samples: Most samples to take; the whole loader when None.
         device: Where to work; where the model is when None.
         seed: Seed of everything random inside.

@@ -15,9 +15,12 @@ from scipy import special
 from torch import Tensor
 
 from gsnr_toolkit.estimators.rows import RowPlan
-from gsnr_toolkit.estimators.shards import ShardSummary, sums_by_group
+from gsnr_toolkit.estimators.shards import ShardSummary, sums_of_squares
 from gsnr_toolkit.estimators.uncertainty import Floats, jackknife_error, student_quantile
+from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.moments import Moments
+
+_SUMMARY = ("gsnr_param_median", "gsnr_param_p95", "gsnr_param_above_floor", "zero_variance")
 
 MOST_ENTRIES = 2**24
 """Entries that the distribution of the per-parameter GSNR is taken over; its quantiles are then good to 0.01 %."""
@@ -75,7 +78,7 @@ def parameter_gsnr(mean: Float[Tensor, "*shape"], m2: Float[Tensor, "*shape"], c
     return torch.where(variance > 0, ratio, torch.full_like(ratio, float("nan")))
 
 
-def summarise_parameters(moments: Moments, names: tuple[str, ...]) -> dict[str, float]:
+def summarise_parameters(moments: Moments | GroupMoments, names: tuple[str, ...]) -> dict[str, float]:
     """Distribution of the per-parameter GSNR over one group.
 
     Args:
@@ -86,8 +89,10 @@ def summarise_parameters(moments: Moments, names: tuple[str, ...]) -> dict[str, 
         ``gsnr_param_median``, ``gsnr_param_p95``, ``gsnr_param_above_floor`` (share of entries whose
         corrected GSNR exceeds 1/n; pure noise gives :func:`noise_share`) and ``zero_variance`` (share of
         entries with zero variance, left out of the other three). Of more than :data:`MOST_ENTRIES` entries,
-        every k-th is taken.
+        every k-th is taken. All NaN where moments were kept by group only.
     """
+    if isinstance(moments, GroupMoments):
+        return dict.fromkeys(_SUMMARY, float("nan"))
     total = sum(moments.mean[name].numel() for name in names)
     every = max(1, -(-total // MOST_ENTRIES))
     parts = [
@@ -97,8 +102,7 @@ def summarise_parameters(moments: Moments, names: tuple[str, ...]) -> dict[str, 
     values = torch.cat(parts).cpu().numpy()
     defined = values[~np.isnan(values)]
     if defined.size == 0:
-        nothing = dict.fromkeys(("gsnr_param_median", "gsnr_param_p95", "gsnr_param_above_floor"), float("nan"))
-        return {**nothing, "zero_variance": 1.0}
+        return {**dict.fromkeys(_SUMMARY, float("nan")), "zero_variance": 1.0}
     median, p95 = np.quantile(defined, [0.5, 0.95])
     return {
         "gsnr_param_median": float(median),
@@ -137,7 +141,7 @@ class GroupTotals:
     trace: Floats
 
 
-def group_totals(moments: Moments, plan: RowPlan) -> GroupTotals:
+def group_totals(moments: Moments | GroupMoments, plan: RowPlan) -> GroupTotals:
     """Sum moments over the entries of each group, in float64.
 
     Args:
@@ -147,7 +151,8 @@ def group_totals(moments: Moments, plan: RowPlan) -> GroupTotals:
     Returns:
         Totals for every group and the whole model.
     """
-    sqnorm, m2 = sums_by_group(plan, moments.mean, power=2), sums_by_group(plan, moments.m2, power=1)
+    sqnorm = sums_of_squares(plan, moments.mean)
+    m2 = np.array([moments.spread(plan.members[group]) for group in plan.group_names])
     sqnorm, m2 = np.append(sqnorm, sqnorm.sum()), np.append(m2, m2.sum())
     return GroupTotals(moments.count, sqnorm, m2 / max(moments.count - 1, 1))
 

@@ -10,6 +10,7 @@ gradient noise has more effective dimensions than D, intervals come out wider, n
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class RowPlan:
         members: Group name to its parameters' names.
         dims: Group name to row length: the group's size where exact.
         exact: Whether every row is the gradient itself.
+        dtypes: Group name to the row's dtype.
         seed: Seed of the sketch's signs.
     """
 
@@ -43,6 +45,7 @@ class RowPlan:
     members: Mapping[str, tuple[str, ...]]
     dims: Mapping[str, int]
     exact: bool
+    dtypes: Mapping[str, torch.dtype]
     seed: int = 0
 
     def project(self, vector: Params) -> list[Tensor]:
@@ -56,6 +59,10 @@ class RowPlan:
             For each group, in order, a tensor of shape ``(dims[group],)``, detached, on the CPU.
         """
         return [self._row(group, vector).cpu() for group in self.group_names]
+
+    def empty_rows(self) -> list[Tensor]:
+        """Zeros of the shapes and dtypes that :meth:`project` gives for whole gradients."""
+        return [torch.zeros(self.dims[group], dtype=self.dtypes[group]) for group in self.group_names]
 
     def _row(self, group: str, vector: Params) -> Tensor:
         parts = [(name, vector[name].detach().reshape(-1)) for name in self.members[group] if name in vector]
@@ -97,7 +104,16 @@ def plan_rows(
         share = max(left // (len(names) - position), _SMALLEST_SKETCH)
         dims[group] = sizes[group] if sizes[group] <= share else share - 1 + share % 2
         left -= dims[group]
-    return RowPlan(names, members, dims, exact=all(dims[g] == sizes[g] for g in names), seed=seed)
+    exact = {group: dims[group] == sizes[group] for group in names}
+    dtypes = {group: _row_dtype(params, members[group], exact[group]) for group in names}
+    return RowPlan(names, members, dims, exact=all(exact.values()), dtypes=dtypes, seed=seed)
+
+
+def _row_dtype(params: Params, names: tuple[str, ...], exact: bool) -> torch.dtype:
+    """Sketches are float32; a gradient keeps its precision, float32 at least."""
+    if not exact:
+        return torch.float32
+    return functools.reduce(torch.promote_types, (params[name].dtype for name in names), torch.float32)
 
 
 def _fold(flat: Tensor, row: Tensor, *, seed: int) -> None:

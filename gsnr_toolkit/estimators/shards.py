@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gsnr_toolkit.estimators.rows import RowPlan, gram
 from gsnr_toolkit.estimators.uncertainty import Floats
+from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.moments import Moments
 from gsnr_toolkit.types import Params
 
@@ -67,13 +68,13 @@ class ShardCollector:
     size: int = 1
     _shards: list[_Shard] = field(default_factory=list)
 
-    def add(self, shard: Moments) -> None:
+    def add(self, shard: Moments | GroupMoments) -> None:
         """Take in the moments of one shard."""
         self._shards.append(
             _Shard(
                 shard.count,
-                sums_by_group(self.plan, shard.m2, power=1),
-                sums_by_group(self.plan, shard.mean, power=2),
+                np.array([shard.spread(self.plan.members[group]) for group in self.plan.group_names]),
+                sums_of_squares(self.plan, shard.mean),
                 self.plan.project(shard.mean),
             )
         )
@@ -81,6 +82,34 @@ class ShardCollector:
             pairs = zip(self._shards[::2], self._shards[1::2], strict=True)
             self._shards = [first.joined(second) for first, second in pairs]
             self.size *= 2
+
+    def packed(self) -> list[list[Tensor]]:
+        """Every shard as tensors, to be sent to another process.
+
+        Returns:
+            For each shard: count, spread and squared mean by group in float64, then its rows.
+        """
+        return [
+            [torch.from_numpy(np.concatenate([[shard.count], shard.within, shard.sqnorm])), *shard.rows]
+            for shard in self._shards
+        ]
+
+    def empty_pack(self) -> list[Tensor]:
+        """Tensors of the shapes that :meth:`packed` gives for each shard, to receive one."""
+        groups = len(self.plan.group_names)
+        return [torch.zeros(1 + 2 * groups, dtype=torch.float64), *self.plan.empty_rows()]
+
+    def unpack(self, received: list[list[Tensor]]) -> None:
+        """Replace all shards.
+
+        Args:
+            received: Shards as tensors, in the order of their samples.
+        """
+        groups = len(self.plan.group_names)
+        self._shards = [
+            _Shard(int(head[0]), head[1 : 1 + groups].numpy(), head[1 + groups :].numpy(), rows)
+            for head, *rows in received
+        ]
 
     def summary(self) -> ShardSummary:
         """Everything seen so far, the whole model appended as the last group.
@@ -95,20 +124,17 @@ class ShardCollector:
         return ShardSummary(counts, within, np.stack([*grams, np.sum(grams, axis=0)]), sqnorm)
 
 
-def sums_by_group(plan: RowPlan, values: Params, *, power: int) -> Floats:
-    """Sum the entries of each group, raised to a power, in float64.
+def sums_of_squares(plan: RowPlan, values: Params) -> Floats:
+    """Sum the squared entries of each group, in float64.
 
     Args:
         plan: Which parameters belong to which group.
         values: A tensor per parameter.
-        power: 1 or 2.
 
     Returns:
         Shape ``(G,)``.
     """
-    sums = [
-        sum(float(values[name].double().pow(power).sum()) for name in plan.members[group]) for group in plan.group_names
-    ]
+    sums = [sum(float(values[name].double().square().sum()) for name in plan.members[g]) for g in plan.group_names]
     return np.array(sums, dtype=np.float64)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,13 @@ from torch.func import functional_call
 
 from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.losses import check_loss_shape
+from gsnr_toolkit.moments import Moments
 from gsnr_toolkit.types import Batch, Params, PerSampleLoss
+
+
+AnyMoments: TypeAlias = Moments | GroupMoments
 
 
 class _LossModule(nn.Module):
@@ -149,8 +154,20 @@ class GradientChunk:
 
 
 class Engine(Protocol):
-    """The one signature of all engines."""
+    """The one signature of all engines. An engine may remember what it found out about a task's model."""
 
     def __call__(self, task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
         """Stream the per-sample gradients of a batch, at most ``chunk_size`` samples alive at a time."""
+        ...
+
+    def accumulate(self, task: GradientTask, batch: Batch, moments: AnyMoments, *, chunk_size: int) -> Tensor:
+        """Add the gradients of a batch's samples to moments, and return the samples' losses ``(N,)``."""
+        ...
+
+    def shares(self, task: GradientTask) -> dict[str, list[str]]:
+        """Which parameters were served by which engine, by name: every parameter once."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What a reader must know about how the gradients were obtained."""
         ...

@@ -2,94 +2,110 @@
 
 from __future__ import annotations
 
-import os
-
-import torch
+from collections.abc import Callable
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import Engine, GradientTask
 from gsnr_toolkit.gradients.loop import loop_gradients
+from gsnr_toolkit.gradients.memory import BACKWARD_SHARE, SHARE, free_memory, saved_bytes_per_sample
+from gsnr_toolkit.gradients.streaming import StreamingEngine
+from gsnr_toolkit.gradients.taps import TapsEngine
 from gsnr_toolkit.gradients.vmap import vmap_bytes_per_sample, vmap_gradients
+from gsnr_toolkit.types import Batch
 
-ENGINES: dict[str, Engine] = {"loop": loop_gradients, "vmap": vmap_gradients}
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "loop": lambda: StreamingEngine("loop", loop_gradients),
+    "vmap": lambda: StreamingEngine("vmap", vmap_gradients),
+    "taps": TapsEngine,
+}
 
 LARGE_ON_CPU = 4_000_000
-"""Parameters from which ``"auto"`` takes one backward per sample on a CPU. ``benchmarks/README.md``: vmap wins at
-1.6 M parameters and loses at 88 M; the threshold lies between and also bounds vmap's memory."""
+"""Parameters from which one backward per sample beats ``vmap`` on a CPU, where ``taps`` cannot be used.
+``benchmarks/README.md``: vmap wins at 1.6 M parameters and loses at 88 M; the threshold also bounds its memory."""
 
 MAX_CHUNK = 32
+"""Most samples whose formed gradients are alive together."""
 
 
-def choose_engine(name: str, task: GradientTask) -> str:
-    """Resolve ``"auto"``: vmap on accelerators and for small models, one backward per sample otherwise.
+def make_engine(name: str) -> Engine:
+    """Make an engine by name.
+
+    Args:
+        name: ``"taps"``, ``"vmap"`` or ``"loop"``.
 
     Returns:
-        A key of :data:`ENGINES`.
+        A new engine.
 
     Raises:
         ProbeError: If the name is unknown.
+
+    >>> make_engine("loop").notes()
+    []
     """
-    if name in ENGINES:
-        return name
-    if name != "auto":
+    if name not in ENGINES:
         raise ProbeError(f"expected engine to be 'auto' or one of {sorted(ENGINES)}, got {name!r}")
+    return ENGINES[name]()
+
+
+def without_taps(task: GradientTask) -> str:
+    """The engine for a model that ``taps`` cannot serve.
+
+    Returns:
+        ``"vmap"`` on accelerators and for small models, ``"loop"`` otherwise.
+    """
     on_cpu = next(iter(task.params.values())).device.type == "cpu"
     return "loop" if on_cpu and task.num_params > LARGE_ON_CPU else "vmap"
 
 
-def choose_chunk(task: GradientTask, memory: int | None = None) -> int:
-    """Samples per chunk so that their gradients take at most the given memory.
+def choose_chunk(engine: str, task: GradientTask, rows: Batch, memory: int | None = None) -> int:
+    """Samples that run at once so that a pass takes at most the given memory, beside model and moments.
+
+    ``taps`` keeps what autograd saves for each sample's backward, and the gradients of a few layers; ``vmap``
+    besides forms the gradient of every sample. Both are counted on a few samples, not tried out.
 
     Args:
+        engine: Which engine.
         task: Model and parameters.
-        memory: Bytes for per-sample gradients; an eighth of the free memory when None.
+        rows: A few samples.
+        memory: Bytes; one part in :data:`SHARE` of the free memory when None.
 
     Returns:
-        A number from 1 to :data:`MAX_CHUNK`.
+        A number of samples, at least 1; the loop always takes one at a time.
     """
-    if memory is None:
-        memory = free_memory(next(iter(task.params.values())).device) // 8
-    return int(max(1, min(MAX_CHUNK, memory // max(vmap_bytes_per_sample(task), 1))))
+    if engine == "loop":
+        return 1
+    device = next(iter(task.params.values())).device
+    budget = free_memory(device) // SHARE if memory is None else memory
+    saved = int(saved_bytes_per_sample(task, rows) * (1 + BACKWARD_SHARE))
+    if engine == "vmap":
+        return int(max(1, min(MAX_CHUNK, budget // max(1, vmap_bytes_per_sample(task) + saved))))
+    return int(max(1, (budget - layer_bytes(task)) // max(1, saved)))
 
 
-def free_memory(device: torch.device) -> int:
-    """Free memory of a device in bytes.
+def layer_bytes(task: GradientTask) -> int:
+    """What sums over the largest layer's gradients take while they are made.
 
     Returns:
-        What the operating system or CUDA reports; 4 GiB where neither can say.
+        Bytes, whatever the number of samples.
     """
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 4 * 2**30
+    return 3 * max(param.numel() * max(4, param.element_size()) for param in task.params.values())
 
 
-def parse_bytes(text: str) -> int:
-    """Read a memory size.
+def predicted_bytes(engine: str, task: GradientTask, rows: Batch, chunk: int) -> int:
+    """What a pass of an engine takes beside model and moments, by the same model as :func:`choose_chunk`.
 
     Args:
-        text: Such as ``"8GB"``, ``"512MiB"`` or ``"1e9"``; decimal and binary units.
+        engine: Which engine.
+        task: Model and parameters.
+        rows: A few samples.
+        chunk: Samples that run at once.
 
     Returns:
         Bytes.
-
-    Raises:
-        ProbeError: If it is no such size.
-
-    >>> parse_bytes("8GB"), parse_bytes("1.5 GiB")
-    (8000000000, 1610612736)
     """
-    units = {"": 1, "B": 1}
-    for power, letter in enumerate("KMGT", 1):
-        units.update({letter: 1000**power, f"{letter}B": 1000**power, f"{letter}IB": 1024**power})
-    stripped = text.strip().upper()
-    number = stripped.rstrip("KMGTIB ")
-    try:
-        size = float(number) * units[stripped[len(number) :].strip()]
-    except (ValueError, KeyError):
-        raise ProbeError(f"expected a memory size such as 8GB, 512MiB or 1e9, got {text!r}") from None
-    if not size > 0:
-        raise ProbeError(f"expected a positive memory size, got {text!r}")
-    return int(size)
+    saved = int(saved_bytes_per_sample(task, rows) * (1 + BACKWARD_SHARE))
+    gradient = vmap_bytes_per_sample(task)
+    per_engine = {"loop": saved + gradient, "vmap": chunk * (saved + gradient), "taps": chunk * saved}
+    return per_engine[engine] + (layer_bytes(task) if engine == "taps" else 0)
+
+

@@ -64,6 +64,15 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
         yield GradientChunk(start, losses.detach(), {name: grad.detach() for name, grad in grads.items()})
 
 
+def choose_vmap_chunk(task: GradientTask, memory: int = 2**28) -> int:
+    """Samples whose formed gradients take at most the given memory, for a task with few parameters.
+
+    Returns:
+        A number from 1 to 32.
+    """
+    return int(max(1, min(32, memory // max(1, vmap_bytes_per_sample(task)))))
+
+
 def vmap_bytes_per_sample(task: GradientTask) -> int:
     """Estimate what one more sample in a chunk costs: its gradient, twice over while moments are taken.
 

@@ -10,7 +10,7 @@ from gsnr_toolkit.estimators.rows import RowPlan
 from gsnr_toolkit.estimators.shards import ShardSummary
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.measure import DriftMeasurement
-from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.gradients.functional import AnyMoments
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Evidence:
 
     plan: RowPlan
     depths: tuple[int, ...]
-    moments: Moments
+    moments: AnyMoments
     shards: ShardSummary
     losses: Floats
     labels: Floats | None

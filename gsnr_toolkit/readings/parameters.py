@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from gsnr_toolkit.batches import batch_length
+from gsnr_toolkit.distributed import current_ranks
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.curvature import largest_curvature
 from gsnr_toolkit.estimators.rows import plan_rows
 from gsnr_toolkit.estimators.shards import MAX_SHARDS, ShardCollector
 from gsnr_toolkit.estimators.uncertainty import Floats
-from gsnr_toolkit.gradients.select import ENGINES
+from gsnr_toolkit.gradients.functional import AnyMoments
+from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.losses import split_inputs
-from gsnr_toolkit.measure import DriftMeasurement, measure_drift, measure_moments
+from gsnr_toolkit.measure import DriftMeasurement, measure_drift
+from gsnr_toolkit.moment_pass import MomentPass
 from gsnr_toolkit.moments import Moments
 from gsnr_toolkit.perturbation import perturbed
 from gsnr_toolkit.prepare import Setup, describe_setup, full_batches
@@ -49,15 +52,9 @@ def gather_parameters(
     collector = ShardCollector(plan, size=1 if count is None else -(-count // MAX_SHARDS))
     seen = LabelWatch(batches)
     with stage("per-sample gradients", count, show=progress) as advance:
-        moments, losses = measure_moments(
-            setup.task,
-            seen,
-            collector,
-            engine=ENGINES[setup.engine],
-            chunk_size=setup.chunk_size,
-            seed=options.seed,
-            advance=advance,
-        )
+        new = Moments if options.detail == "parameter" else GroupMoments
+        work = MomentPass(setup.task, setup.engine, setup.chunk_size, options.seed, new)
+        moments, losses = work.run(seen, collector, advance, current_ranks())
 
     known: dict[int, tuple[Params, Tensor]] | None = {} if plan.exact else None
 
@@ -81,16 +78,16 @@ def gather_parameters(
         batch_size=batch_length(usable[0]) if usable else None,
         drift=drift if usable else None,
         lipschitz=(lambda: largest_hessian_eigenvalue(setup, usable)) if usable and options.lipschitz else None,
-        notes=(*setup.notes, *_notes(moments, exact=plan.exact)),
+        notes=(*setup.notes, *setup.engine.notes(), *_notes(moments, exact=plan.exact)),
     )
 
 
-def _notes(moments: Moments, *, exact: bool) -> list[str]:
+def _notes(moments: AnyMoments, *, exact: bool) -> list[str]:
     notes = []
-    silent = [name for name, m2 in moments.m2.items() if not (m2.any() or moments.mean[name].any())]
+    silent = [name for name in moments.mean if moments.is_zero(name)]
     if silent:
         notes.append(
-            f"{len(silent)} of {len(moments.m2)} parameters have a gradient of exactly zero for every sample, first "
+            f"{len(silent)} of {len(moments.mean)} parameters have a gradient of exactly zero for every sample, first "
             f"{silent[0]!r}: the loss does not reach them; they count towards their group"
         )
     if not exact:

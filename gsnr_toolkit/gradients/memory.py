@@ -1,0 +1,94 @@
+"""How much memory there is, and how much a number of samples takes: a model of the memory, measured once."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from gsnr_toolkit.batches import batch_length
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.gradients.functional import GradientTask
+from gsnr_toolkit.preserve import preserved_rng
+from gsnr_toolkit.types import Batch
+
+SHARE = 4
+"""One part in this many of the free memory is taken where the caller names no budget."""
+
+BACKWARD_SHARE = 0.5
+"""What a backward needs beside what the forward saved, as a share of it: gradients of a few layers at a time."""
+
+
+def saved_bytes_per_sample(task: GradientTask, rows: Batch) -> int:
+    """Count what autograd saves for a sample's backward, by looking at what it saves.
+
+    Args:
+        task: Model, parameters and loss.
+        rows: A few samples.
+
+    Returns:
+        Bytes of saved tensors for each sample, every storage counted once; parameters and buffers not counted.
+    """
+    own = {value.untyped_storage().data_ptr() for value in (*task.params.values(), *task.constants.values())}
+    own |= {value.untyped_storage().data_ptr() for value in (*task.model.parameters(), *task.model.buffers())}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = max(seen.get(storage.data_ptr(), 0), storage.nbytes())
+        return tensor
+
+    leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
+    with preserved_rng(), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        losses = task.losses(leaves, rows)
+    del losses
+    return -(-sum(seen.values()) // max(1, batch_length(rows)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Free memory of a device in bytes.
+
+    Returns:
+        What the operating system or CUDA reports; 4 GiB where neither can say.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo", encoding="ascii") as lines:
+        # unlike free pages, this counts caches that the system gives up when asked
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 * 2**30
+
+
+def parse_bytes(text: str) -> int:
+    """Read a memory size.
+
+    Args:
+        text: Such as ``"8GB"``, ``"512MiB"`` or ``"1e9"``; decimal and binary units.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ProbeError: If it is no such size.
+
+    >>> parse_bytes("8GB"), parse_bytes("1.5 GiB")
+    (8000000000, 1610612736)
+    """
+    units = {"": 1, "B": 1}
+    for power, letter in enumerate("KMGT", 1):
+        units.update({letter: 1000**power, f"{letter}B": 1000**power, f"{letter}IB": 1024**power})
+    stripped = text.strip().upper()
+    number = stripped.rstrip("KMGTIB ")
+    try:
+        size = float(number) * units[stripped[len(number) :].strip()]
+    except (ValueError, KeyError):
+        raise ProbeError(f"expected a memory size such as 8GB, 512MiB or 1e9, got {text!r}") from None
+    if not size > 0:
+        raise ProbeError(f"expected a positive memory size, got {text!r}")
+    return int(size)

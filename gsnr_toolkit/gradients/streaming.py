@@ -1,0 +1,84 @@
+"""Engines that form every sample's gradient: the chunks of a function, added to moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from gsnr_toolkit.gradients.functional import AnyMoments, GradientChunk, GradientTask
+from gsnr_toolkit.types import Batch
+
+
+class StreamingEngine:
+    """An engine made of a function that streams chunks of per-sample gradients.
+
+    Args:
+        name: Name in reports.
+        stream: ``(task, batch, chunk_size=...)``, yields chunks.
+
+    >>> from gsnr_toolkit.gradients.functional import trainable_params
+    >>> from gsnr_toolkit.gradients.loop import loop_gradients
+    >>> from gsnr_toolkit.losses import inferred_loss
+    >>> from gsnr_toolkit.moments import Moments
+    >>> model = torch.nn.Linear(2, 1)
+    >>> task = GradientTask(model, trainable_params(model), inferred_loss)
+    >>> moments = Moments()
+    >>> losses = StreamingEngine("loop", loop_gradients).accumulate(
+    ...     task, (torch.ones(3, 2), torch.ones(3)), moments, chunk_size=1
+    ... )
+    >>> moments.count, tuple(losses.shape)
+    (3, (3,))
+    """
+
+    def __init__(self, name: str, stream: Callable[..., Iterator[GradientChunk]]) -> None:
+        self.name = name
+        self._stream = stream
+
+    def __call__(self, task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
+        """Stream the per-sample gradients of a batch.
+
+        Args:
+            task: Model, parameters and loss.
+            batch: A batch of N samples.
+            chunk_size: Most samples whose gradients are alive at once.
+
+        Returns:
+            Chunks in order.
+        """
+        return self._stream(task, batch, chunk_size=chunk_size)
+
+    def accumulate(self, task: GradientTask, batch: Batch, moments: AnyMoments, *, chunk_size: int) -> Tensor:
+        """Add the gradients of a batch's samples to moments.
+
+        Args:
+            task: Model, parameters and loss.
+            batch: A batch of N samples.
+            moments: Where to add.
+            chunk_size: Most samples whose gradients are alive at once.
+
+        Returns:
+            Losses, shape ``(N,)``.
+        """
+        losses = []
+        for chunk in self(task, batch, chunk_size=chunk_size):
+            moments.update(chunk.grads)
+            losses.append(chunk.losses)
+        return torch.cat(losses)
+
+    def shares(self, task: GradientTask) -> dict[str, list[str]]:
+        """All parameters are this engine's.
+
+        Returns:
+            This engine's name to all parameters' names.
+        """
+        return {self.name: list(task.params)}
+
+    def notes(self) -> list[str]:
+        """Nothing to tell.
+
+        Returns:
+            An empty list.
+        """
+        return []

@@ -1,0 +1,250 @@
+"""Per-sample gradients in the form in which an operation's rule finds them, not formed before they are needed.
+
+A term stands for N tensors of one shape. A matrix product keeps its two factors; what is small is stored; the
+rest is computed on demand. Every term can form any range of its samples, which is all that exactness needs;
+:mod:`gsnr_toolkit.gradients.accumulate` uses more where a term has more to offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gsnr_toolkit.gradients.views import View, follow
+
+
+class Term(Protocol):
+    """N per-sample gradients of one shape."""
+
+    @property
+    def count(self) -> int:
+        """Number N of samples."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample's gradient."""
+        ...
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """Form the gradients of samples ``start:stop``, shape ``(stop - start, *shape)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Products:
+    """Gradients ``left_i^T right_i`` of a matrix that multiplies rows.
+
+    Attributes:
+        left: Shape ``(N, T, O)``.
+        right: Shape ``(N, T, I)``.
+        shape: The matrix's shape, ``(O, I)`` or anything that flattens to it.
+    """
+
+    left: Tensor
+    right: Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number N of samples."""
+        return self.left.shape[0]
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """Form some gradients.
+
+        Returns:
+            Shape ``(stop - start, *shape)``.
+
+        >>> term = Products(torch.ones(2, 3, 4), torch.ones(2, 3, 5), (4, 5))
+        >>> term.samples(0, 2).shape
+        torch.Size([2, 4, 5])
+        """
+        return torch.bmm(_full(self.left[start:stop]).mT, _full(self.right[start:stop])).view(-1, *self.shape)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Gradients that are small enough to be there.
+
+    Attributes:
+        values: Shape ``(N, *shape)``.
+    """
+
+    values: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number N of samples."""
+        return self.values.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample's gradient."""
+        return tuple(self.values.shape[1:])
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """Take some gradients.
+
+        Returns:
+            Shape ``(stop - start, *shape)``.
+        """
+        return self.values[start:stop]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Gradients that a function forms.
+
+    Attributes:
+        function: ``(start, stop) -> (stop - start, *shape)``.
+        count: Number N of samples.
+        shape: Shape of one sample's gradient.
+    """
+
+    function: Callable[[int, int], Tensor]
+    count: int
+    shape: tuple[int, ...]
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """Form some gradients.
+
+        Returns:
+            Shape ``(stop - start, *shape)``.
+        """
+        return self.function(start, stop)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Gradients of a table of which each sample looked rows up: zero everywhere else.
+
+    Attributes:
+        rows: Which rows, shape ``(N, T)``.
+        grads: Gradient of what was looked up, shape ``(N, T, d)``.
+        shape: The table's shape, ``(V, *anything that flattens to d)``.
+    """
+
+    rows: Tensor
+    grads: Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number N of samples."""
+        return self.rows.shape[0]
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """Form some gradients, as full tables.
+
+        Returns:
+            Shape ``(stop - start, *shape)``.
+        """
+        return self._tables(self.rows[start:stop], start, stop, self.shape[0]).view(-1, *self.shape)
+
+    def compact(self) -> tuple[Tensor, Tensor]:
+        """Form all gradients on the rows that any sample looked up.
+
+        Returns:
+            Those rows (U,), and gradients ``(N, U, d)``.
+        """
+        used, places = torch.unique(self.rows, return_inverse=True)
+        return used, self._tables(places, 0, self.count, len(used))
+
+    def _tables(self, rows: Tensor, start: int, stop: int, height: int) -> Tensor:
+        grads = _full(self.grads[start:stop])
+        tables = grads.new_zeros(stop - start, height, grads.shape[-1])
+        return tables.scatter_add_(1, rows.unsqueeze(-1).expand_as(grads), grads)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Gradients of a view of a parameter, put back to their place in the parameter.
+
+    Attributes:
+        term: Gradients of the view.
+        views: The view operations.
+        shape: The parameter's shape.
+    """
+
+    term: Term
+    views: tuple[View, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number N of samples."""
+        return self.term.count
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """Form some gradients, zero outside the view.
+
+        Returns:
+            Shape ``(stop - start, *shape)``.
+        """
+        inner = self.term.samples(start, stop)
+        whole = inner.new_zeros(stop - start, *self.shape)
+        for one, values in zip(whole, inner, strict=True):
+            follow(self.views, one).copy_(values)
+        return whole
+
+
+@dataclass(frozen=True)
+class Summed:
+    """Gradients of several uses of one tensor, added up for each sample.
+
+    Attributes:
+        terms: One for each use, all of one shape.
+    """
+
+    terms: Sequence[Term]
+
+    @property
+    def count(self) -> int:
+        """Number N of samples."""
+        return self.terms[0].count
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample's gradient."""
+        return self.terms[0].shape
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """Form some gradients.
+
+        Returns:
+            Shape ``(stop - start, *shape)``.
+        """
+        first, *rest = (term.samples(start, stop) for term in self.terms)
+        for other in rest:
+            first = first + other
+        return first
+
+
+def add_terms(terms: Sequence[Term]) -> Term:
+    """Add the uses of one tensor up, for each sample.
+
+    Uses as a matrix become one: their rows are put one after the other.
+
+    Args:
+        terms: All of one shape.
+
+    Returns:
+        One term.
+    """
+    if len(terms) == 1:
+        return terms[0]
+    matrices = [term for term in terms if isinstance(term, Products)]
+    if len(matrices) == len(terms):
+        left, right = (torch.cat([getattr(term, side) for term in matrices], 1) for side in ("left", "right"))
+        return Products(left, right, terms[0].shape)
+    return Summed(terms)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """At least float32."""
+    return tensor.float() if tensor.element_size() < 4 else tensor

@@ -1,0 +1,111 @@
+"""Mean gradients, and spreads summed over each parameter: what group-level quantities need, at half the memory.
+
+A group's GSNR needs the trace of the covariance, not its diagonal. Here each parameter keeps its mean gradient and one
+number, the sum over entries and samples of centred squares. The verbs are those of
+:class:`~gsnr_toolkit.moments.Moments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gsnr_toolkit.types import Params
+
+
+@dataclass
+class GroupMoments:
+    r"""Count, mean per entry, and per parameter :math:`\sum_i |g_i - \bar g|^2`.
+
+    >>> moments = GroupMoments()
+    >>> moments.update({"w": torch.tensor([[1.0, 0.0], [3.0, 0.0]])})
+    >>> moments.count, moments.mean["w"].tolist(), moments.spread(["w"])
+    (2, [2.0, 0.0], 2.0)
+    """
+
+    count: int = 0
+    mean: Params = field(default_factory=dict)
+    squares: dict[str, float] = field(default_factory=dict)
+
+    def place(self, name: str, like: Tensor) -> Tensor:
+        """Give out the mean of one parameter, zero at first; the count is the caller's to raise.
+
+        Args:
+            name: The parameter.
+            like: A tensor of its shape and device; the mean has at least float32.
+
+        Returns:
+            The mean, to be changed by :meth:`take_in` alone.
+        """
+        if name not in self.mean:
+            dtype = torch.promote_types(like.dtype, torch.float32)
+            self.mean[name] = torch.zeros(like.shape, dtype=dtype, device=like.device)
+            self.squares[name] = 0.0
+        return self.mean[name]
+
+    def take_in(self, name: str, seen: int, added: int, total: Tensor, sqnorms: float) -> None:
+        r"""Take in one parameter's gradients of some samples; in place.
+
+        Args:
+            name: The parameter.
+            seen: Samples of this parameter so far; :attr:`count` is the caller's to raise.
+            added: Number b of new samples.
+            total: :math:`\sum_i g_i`; used up.
+            sqnorms: :math:`\sum_i |g_i|^2`.
+        """
+        mean = total.div_(added)
+        own = max(0.0, sqnorms - added * _sqnorm(mean))
+        self._merge(name, seen, added, mean, own)
+
+    def _merge(self, name: str, seen: int, added: int, mean: Tensor, own: float) -> None:
+        held = self.place(name, mean)
+        both = seen + added
+        gap = mean - held
+        self.squares[name] += own + (_sqnorm(gap) * seen * added / both if seen else 0.0)
+        held.add_(gap, alpha=added / both)
+
+    def update(self, grads: Mapping[str, Tensor]) -> None:
+        """Take in more samples, shape ``(c, *shape)`` each, in place."""
+        added = len(next(iter(grads.values())))
+        for name, grad in grads.items():
+            full = grad.float() if grad.element_size() < 4 else grad
+            mean = full.mean(0)
+            self._merge(name, self.count, added, mean, _sqnorm(full - mean) if added > 1 else 0.0)
+        self.count += added
+
+    def absorb(self, other: GroupMoments) -> None:
+        """Merge another shard into this one, in place; the other stays as it was.
+
+        Raises:
+            ValueError: If the two hold different parameters.
+        """
+        if other.count == 0:
+            return
+        if self.count and self.mean.keys() != other.mean.keys():
+            odd = sorted(self.mean.keys() ^ other.mean.keys())
+            raise ValueError(f"expected moments of the same parameters, got {odd[:4]} on one side only")
+        for name, mean in other.mean.items():
+            self._merge(name, self.count, other.count, mean, other.squares[name])
+        self.count += other.count
+
+    def spread(self, names: Iterable[str]) -> float:
+        """Sum of centred squares over all entries of some parameters.
+
+        Returns:
+            In squared units of the gradient.
+        """
+        return sum(self.squares[name] for name in names)
+
+    def is_zero(self, name: str) -> bool:
+        """Whether a parameter's gradient was exactly zero for every sample."""
+        return self.squares[name] == 0 and not bool(self.mean[name].any())
+
+
+def _sqnorm(tensor: Tensor) -> float:
+    """Squared norm; float32 products are added up in float64 block by block."""
+    flat = tensor.reshape(-1)
+    parts = [torch.dot(block, block) for block in flat.split(2**16)] if flat.numel() else [flat.new_zeros(())]
+    return float(torch.stack(parts).double().sum())

@@ -1,0 +1,168 @@
+"""One pass over samples: per-sample gradients into moments, shard by shard.
+
+A shard, a block of consecutive samples, is the unit of everything: of the jackknife, of the share of a process among
+several, and of what is done again with fewer samples at once when a GPU runs out of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gsnr_toolkit.batches import batch_length, take_rows
+from gsnr_toolkit.checks import check_finite
+from gsnr_toolkit.distributed import Ranks, merge_moments, share_losses, share_shards
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.estimators.shards import ShardCollector
+from gsnr_toolkit.estimators.uncertainty import Floats
+from gsnr_toolkit.gradients.functional import AnyMoments, Engine, GradientTask
+from gsnr_toolkit.preserve import preserved_rng
+from gsnr_toolkit.types import Batch
+
+Advance = Callable[[int], None]
+"""Called with the number of samples just done."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive rows of one batch that belong to one shard.
+
+    Attributes:
+        batch: Number of the batch.
+        first: Number of the first sample, over all batches.
+        rows: The rows.
+        ends_batch: Whether the batch ends here.
+        ends_shard: Whether the shard is full.
+    """
+
+    batch: int
+    first: int
+    rows: Batch
+    ends_batch: bool
+    ends_shard: bool
+
+
+def cut_at_shards(batches: Iterable[Batch], size: Callable[[], int]) -> Iterator[Piece]:
+    """Cut batches where shards end.
+
+    Args:
+        batches: Batches, each seen once.
+        size: Samples per shard at present; asked again at the start of each shard.
+
+    Yields:
+        Pieces in order.
+
+    >>> pieces = cut_at_shards([torch.zeros(3), torch.zeros(3)], lambda: 4)
+    >>> [(p.batch, p.first, len(p.rows), p.ends_shard) for p in pieces]
+    [(0, 0, 3, False), (1, 3, 1, True), (1, 4, 2, False)]
+    """
+    done, room = 0, 0
+    for index, batch in enumerate(batches):
+        start, length = 0, batch_length(batch)
+        while start < length:
+            room = room or size()
+            stop = min(length, start + room)
+            room -= stop - start
+            yield Piece(index, done + start, take_rows(batch, start, stop), stop == length, room == 0)
+            start = stop
+        done += length
+
+
+class MomentPass:
+    """Runs the pieces of shards through an engine.
+
+    Args:
+        task: Model, parameters and loss.
+        engine: Per-sample gradient engine.
+        chunk_size: Samples that may run at once; halved when a GPU runs out of memory.
+        seed: Random state of batch k is ``seed + k``.
+        new: Makes empty moments.
+    """
+
+    def __init__(
+        self, task: GradientTask, engine: Engine, chunk_size: int, seed: int, new: Callable[[], AnyMoments]
+    ) -> None:
+        self.task, self.engine, self.chunk_size, self.seed, self.new = task, engine, chunk_size, seed, new
+
+    def run(
+        self,
+        batches: Iterable[Batch],
+        collector: ShardCollector,
+        advance: Advance,
+        ranks: Ranks,
+    ) -> tuple[AnyMoments, Floats]:
+        """Take all samples, or this process's shards of them, and merge with the other processes.
+
+        Args:
+            batches: Batches, each seen once; every process gives the same.
+            collector: Receives every finished shard.
+            advance: Progress callback.
+            ranks: This process among its kind.
+
+        Returns:
+            Moments of all samples, and their losses, shape ``(n,)``.
+        """
+        total, pieces, losses = self.new(), list[Piece](), dict[int, Tensor]()
+        number = count = 0
+        for piece in cut_at_shards(batches, lambda: collector.size):
+            pieces.append(piece)
+            count = piece.first + batch_length(piece.rows)
+            if piece.ends_shard:
+                self._finish(pieces, number, total, losses, collector, advance, ranks)
+                pieces, number = [], number + 1
+        if pieces:
+            self._finish(pieces, number, total, losses, collector, advance, ranks)
+            number += 1
+        if ranks.size > 1:
+            merge_moments(total, self.task.params, ranks)
+            share_shards(collector, number, ranks)
+        return total, share_losses(losses, count, ranks)
+
+    def _finish(
+        self,
+        pieces: list[Piece],
+        number: int,
+        total: AnyMoments,
+        losses: dict[int, Tensor],
+        collector: ShardCollector,
+        advance: Advance,
+        ranks: Ranks,
+    ) -> None:
+        if number % ranks.size != ranks.rank:
+            return
+        shard = self._shard(pieces, losses, advance)
+        collector.add(shard)
+        total.absorb(shard)  # type: ignore[arg-type] - both were made by self.new
+
+    def _shard(self, pieces: list[Piece], losses: dict[int, Tensor], advance: Advance) -> AnyMoments:
+        """Moments of one shard; begun again with half the samples at once where memory runs out."""
+        while True:
+            shard = self.new()
+            try:
+                for piece in pieces:
+                    self._take(piece, shard, losses)
+            except torch.OutOfMemoryError as error:
+                if self.chunk_size == 1:
+                    raise ProbeError(
+                        "expected memory for one sample's forward and backward, but the device ran out; use "
+                        "detail='group' (half the memory for moments), a smaller input, or another device"
+                    ) from error
+                longest = max(batch_length(piece.rows) for piece in pieces)
+                self.chunk_size = max(1, min(self.chunk_size, longest) // 2)
+                torch.cuda.empty_cache()
+                continue
+            advance(sum(batch_length(piece.rows) for piece in pieces))
+            return shard
+
+    def _take(self, piece: Piece, shard: AnyMoments, losses: dict[int, Tensor]) -> None:
+        with preserved_rng(seed=self.seed + piece.batch):
+            found = self.engine.accumulate(self.task, piece.rows, shard, chunk_size=self.chunk_size)
+        check_finite({}, found, piece.batch)
+        losses[piece.first] = found
+        if piece.ends_batch or piece.ends_shard:
+            check_finite(shard.mean, found, piece.batch)
+
+
