@@ -1,14 +1,18 @@
 """Every engine against one backward per sample, on public architectures."""
 
+import re
+
 import pytest
 import torch
 from reference import one_row, per_sample_gradients
-from zoo import ZOO, assert_gradients_close, cast, to_dtype
+from zoo import FLOAT32_INSIDE, FLOAT32_SUMS, ZOO, assert_gradients_close, cast, to_dtype, vanishing
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.select import ENGINES
 from gsnr_toolkit.losses import resolve_loss
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
 EXACT_ENGINES = ["loop"]
 """Engines that must do every entry."""
@@ -23,6 +27,10 @@ VMAP_CANNOT = {
     "transformers Mixtral": "sends each token to the experts that its values choose",
 }
 """Entries that ``torch.func`` cannot vectorise, and why."""
+
+NOT_FELT = r"(k_proj|k_norm|ln_k|key|rel_pos\.mlp\.fc2|mlp_tokens\.fc2|gate)\.bias"
+"""Biases with gradient 0: a softmax takes no notice of one number added to all its logits, nor a LayerNorm of one added
+to all channels of a token."""
 
 
 def _task(name, dtype):
@@ -70,5 +78,40 @@ def test_vmap_equals_backward_per_sample(name):
 @pytest.mark.parametrize("name", VMAP_CANNOT)
 def test_vmap_says_that_it_cannot(name):
     task, batch = _task(name, torch.float64)
-    with pytest.raises((ProbeError, RuntimeError)):
+    with pytest.raises((ProbeError, RuntimeError), match=r"cannot vectorise|doesn't match the broadcast shape"):
         _engine("vmap", task, batch, chunk_size=3)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_samples_are_independent_and_every_parameter_is_felt(name):
+    task, batch = _task(name, torch.float64)
+    expected = _truth(task, batch)
+    total, mean = _gradient_of_sum(task, batch), task.mean_gradient(batch)[0]
+    assert_gradients_close(total, {key: g.sum(0) for key, g in expected.items()}, rtol=_rtol(name, FLOAT32_SUMS))
+    assert_gradients_close(mean, {key: g.mean(0) for key, g in expected.items()}, rtol=_rtol(name, FLOAT32_INSIDE))
+    assert [key for key in vanishing(expected) if not re.search(NOT_FELT, key)] == []
+    losses = task.loss_fn(task.model, batch)
+    assert losses.shape == (5,)
+    assert losses.unique().numel() == 5
+
+
+def _rtol(name, imprecise):
+    return 1e-6 if name in imprecise else 1e-10
+
+
+def _gradient_of_sum(task, batch):
+    loss = task.loss_fn(task.model, batch).sum()
+    named = dict(task.model.named_parameters())
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+def test_the_comparison_can_fail():
+    task, batch = _task("timm ViT", torch.float64)
+    expected = _truth(task, batch)
+    assert_gradients_close(expected, expected, rtol=0.0)
+    for wrong in (expected["cls_token"].roll(1, 0), expected["cls_token"] * (1 + 1e-9)):
+        with pytest.raises(AssertionError, match="loop cls_token: off by"):
+            assert_gradients_close({**expected, "cls_token": wrong}, expected, rtol=1e-10, context="loop")
+    noisy = {key: grad + 1e-9 * torch.rand_like(grad) for key, grad in expected.items()}
+    with pytest.raises(AssertionError, match="off by"):
+        assert_gradients_close(noisy, expected, rtol=1e-10)
