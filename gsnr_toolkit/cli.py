@@ -82,7 +82,7 @@ def probe_command(
     if version or show_list:
         _print_about(show_list)
         return
-    from gsnr_toolkit.gradients.select import parse_bytes
+    from gsnr_toolkit.gradients.memory import parse_bytes
     from gsnr_toolkit.runner import ProbeRequest
 
     request = ProbeRequest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from gsnr_toolkit.batches import batch_length
+from gsnr_toolkit.distributed import current_ranks
 from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.estimators.cor import GroupCOR, group_cor
 from gsnr_toolkit.estimators.gsnr import GroupGSNR, group_gsnr, group_totals, summarise_parameters
@@ -31,7 +32,7 @@ from gsnr_toolkit.readings.readout import gather_readout
 from gsnr_toolkit.report import Report
 from gsnr_toolkit.tables import TOTAL, add_cor, drift_rows, gsnr_rows, to_frame
 from gsnr_toolkit.trajectory import trajectory_row
-from gsnr_toolkit.types import Loader, PerSampleLoss
+from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,17 @@ def _check_precision(setup: Setup) -> None:
 
 
 def _gather(setup: Setup, loader: Loader, *, with_cor: bool, progress: bool, move: bool) -> Evidence:
-    drawn = checked_batches(setup, loader, move=move)
-    first = next(drawn)
-    setup, drawn = settle_engine(setup, first), chain([first], drawn)
+    checked = checked_batches(setup, loader, move=move)
+    first = next(checked)
+    setup = settle_engine(setup, first)
+    drawn: Iterable[Batch] = chain([first], checked)
     gather = gather_parameters if setup.options.layerwise == "parameters" else gather_readout
     if not with_cor:
-        return gather(setup, drawn, count=_known_count(loader, setup.options), with_cor=False, progress=progress)
+        count = _known_count(loader, setup.options)
+        if count is None and current_ranks().size > 1:  # shards are dealt out by number, so their size must be known
+            held = list(drawn)
+            drawn, count = held, sum(batch_length(batch) for batch in held)
+        return gather(setup, drawn, count=count, with_cor=False, progress=progress)
     batches = sam_batches(list(drawn), setup.options)
     count = sum(batch_length(batch) for batch in batches)
     return gather(setup, batches, count=count, with_cor=True, progress=progress)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -135,7 +136,7 @@ class MomentPass:
             return
         shard = self._shard(pieces, losses, advance)
         collector.add(shard)
-        total.absorb(shard)  # type: ignore[arg-type] - both were made by self.new
+        total.absorb(cast("Any", shard))  # both were made by self.new
 
     def _shard(self, pieces: list[Piece], losses: dict[int, Tensor], advance: Advance) -> AnyMoments:
         """Moments of one shard; begun again with half the samples at once where memory runs out."""
@@ -164,5 +165,3 @@ class MomentPass:
         losses[piece.first] = found
         if piece.ends_batch or piece.ends_shard:
             check_finite(shard.mean, found, piece.batch)
-
-

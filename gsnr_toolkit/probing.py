@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gsnr_toolkit.checks import draw_batches
+from gsnr_toolkit.distributed import broadcast_model, current_ranks, unwrapped
 from gsnr_toolkit.groups import GroupBy
 from gsnr_toolkit.measurement import Measured, measure
 from gsnr_toolkit.options import DEFAULT_RHO, make_options
@@ -77,6 +78,7 @@ def estimate_gsnr(
         seed=seed,
         **options,
     )
+    model = unwrapped(model)
     check_model(model)
     return measure(model, loader, loss_fn, chosen, device, with_cor=False, progress=progress).report
 
@@ -156,6 +158,7 @@ def estimate_cor(
         confidence=confidence,
         **options,
     )
+    model = unwrapped(model)
     check_model(model)
     return measure(model, loader, loss_fn, chosen, device, with_cor=True, progress=progress).report
 
@@ -201,6 +204,7 @@ def iter_probe(
     run = {"steps": steps, "schedule": schedule, "lr": lr, "data": data, **(extra_settings or {})}
     measured: list[Measured] = []
     training_data = loader if train_loader is None else train_loader
+    model = unwrapped(model)
     check_model(model)
     with preserved_rng(loader, train_loader, seed=chosen.seed), restored_parameters(model):
         make = partial(PlainRun, lr=lr, optimizer=optimizer, device=device)
@@ -210,6 +214,7 @@ def iter_probe(
         for step in schedule:
             if training is not None:
                 training.advance_to(step, progress=progress)
+                broadcast_model(model, current_ranks())
             done = measure(
                 model, batches, loss_fn, chosen, device, with_cor=True, progress=progress, step=step, extra=run
             )

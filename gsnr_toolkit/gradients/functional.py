@@ -21,7 +21,6 @@ from gsnr_toolkit.losses import check_loss_shape
 from gsnr_toolkit.moments import Moments
 from gsnr_toolkit.types import Batch, Params, PerSampleLoss
 
-
 AnyMoments: TypeAlias = Moments | GroupMoments
 
 

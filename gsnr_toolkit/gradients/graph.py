@@ -23,6 +23,10 @@ Edge: TypeAlias = tuple[int, int]
 """A value in the graph: position of the node that made it, and which of its outputs."""
 
 
+Receive: TypeAlias = Callable[[int, tuple[Tensor | None, ...]], None]
+"""Called with a node's position and the gradients of its outputs."""
+
+
 @dataclass(frozen=True)
 class Consumer:
     """A node that takes a value as its input number ``slot``."""
@@ -84,7 +88,7 @@ class Graph:
         self,
         wanted: Collection[int],
         weights: Tensor,
-        receive: Callable[[int, tuple[Tensor | None, ...]], None],
+        receive: Receive,
         *,
         retain: bool,
     ) -> None:
@@ -101,11 +105,7 @@ class Graph:
             retain: Keep the graph for another backward.
         """
         last = self._last(wanted)
-        hooks = [
-            self.nodes[i].register_prehook(lambda grads, i=i: _keep(receive(i, grads)))
-            for i in wanted
-            if i not in last
-        ]
+        hooks = [self.nodes[i].register_prehook(_hook(receive, i)) for i in wanted if i not in last]
         ends = [(i, nr) for i in sorted(last) for nr in self.outputs(i)]
         try:
             found = torch.autograd.grad(
@@ -153,9 +153,13 @@ class Graph:
         return order
 
 
-def _keep(_: None) -> None:
-    """A pre-hook that returns None leaves the gradients as they are."""
-    return None  # noqa: RET501, PLR1711 - the value is what says so
+def _hook(receive: Receive, position: int) -> Callable[[tuple[Tensor | None, ...]], None]:
+    """A pre-hook that hands a node's gradients over and leaves them as they are."""
+
+    def hook(grads: tuple[Tensor | None, ...]) -> None:
+        receive(position, grads)
+
+    return hook
 
 
 def operation(node: Node) -> str:

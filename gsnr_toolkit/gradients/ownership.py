@@ -127,8 +127,7 @@ def common_owner(evidences: list[tuple[tuple[int, ...], Evidence]], counts: list
     """
     left = set.intersection(*(evidence.candidates for _, evidence in evidences))
     shares = {
-        owner: {shape[owner.dim] / count for (shape, _), count in zip(evidences, counts, strict=True)}
-        for owner in left
+        owner: {shape[owner.dim] / count for (shape, _), count in zip(evidences, counts, strict=True)} for owner in left
     }
     left = {owner for owner in left if len(shares[owner]) == 1}
     return next(iter(left)) if len(left) == 1 else None

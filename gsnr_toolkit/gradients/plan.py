@@ -95,7 +95,9 @@ class _Finder:
         while fresh:
             fresh = self._through_views(fresh)
             self._ask({consumer.position for edge in fresh for consumer in self.graph.above(edge)})
-            fresh = [made for edge in fresh for consumer in self.graph.above(edge) for made in self._judge(consumer, edge)]
+            fresh = [
+                made for edge in fresh for consumer in self.graph.above(edge) for made in self._judge(consumer, edge)
+            ]
         self._settle()
 
     def _through_views(self, edges: list[Edge]) -> list[Edge]:

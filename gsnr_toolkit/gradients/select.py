@@ -107,5 +107,3 @@ def predicted_bytes(engine: str, task: GradientTask, rows: Batch, chunk: int) ->
     gradient = vmap_bytes_per_sample(task)
     per_engine = {"loop": saved + gradient, "vmap": chunk * (saved + gradient), "taps": chunk * saved}
     return per_engine[engine] + (layer_bytes(task) if engine == "taps" else 0)
-
-

@@ -22,9 +22,7 @@ _ROUNDING = 1000
 key's bias is, which softmax does not feel."""
 
 
-def reference_gradients(
-    task: GradientTask, rows: Batch, losses: Tensor, leaves: Params, samples: int
-) -> list[Params]:
+def reference_gradients(task: GradientTask, rows: Batch, losses: Tensor, leaves: Params, samples: int) -> list[Params]:
     """Gradients of the first samples, each by a backward of its own.
 
     The sample is run alone; where that gives another loss than in the batch (active dropout), the batch's own graph

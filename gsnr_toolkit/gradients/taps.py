@@ -226,22 +226,23 @@ class TapsEngine:
 
         shapes = {name: tuple(param.shape) for name, param in task.params.items()}
         plan, graph = make_plan(probe, shapes, exactly)
-        if self._check:
-            plan = plan.without(self._failures(task, rows, passes[0], plan))
-        return {graph.signature: plan}
+        return {graph.signature: plan.without(self._trial(task, rows, passes[0], plan))}
 
-    def _failures(self, task: GradientTask, rows: Batch, forward: Pass, plan: Plan) -> dict[str, str]:
-        """Parameters whose gradients of two samples differ from those of one backward per sample."""
+    def _trial(self, task: GradientTask, rows: Batch, forward: Pass, plan: Plan) -> dict[str, str]:
+        """Parameters that a rule declines, or whose gradients of two samples are not those of one backward each."""
+        found: dict[str, str] = {}
+        if not self._check:
+            tap(forward, plan, task.params, lambda _, __: None, found)
+            return found
         samples = min(2, batch_length(rows))
         expected = reference_gradients(task, rows, forward.losses, forward.leaves, samples)
         scale = largest_entry(grad for one in expected for grad in one.values())
-        found: dict[str, str] = {}
 
         def receive(name: str, parts: list[Part]) -> None:
             whole = as_whole(parts, tuple(task.params[name].shape))
             found.update(failures(name, whole.samples(0, samples), [one[name] for one in expected], scale))
 
-        tap(forward, plan, task.params, receive)
+        tap(forward, plan, task.params, receive, found)
         return found
 
 
@@ -290,7 +291,7 @@ def restricted(task: GradientTask, names: Iterable[str]) -> GradientTask:
     return replace(task, params=kept, constants={**task.constants, **held})
 
 
-def tap(forward: Pass, plan: Plan, params: Params, receive: Receive) -> None:
+def tap(forward: Pass, plan: Plan, params: Params, receive: Receive, declined: dict[str, str] | None = None) -> None:
     """Run the one backward, and hand each parameter's gradients over when its last use came by.
 
     Args:
@@ -298,8 +299,13 @@ def tap(forward: Pass, plan: Plan, params: Params, receive: Receive) -> None:
         plan: The plan of its graph.
         params: The parameters.
         receive: Called once for each parameter in the plan, and with zeros for those that the loss does not reach.
+        declined: Takes parameters for which a rule has no formula after all, with the reason.
+
+    Raises:
+        ProbeError: If a rule has no formula, and ``declined`` is None.
     """
     graph, left = forward.graph, plan.expected()
+    refused: dict[str, str] = {} if declined is None else declined
     waiting: dict[str, list[Part]] = {name: [] for name in left}
     at: dict[int, list[PlannedUse]] = {}
     for use in plan.uses:
@@ -309,39 +315,35 @@ def tap(forward: Pass, plan: Plan, params: Params, receive: Receive) -> None:
     def meet(position: int, grads: tuple[Tensor | None, ...]) -> None:
         for use in at[position]:
             term = _term(graph, use, grads[0], forward.count)
+            if term is None:
+                kind = graph.names[position].removesuffix("Backward")
+                refused.update({route.name: f"{kind} is used in an unusual way" for route in use.routes})
+                continue
             for route in use.routes:
                 waiting[route.name].append(_part(graph, forward.leaves, use.source, route, term))
                 left[route.name] -= 1
                 if not left[route.name]:
-                    receive(route.name, _join(waiting.pop(route.name), tuple(params[route.name].shape), route.name in plan.placed))
+                    shape = tuple(params[route.name].shape)
+                    receive(route.name, _join(waiting.pop(route.name), shape, route.name in plan.placed))
 
-    graph.pull(at, torch.ones_like(forward.losses), meet, retain=False)
+    if at:
+        graph.pull(at, torch.ones_like(forward.losses), meet, retain=False)
+    if refused and declined is None:
+        raise ProbeError(
+            f"expected operations to be used as in the first batch, got {next(iter(refused.items()))}; "
+            "pass engine='loop'"
+        )
     for name in plan.unreached:
-        if name not in plan.other:
-            receive(name, [(Stored(params[name].new_zeros(()).expand(forward.count, *params[name].shape)), ())])
+        receive(name, [(Stored(params[name].new_zeros(()).expand(forward.count, *params[name].shape)), ())])
 
 
-def _term(graph: Graph, use: PlannedUse, gradient: Tensor | None, count: int) -> Term:
-    shape = graph.shape(use.source)
+def _term(graph: Graph, use: PlannedUse, gradient: Tensor | None, count: int) -> Term | None:
+    shape, kind = graph.shape(use.source), graph.names[use.position]
     if gradient is None:
         like = graph.losses
         return Computed(lambda a, b: like.new_zeros(b - a, *shape), count, shape)
-    kind = graph.names[use.position]
     output_shape = graph.shape((use.position, 0))
-    term = RULES[kind](
-        Use(graph.nodes[use.position], use.slot, shape, output_shape, use.owner, count, gradient)
-    )
-    if term is None:
-        raise _Uncovered({route.name: f"{kind.removesuffix('Backward')} used in an unusual way" for route in use.routes})
-    return term
-
-
-class _Uncovered(Exception):
-    """A rule declined; names the parameters."""
-
-    def __init__(self, reasons: dict[str, str]) -> None:
-        super().__init__(reasons)
-        self.reasons = reasons
+    return RULES[kind](Use(graph.nodes[use.position], use.slot, shape, output_shape, use.owner, count, gradient))
 
 
 def _part(graph: Graph, leaves: Params, source: Edge, route: Route, term: Term) -> Part:

@@ -87,7 +87,7 @@ def read_view(node: Node, kind: str, output: int) -> View | None:
 
 
 _READ: dict[str, Callable[[Node, int], tuple[Any, ...]]] = {
-    "TBackward": lambda node, _: (),
+    "TBackward": lambda _, __: (),
     "TransposeBackward": lambda node, _: (_signed(node._saved_dim0), _signed(node._saved_dim1)),
     "PermuteBackward": lambda node, _: (tuple(_signed(dim) for dim in node._saved_dims),),
     "SelectBackward": lambda node, _: (_signed(node._saved_dim), _signed(node._saved_index)),

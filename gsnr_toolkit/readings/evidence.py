@@ -9,8 +9,8 @@ from typing import Any
 from gsnr_toolkit.estimators.rows import RowPlan
 from gsnr_toolkit.estimators.shards import ShardSummary
 from gsnr_toolkit.estimators.uncertainty import Floats
-from gsnr_toolkit.measure import DriftMeasurement
 from gsnr_toolkit.gradients.functional import AnyMoments
+from gsnr_toolkit.measure import DriftMeasurement
 
 
 @dataclass(frozen=True)

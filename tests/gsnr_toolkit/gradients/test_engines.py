@@ -6,7 +6,8 @@ from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
-from gsnr_toolkit.gradients.select import ENGINES, choose_chunk, choose_engine, parse_bytes
+from gsnr_toolkit.gradients.memory import parse_bytes
+from gsnr_toolkit.gradients.select import ENGINES, make_engine
 from gsnr_toolkit.losses import resolve_loss
 
 
@@ -31,7 +32,7 @@ def _collect(chunks):
 @pytest.mark.parametrize("chunk_size", [2, 5])
 def test_engine_equals_backward_per_sample(name, engine, chunk_size):
     task, batch = _task(CASES[name])
-    grads, losses = _collect(ENGINES[engine](task, batch, chunk_size=chunk_size))
+    grads, losses = _collect(make_engine(engine)(task, batch, chunk_size=chunk_size))
     expected = per_sample_gradients(task.model, batch, task.loss_fn, one_row)
     assert grads.keys() == expected.keys()
     for key, value in expected.items():
@@ -42,8 +43,8 @@ def test_engine_equals_backward_per_sample(name, engine, chunk_size):
 @pytest.mark.parametrize("name", ["open_clip ViT", "tied embedding, dict batch"])
 def test_float32_agrees_to_its_precision(name):
     task, batch = _task(CASES[name], torch.float32)
-    loop, _ = _collect(ENGINES["loop"](task, batch, chunk_size=1))
-    fast, _ = _collect(ENGINES["vmap"](task, batch, chunk_size=3))
+    loop, _ = _collect(make_engine("loop")(task, batch, chunk_size=1))
+    fast, _ = _collect(make_engine("vmap")(task, batch, chunk_size=3))
     for key, value in loop.items():
         torch.testing.assert_close(fast[key], value, rtol=1e-4, atol=1e-5)
 
@@ -59,7 +60,7 @@ def test_mean_gradient_is_the_mean_of_per_sample_gradients(name):
 
 def test_vmap_keeps_no_more_than_a_chunk_alive():
     task, batch = _task(CASES["mlp, binary (N, 1)"])
-    sizes = [chunk.losses.shape[0] for chunk in ENGINES["vmap"](task, batch, chunk_size=2)]
+    sizes = [chunk.losses.shape[0] for chunk in make_engine("vmap")(task, batch, chunk_size=2)]
     assert sizes == [2, 2, 1]
 
 
@@ -71,7 +72,7 @@ def test_frozen_parameters_are_measured_only_on_request():
     assert list(everything) == ["0.weight", "0.bias", "1.weight", "1.bias"]
     batch = (torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
     task = GradientTask(model, everything, resolve_loss(None))
-    grads, _ = _collect(ENGINES["vmap"](task, batch, chunk_size=4))
+    grads, _ = _collect(make_engine("vmap")(task, batch, chunk_size=4))
     assert grads["0.weight"].abs().sum() > 0
     assert not model[0].weight.requires_grad
 
@@ -88,8 +89,8 @@ def test_unreached_parameters_have_zero_gradients():
     model = Partial()
     task = GradientTask(model, trainable_params(model), resolve_loss(None))
     batch = (torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
-    for engine in ENGINES.values():
-        grads, _ = _collect(engine(task, batch, chunk_size=4))
+    for engine in ENGINES:
+        grads, _ = _collect(make_engine(engine)(task, batch, chunk_size=4))
         assert not grads["unused.weight"].any()
         assert grads["used.weight"].all()
 
@@ -114,7 +115,7 @@ def test_what_vmap_cannot_do_is_a_sentence():
     model = Branching(3, 1)
     task = GradientTask(model, trainable_params(model), resolve_loss(None))
     with pytest.raises(ProbeError, match="engine='loop'"):
-        list(ENGINES["vmap"](task, (torch.randn(4, 3), torch.tensor([0, 1, 0, 1])), chunk_size=2))
+        list(make_engine("vmap")(task, (torch.randn(4, 3), torch.tensor([0, 1, 0, 1])), chunk_size=2))
 
 
 def test_errors_of_the_model_itself_pass_through_vmap():
@@ -125,7 +126,7 @@ def test_errors_of_the_model_itself_pass_through_vmap():
     model = Broken(3, 1)
     task = GradientTask(model, trainable_params(model), resolve_loss(None))
     with pytest.raises(RuntimeError, match="my own trouble"):
-        list(ENGINES["vmap"](task, (torch.randn(4, 3), torch.tensor([0, 1, 0, 1])), chunk_size=2))
+        list(make_engine("vmap")(task, (torch.randn(4, 3), torch.tensor([0, 1, 0, 1])), chunk_size=2))
 
 
 def test_no_trainable_parameter():
@@ -138,20 +139,6 @@ def test_complex_parameters_are_refused():
     model = nn.ParameterDict({"w": nn.Parameter(torch.zeros(2, dtype=torch.complex64))})
     with pytest.raises(ProbeError, match=r"complex64 for 'w'"):
         trainable_params(model)
-
-
-def test_auto_engine_and_chunk():
-    small, _ = _task(CASES["mlp, binary (N, 1)"])
-    assert choose_engine("auto", small) == "vmap"
-    large = nn.Linear(3000, 1500)
-    task = GradientTask(large, trainable_params(large), resolve_loss(None))
-    assert choose_engine("auto", task) == "loop"
-    assert choose_engine("vmap", task) == "vmap"
-    per_sample = 2 * 4 * task.num_params
-    assert choose_chunk(task, memory=3 * per_sample) == 3
-    assert choose_chunk(task, memory=1) == 1
-    with pytest.raises(ProbeError, match="'warp'"):
-        choose_engine("warp", task)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from zoo import FLOAT32_INSIDE, FLOAT32_SUMS, ZOO, assert_gradients_close, cast,
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
-from gsnr_toolkit.gradients.select import ENGINES
+from gsnr_toolkit.gradients.select import make_engine
 from gsnr_toolkit.losses import resolve_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
-EXACT_ENGINES = ["loop"]
+EXACT_ENGINES = ["loop", "taps"]
 """Engines that must do every entry."""
 
 NO_RULE = "a fused recurrence, which has no batching rule"
@@ -28,6 +28,10 @@ VMAP_CANNOT = {
 }
 """Entries that ``torch.func`` cannot vectorise, and why."""
 
+SENSITIVE = {"open_clip ModifiedResNet": 3e-5, "transformers T5, tied": 3e-5}
+"""Models whose float32 forward rounds a small gradient (an attention's q or k weights) by 1e-5 of its largest entry:
+so does one backward per sample (9e-6)."""
+
 NOT_FELT = r"(k_proj|k_norm|ln_k|key|rel_pos\.mlp\.fc2|mlp_tokens\.fc2|gate)\.bias"
 """Biases with gradient 0: a softmax takes no notice of one number added to all its logits, nor a LayerNorm of one added
 to all channels of a token."""
@@ -39,7 +43,7 @@ def _task(name, dtype):
 
 
 def _engine(name, task, batch, chunk_size):
-    chunks = list(ENGINES[name](task, batch, chunk_size=chunk_size))
+    chunks = list(make_engine(name)(task, batch, chunk_size=chunk_size))
     grads = {key: torch.cat([chunk.grads[key] for chunk in chunks]) for key in task.params}
     return grads, torch.cat([chunk.losses for chunk in chunks])
 
@@ -55,7 +59,7 @@ def test_exact_engines_equal_backward_per_sample(name):
     losses = torch.cat([task.loss_fn(task.model, one_row(batch, row)).detach() for row in range(5)])
     for engine in EXACT_ENGINES:
         grads, found = _engine(engine, task, batch, chunk_size=3)
-        assert_gradients_close(grads, expected, rtol=1e-10, context=engine)
+        assert_gradients_close(grads, expected, rtol=_rtol(name, FLOAT32_INSIDE), context=engine)
         torch.testing.assert_close(found, losses, rtol=1e-10, atol=0)
 
 
@@ -65,7 +69,7 @@ def test_float32_agrees_with_float64_to_its_precision(name):
     found = {engine: _engine(engine, task, batch, chunk_size=3)[0] for engine in EXACT_ENGINES}
     expected = per_sample_gradients(task.model.double(), cast(batch, torch.float64), task.loss_fn, one_row)
     for engine, grads in found.items():
-        assert_gradients_close(grads, expected, rtol=1e-5, context=engine)
+        assert_gradients_close(grads, expected, rtol=SENSITIVE.get(name, 1e-5), context=engine)
 
 
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in VMAP_CANNOT])
