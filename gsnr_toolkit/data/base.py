@@ -42,6 +42,7 @@ class ForgeryDataset(Dataset[tuple["Tensor", int]]):
         records: One row per item: ``id`` (unique text), ``label`` (0 real, 1 fake), ``source`` (identity or
             video: the unit of independence), ``method`` (``"real"`` or the forgery's name), ``split``.
         skipped: What was left out and why, columns ``path`` and ``reason``; empty where nothing was.
+        notes: What a reader of a result on these data has to know, a sentence each; often none.
         image_size: Side of the images, in pixels.
         mean: Mean by channel that the images are normalised with.
         std: Standard deviation by channel that the images are normalised with.
@@ -55,6 +56,7 @@ class ForgeryDataset(Dataset[tuple["Tensor", int]]):
         *,
         caption: str | None = None,
         skipped: pd.DataFrame | None = None,
+        notes: Sequence[str] = (),
         image_size: int = 64,
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
@@ -68,6 +70,7 @@ class ForgeryDataset(Dataset[tuple["Tensor", int]]):
         self.caption = caption if caption is not None else name
         self.records = _checked(name, records)
         self.skipped = skipped if skipped is not None else pd.DataFrame({"path": [], "reason": []}, dtype=str)
+        self.notes = tuple(notes)
         self.image_size = image_size
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
