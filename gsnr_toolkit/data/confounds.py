@@ -6,11 +6,11 @@ from collections import Counter
 
 from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset
 
-__all__ = ["format_confound", "jpeg_share_note"]
+__all__ = ["format_confounds", "jpeg_share_note"]
 
 
-def format_confound(dataset: ForgeryDataset, sample: int = 200) -> str | None:
-    """Look for a difference between the classes that has nothing to do with forgery.
+def format_confounds(dataset: ForgeryDataset, sample: int = 200) -> tuple[str, ...]:
+    """Look for differences between the classes that have nothing to do with forgery.
 
     Compared are the file formats and the image sizes, both as the files' own headers say, on evenly spaced
     samples. GenImage is the known case: its real images are mostly JPEG of many sizes, its fakes PNG of one size.
@@ -20,18 +20,19 @@ def format_confound(dataset: ForgeryDataset, sample: int = 200) -> str | None:
         sample: About how many images per class to look at, at most twice as many.
 
     Returns:
-        A sentence, or None if no difference stands out: more than half of one class would have to change
-        for the two distributions to agree.
+        A sentence for each difference that stands out: more than half of one class would have to change for
+        the two distributions to agree. Formats come first.
     """
     headers = {label: _headers(dataset, label, sample) for label in (REAL, FAKE)}
+    found = []
     for what, part in (("file formats", 0), ("image sizes", 1)):
         real, fake = (Counter(header[part] for header in headers[label]) for label in (REAL, FAKE))
         if _distance(real, fake) > 0.5:
-            return (
+            found.append(
                 f"the {what} of real ({_describe(real)}) and fake ({_describe(fake)}) images differ: a detector can "
                 "separate the classes by that alone. Save both in the same way before drawing conclusions"
             )
-    return None
+    return tuple(found)
 
 
 def jpeg_share_note(dataset: ForgeryDataset, sample: int = 500) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gsnr_toolkit.data.base import FAKE, REAL, DataError
-from gsnr_toolkit.data.confounds import format_confound, jpeg_share_note
+from gsnr_toolkit.data.confounds import format_confounds, jpeg_share_note
 from gsnr_toolkit.data.files import IMAGE_SUFFIXES, FileDataset, Skips, Video, natural_key, open_videos
 from gsnr_toolkit.errors import ProbeWarning
 
@@ -76,7 +76,8 @@ def open_genimage(name: str, *, root: Path, split: str, generator: str | None = 
 
     Returns:
         The data set. Each image is a source of its own, ``domain`` is the generator, of real images as well. Its
-        notes say how many files of either class are JPEG; a difference in format or size is a warning too.
+        notes say how many files of either class are JPEG, and whether formats or sizes differ, which is a
+        warning too.
 
     Raises:
         DataError: If a folder or a class is missing, or ``val`` is asked for.
@@ -98,10 +99,10 @@ def open_genimage(name: str, *, root: Path, split: str, generator: str | None = 
     videos = [video for key in wanted for video in by_generator.get(key, [])]
     options = {"caption": "GenImage" + (f" {generator}" if generator else ""), "frames_per_video": None, **options}
     dataset = open_videos(name, videos, skips, split=split, **options)
-    dataset.notes += (jpeg_share_note(dataset),)
-    confound = format_confound(dataset)
-    if confound:
-        warnings.warn(f"{name}: {confound}", ProbeWarning, stacklevel=2)
+    confounds = format_confounds(dataset)
+    dataset.notes += (jpeg_share_note(dataset), *confounds)
+    if confounds:
+        warnings.warn(f"{name}: {'; '.join(confounds)}", ProbeWarning, stacklevel=2)
     return dataset
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gsnr_toolkit.data.base import FAKE, REAL, DataError
-from gsnr_toolkit.data.confounds import format_confound
+from gsnr_toolkit.data.confounds import format_confounds
 from gsnr_toolkit.data.files import IMAGE_SUFFIXES, FileDataset, Skips, Video, natural_key, open_videos
 from gsnr_toolkit.errors import ProbeWarning
 
@@ -83,10 +83,10 @@ def open_image_folder(name: str, *, path: Path, split: str = "train", **options:
     ]
     options = {"caption": path.name, "frames_per_video": None, **options}
     dataset = open_videos(name, videos, skips, split=split, **options)
-    confound = format_confound(dataset)
-    if confound:
-        dataset.notes += (confound,)
-        warnings.warn(f"{name}: {confound}", ProbeWarning, stacklevel=2)
+    confounds = format_confounds(dataset)
+    dataset.notes += confounds
+    if confounds:
+        warnings.warn(f"{name}: {'; '.join(confounds)}", ProbeWarning, stacklevel=2)
     return dataset
 
 

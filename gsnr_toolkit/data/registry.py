@@ -50,9 +50,9 @@ class DatasetInfo:
 _DATA = "gsnr_toolkit.data"
 
 
-def _demo(family: str, description: str) -> DatasetInfo:
-    target = f"{_DATA}.demo.dataset:open_demo"
-    return DatasetInfo(description, target, {"family": family.removeprefix("demo-")}, False, "embedded faces")
+def _demo(family: str, description: str, split: str = "train") -> DatasetInfo:
+    fixed = {"family": family.removeprefix("demo-")}
+    return DatasetInfo(description, f"{_DATA}.demo.dataset:open_demo", fixed, False, "embedded faces", split)
 
 
 def _ff(name: str, description: str) -> DatasetInfo:
@@ -135,10 +135,10 @@ DATASETS: Registry[DatasetInfo] = Registry(
         "demo-fs": _demo("demo-fs", "warped donor face with a hard mask and a colour mismatch"),
         "demo-f2f": _demo("demo-f2f", "same identity with a changed expression"),
         "demo-nt": _demo("demo-nt", "only the mouth region re-rendered: nearly non-semantic"),
-        "demo-cdf": _demo("demo-cdf", "other people and camera, finer identity swap: to test on"),
-        "demo-dfdc": _demo("demo-dfdc", "the four forgeries mixed, resized and compressed hard: to test on"),
-        "demo-gan": _demo("demo-gan", "whole image with a GAN's checkerboard: to test on"),
-        "demo-diff": _demo("demo-diff", "whole image, smooth, with a latent decoder's blocks: to test on"),
+        "demo-cdf": _demo("demo-cdf", "other people and camera, finer identity swap: to test on", "test"),
+        "demo-dfdc": _demo("demo-dfdc", "the four forgeries mixed, resized and compressed hard: to test on", "test"),
+        "demo-gan": _demo("demo-gan", "whole image with a GAN's checkerboard: to test on", "test"),
+        "demo-diff": _demo("demo-diff", "whole image, smooth, with a latent decoder's blocks: to test on", "test"),
         "df": _ff("df", "Deepfakes"),
         "fs": _ff("fs", "FaceSwap"),
         "f2f": _ff("f2f", "Face2Face"),

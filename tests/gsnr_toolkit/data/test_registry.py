@@ -1,7 +1,9 @@
 import importlib
 import inspect
 import itertools
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +66,22 @@ def test_there_are_rows_for_all_generators():
     assert [name for name in DATASETS if name.startswith("ufd-")] == [f"ufd-{each}" for each in forensynths.GENERATORS]
     assert [n for n in DATASETS if n.startswith("genimage-")] == [f"genimage-{each}" for each in genimage.GENERATORS]
     assert (len(forensynths.GENERATORS), len(genimage.GENERATORS)) == (19, 8)
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_every_row_is_documented(name):
+    info = DATASETS[name]
+    page = (Path(__file__).parents[3] / "docs" / ("data-sets.md" if info.on_disk else "data-demo.md")).read_text("utf8")
+    assert re.search(rf"\b{re.escape(info.fixed.get('generator') or name)}\b", page)
+
+
+def test_sets_to_test_on_are_opened_at_their_test_split():
+    splits = {name: info.split for name, info in DATASETS.rows.items()}
+    assert [name for name, split in splits.items() if split == "train"] == [
+        *("demo-df", "demo-fs", "demo-f2f", "demo-nt", "df", "fs", "f2f", "nt", "ff", "faceshifter")
+    ]
+    assert set(open_dataset("demo-cdf", size=2).records["split"]) == {"test"}
+    assert set(open_dataset("demo-cdf", size=2, split="val").records["split"]) == {"val"}
 
 
 CODE = """
