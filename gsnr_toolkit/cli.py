@@ -202,10 +202,14 @@ def _print_about(show_list: bool) -> None:
         from gsnr_toolkit.data.registry import DATASETS
         from gsnr_toolkit.models.registry import MODELS
 
-        for title, rows in (("models", MODELS), ("data", DATASETS)):
-            typer.echo(f"\n{title}:")
-            for name in rows:
-                typer.echo(f"  {name:<20} {rows[name].description}")
+        typer.echo("\nmodels:")
+        for name in MODELS:
+            typer.echo(f"  {name:<20} {MODELS[name].description}")
+        for kind in dict.fromkeys(info.kind for info in DATASETS.rows.values()):
+            typer.echo(f"\ndata: {kind}")
+            for name, info in DATASETS.rows.items():
+                if info.kind == kind:
+                    typer.echo(f"  {name:<20} {info.description}")
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ __all__ = ["COLUMNS", "FAKE", "REAL", "DataError", "ForgeryDataset", "probe_indi
 
 REAL, FAKE = 0, 1
 
-#: The columns that ``records`` always has; a data set may add its own (such as ``path``).
+#: The columns that a data set has to give its ``records``; it may add its own (such as ``path``).
 COLUMNS = ("id", "label", "source", "method", "split")
 
 
@@ -40,8 +40,10 @@ class ForgeryDataset(Dataset[tuple["Tensor", int]]):
         name: The name by which it was opened, such as ``"demo-nt"``.
         caption: What a figure caption calls the data: ``"embedded data"``, or the data set's proper name.
         records: One row per item: ``id`` (unique text), ``label`` (0 real, 1 fake), ``source`` (identity or
-            video: the unit of independence), ``method`` (``"real"`` or the forgery's name), ``split``.
+            video: the unit of independence), ``method`` (``"real"`` or the forgery's name), ``split``, and
+            ``domain`` (the test set that a row of a table is about: :attr:`name`, unless the data say otherwise).
         skipped: What was left out and why, columns ``path`` and ``reason``; empty where nothing was.
+        notes: What a reader of a result on these data has to know, a sentence each; often none.
         image_size: Side of the images, in pixels.
         mean: Mean by channel that the images are normalised with.
         std: Standard deviation by channel that the images are normalised with.
@@ -55,6 +57,7 @@ class ForgeryDataset(Dataset[tuple["Tensor", int]]):
         *,
         caption: str | None = None,
         skipped: pd.DataFrame | None = None,
+        notes: Sequence[str] = (),
         image_size: int = 64,
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
@@ -68,6 +71,7 @@ class ForgeryDataset(Dataset[tuple["Tensor", int]]):
         self.caption = caption if caption is not None else name
         self.records = _checked(name, records)
         self.skipped = skipped if skipped is not None else pd.DataFrame({"path": [], "reason": []}, dtype=str)
+        self.notes = tuple(notes)
         self.image_size = image_size
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
@@ -116,7 +120,8 @@ def _checked(name: str, records: pd.DataFrame) -> pd.DataFrame:
     twice = records["id"][records["id"].duplicated()]
     if len(twice):
         raise DataError(f"the ids of {name!r} must be unique, but {twice.iloc[0]!r} occurs more than once")
-    return records.reset_index(drop=True)
+    records = records.reset_index(drop=True)
+    return records if "domain" in records.columns else records.assign(domain=name)
 
 
 def probe_indices(records: pd.DataFrame, n: int, seed: int = 0) -> list[int]:

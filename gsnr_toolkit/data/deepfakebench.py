@@ -18,7 +18,23 @@ from gsnr_toolkit.data.base import FAKE, REAL, DataError
 from gsnr_toolkit.data.files import FileDataset, Skips, Video, natural_key, open_videos
 from gsnr_toolkit.registry import did_you_mean
 
-__all__ = ["FF_LISTS", "LABELS", "find_lists", "open_deepfakebench", "read_lists", "resolve_prefix"]
+__all__ = [
+    "FF_LISTS",
+    "LABELS",
+    "LIST_LABELS",
+    "SHARED_SPLITS",
+    "TREE",
+    "find_lists",
+    "open_deepfakebench",
+    "read_lists",
+    "refuse_shared_split",
+    "resolve_prefix",
+    "target_video",
+]
+
+TREE = """\
+ROOT[/dataset_json]/{list_name}.json                  DeepfakeBench's list
+ROOT[/rgb]/.../frames/<video>/*.png                   the frames that it names"""
 
 #: Every label of the lists: (0 real or 1 fake, method).
 LABELS = {
@@ -43,6 +59,31 @@ LABELS = {
     "DF_fake": (FAKE, "DeeperForensics"),
     "UADFV_Real": (REAL, "real"),
     "UADFV_Fake": (FAKE, "UADFV"),
+    "FFIW_real": (REAL, "real"),
+    "FFIW_fake": (FAKE, "FFIW"),
+}
+
+#: Splits of a list that hold videos of its test split, and in which way; they are refused.
+SHARED_SPLITS: Mapping[str, Mapping[str, str]] = {
+    "Celeb-DF-v1": {"train": "it lists all videos", "val": "it is a copy of the test list"},
+    "Celeb-DF-v2": {"train": "it lists all videos", "val": "it is a copy of the test list"},
+    "DFDCP": {"val": "it is a copy of the test list"},
+    "DeepFakeDetection": dict.fromkeys(("train", "val"), "every video is in all three splits"),
+    "DeeperForensics-1.0": dict.fromkeys(("train", "val"), "the real videos are the same in all three splits"),
+    "UADFV": dict.fromkeys(("train", "val"), "every video is in all three splits"),
+}
+
+#: The labels of each list of one data set; another label there is an error, even if another list has it.
+LIST_LABELS: Mapping[str, tuple[str, ...]] = {
+    "FaceShifter": ("FF-real", "FF-FH"),
+    "DeepFakeDetection": ("DFD_real", "DFD_fake"),
+    "Celeb-DF-v1": ("CelebDFv1_real", "CelebDFv1_fake"),
+    "Celeb-DF-v2": ("CelebDFv2_real", "CelebDFv2_fake"),
+    "DFDC": ("DFDC_Real", "DFDC_Fake"),
+    "DFDCP": ("DFDCP_Real", "DFDCP_FakeA", "DFDCP_FakeB"),
+    "DeeperForensics-1.0": ("DF_real", "DF_fake"),
+    "UADFV": ("UADFV_Real", "UADFV_Fake"),
+    "FFIW": ("FFIW_real", "FFIW_fake"),
 }
 
 #: Which lists can serve a name, the best first; for ``ff`` the four single ones together serve as well.
@@ -57,11 +98,10 @@ FF_LISTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 _WHERE_LISTS = (".", "dataset_json", "preprocessing/dataset_json")
 _WHERE_FRAMES = (".", "rgb", "datasets", "datasets/rgb", "FaceForensics++")
 _WITH_COMPRESSION = ("FF-", "DFD_")
-_SOURCE_BEFORE_UNDERSCORE = "FF-"
 
 
 def open_deepfakebench(
-    name: str, *, list_name: str, root: Path, split: str, compression: str = "c23", **options: Any
+    name: str, *, list_name: str, root: Path, split: str, compression: str | None = None, **options: Any
 ) -> FileDataset:
     """Open a data set from its list.
 
@@ -70,25 +110,49 @@ def open_deepfakebench(
         list_name: The list's name, such as ``"Celeb-DF-v2"``.
         root: The folder of the data; the list is in it or in its ``[preprocessing/]dataset_json``.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        compression: Level to read where the list has levels.
+        compression: Level to read, ``"c23"`` if not said; only FaceShifter and DeepFakeDetection have levels.
         **options: As in :func:`gsnr_toolkit.data.files.open_videos`.
 
     Returns:
-        The data set. ``source`` is the video (for the FaceForensics++ family the target video).
+        The data set. ``source`` is the video (for FaceForensics++ and Celeb-DF the target video).
 
     Raises:
-        DataError: If the list is missing, or Celeb-DF's training list, which holds the test videos, is
-            asked for.
+        DataError: If the list is missing, a split is asked for that holds test videos (:data:`SHARED_SPLITS`), or
+            a level of compression of a data set that has none.
     """
-    if list_name.startswith("Celeb-DF") and split == "train":
-        raise DataError(f"the training list of {list_name} contains its test videos: open split='test' only")
+    refuse_shared_split(list_name, split)
+    if compression is not None and not LIST_LABELS[list_name][0].startswith(_WITH_COMPRESSION):
+        raise DataError(f"{list_name} has no levels of compression: leave compression={compression!r} out")
     lists = find_lists(root, ((list_name,),))
     if not lists:
         places = ", ".join(str(root / folder) for folder in _WHERE_LISTS)
         raise DataError(f"{name} needs DeepfakeBench's list {list_name}.json, which is in none of {places}")
     skips = Skips()
-    videos = read_lists(lists, root, split, skips, compression)
+    videos = read_lists(lists, root, split, skips, compression or "c23")
     return open_videos(name, videos, skips, split=split, caption=list_name, **options)
+
+
+def refuse_shared_split(list_name: str, split: str) -> None:
+    """Refuse to train or select on videos that the test split holds.
+
+    Args:
+        list_name: The list's name.
+        split: What was asked for.
+
+    Raises:
+        DataError: If :data:`SHARED_SPLITS` names this split.
+
+    >>> refuse_shared_split("UADFV", "val")
+    Traceback (most recent call last):
+    gsnr_toolkit.data.base.DataError: the val list of UADFV contains its test videos (every video is in all ...
+    """
+    reason = SHARED_SPLITS.get(list_name, {}).get(split)
+    if reason is not None:
+        use = "train" if split == "train" else "select models"
+        raise DataError(
+            f"the {split} list of {list_name} contains its test videos ({reason}): open split='test' only, and {use} "
+            "on another data set, such as 'ff'"
+        )
 
 
 def find_lists(root: Path, alternatives: Sequence[Sequence[str]]) -> list[Path]:
@@ -143,12 +207,33 @@ def read_lists(
         Video(
             name=name,
             label=LABELS[label][0],
-            source=name.split("_")[0] if label.startswith(_SOURCE_BEFORE_UNDERSCORE) else name,
+            source=target_video(name, label),
             method=LABELS[label][1],
             frames=sorted((_join(prefix, frame, drop) for frame in entry["frames"]), key=natural_key),
         )
         for (label, name), entry in entries.items()
     ]
+
+
+def target_video(name: str, label: str) -> str:
+    """Name the video that a forgery was made on: it shows the same scene, so the two are not independent.
+
+    Args:
+        name: The video's name.
+        label: Its label in the list.
+
+    Returns:
+        For FaceForensics++ ``000_003 -> 000``, for Celeb-DF ``id0_id1_0002 -> id0_0002``, else the name.
+
+    >>> target_video("000_003", "FF-NT"), target_video("id0_id1_0002", "CelebDFv2_fake"), target_video("a_b", "DF_fake")
+    ('000', 'id0_0002', 'a_b')
+    """
+    parts = name.split("_")
+    if label.startswith("FF-"):
+        return parts[0]
+    if label.startswith("CelebDF") and len(parts) == 3:
+        return f"{parts[0]}_{parts[2]}"
+    return name
 
 
 def _entries(
@@ -188,10 +273,11 @@ def _labels_of(path: Path, methods: Collection[str] | None) -> dict[str, Any]:
         content = next(iter(content.values()))
     if not isinstance(content, Mapping) or not content:
         raise DataError(f"{path} must hold {{data set: {{label: {{split: {{video: ...}}}}}}}}")
+    known = LIST_LABELS.get(path.stem, tuple(LABELS))
     for label in content:
-        if label not in LABELS:
-            meant = did_you_mean(label, LABELS)
-            raise DataError(f"{path} has the unknown label {label!r}.{meant} Known: {', '.join(LABELS)}")
+        if label not in known:
+            meant = did_you_mean(label, known)
+            raise DataError(f"{path} has the unknown label {label!r}.{meant} Known: {', '.join(known)}")
     wanted = {label for label, (kind, method) in LABELS.items() if kind == REAL or methods is None or method in methods}
     return {label: splits for label, splits in content.items() if label in wanted}
 

@@ -25,13 +25,24 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".
 
 @dataclass(frozen=True)
 class Video:
-    """The frames of one video, or any set of images that are not independent of each other."""
+    """The frames of one video, or any set of images that are not independent of each other.
+
+    Attributes:
+        name: Name of the video, unique together with ``method``.
+        label: 0 real, 1 fake.
+        source: The unit of independence.
+        method: ``"real"`` or the forgery's name.
+        frames: The images, in order.
+        domain: The test set that a row of a table is about, where one data set holds several; None where the
+            data set is one.
+    """
 
     name: str
     label: int
     source: str
     method: str
     frames: Sequence[Path]
+    domain: str | None = None
 
 
 class Skips:
@@ -188,6 +199,7 @@ def open_videos(
     seed: int = 0,
     verify: bool = True,
     caption: str | None = None,
+    notes: Sequence[str] = (),
     **transform: Any,
 ) -> FileDataset:
     """Turn videos into a data set: choose frames, leave out what cannot be read, and say so.
@@ -203,17 +215,19 @@ def open_videos(
         seed: Of that draw.
         verify: Check that every chosen file can be decoded.
         caption: The data set's proper name.
+        notes: Sentences for the report.
         **transform: ``image_size``, ``mean``, ``std``, ``fit``.
 
     Returns:
-        The data set; its ``skipped`` table lists what was left out.
+        The data set; its ``skipped`` table lists what was left out. Beside the usual columns its records have
+        ``video``, ``path`` and ``domain`` (the data set's name, unless the videos say otherwise).
 
     Raises:
         DataError: If ``frames_per_video`` is not positive, or nothing, or only one class, is left.
     """
     if frames_per_video is not None and frames_per_video < 1:
         raise DataError(f"frames_per_video must be at least 1, but got {frames_per_video}")
-    records = _records(videos, frames_per_video, split)
+    records = _records(videos, frames_per_video, split, name)
     _require_both_classes(name, split, records, skips)
     if size is not None and size < len(records):
         records = records.iloc[sorted(probe_indices(records, size, seed))]
@@ -225,10 +239,10 @@ def open_videos(
         records = records[[reason is None for reason in reasons]]
         _require_both_classes(name, split, records, skips)
     skips.warn(name, kept=len(records))
-    return FileDataset(name, records, caption=caption, skipped=skips.table(), **transform)
+    return FileDataset(name, records, caption=caption, skipped=skips.table(), notes=notes, **transform)
 
 
-def _records(videos: Iterable[Video], per_video: int | None, split: str) -> pd.DataFrame:
+def _records(videos: Iterable[Video], per_video: int | None, split: str, name: str) -> pd.DataFrame:
     rows = [
         {
             "id": f"{video.method}/{video.name}/{video.frames[index].name}",
@@ -238,11 +252,12 @@ def _records(videos: Iterable[Video], per_video: int | None, split: str) -> pd.D
             "split": split,
             "video": f"{video.method}/{video.name}",
             "path": video.frames[index],
+            "domain": name if video.domain is None else video.domain,
         }
         for video in videos
         for index in evenly_spaced(len(video.frames), per_video or len(video.frames))
     ]
-    return pd.DataFrame(rows, columns=["id", "label", "source", "method", "split", "video", "path"])
+    return pd.DataFrame(rows, columns=["id", "label", "source", "method", "split", "video", "path", "domain"])
 
 
 def _require_both_classes(name: str, split: str, records: pd.DataFrame, skips: Skips) -> None:

@@ -1,27 +1,30 @@
-"""A folder of images whose class is a folder's name: GenImage, ForenSynths, and one's own.
+"""A folder of images whose class is a folder's name: one's own, or one in the manner of a published set.
 
 The class of an image is that of the nearest folder above it with a telling name (:data:`REAL_NAMES`,
 :data:`FAKE_NAMES`, in any case). Folders called train, val or test give the split. So all of these work::
 
     PATH/real/1.png                    PATH/fake/1.png
-    PATH/train/airplane/0_real/1.png   PATH/train/airplane/1_fake/1.png      (ForenSynths)
-    PATH/glide/val/nature/1.JPEG       PATH/glide/val/ai/1.png               (GenImage)
+    PATH/train/airplane/0_real/1.png   PATH/train/airplane/1_fake/1.png
+    PATH/glide/val/nature/1.JPEG       PATH/glide/val/ai/1.png
+
+The published sets themselves have rows of their own, which know their folders and their protocol:
+:mod:`gsnr_toolkit.data.forensynths` and :mod:`gsnr_toolkit.data.genimage`.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gsnr_toolkit.data.base import FAKE, REAL, DataError, ForgeryDataset
+from gsnr_toolkit.data.base import FAKE, REAL, DataError
+from gsnr_toolkit.data.confounds import format_confounds
 from gsnr_toolkit.data.files import IMAGE_SUFFIXES, FileDataset, Skips, Video, natural_key, open_videos
 from gsnr_toolkit.errors import ProbeWarning
 
-__all__ = ["FAKE_NAMES", "REAL_NAMES", "format_confound", "open_image_folder"]
+__all__ = ["FAKE_NAMES", "REAL_NAMES", "open_image_folder"]
 
 REAL_NAMES = frozenset({"real", "0_real", "nature", "original", "originals", "authentic"})
 FAKE_NAMES = frozenset({"fake", "1_fake", "ai", "forged", "synthetic", "generated"})
@@ -80,9 +83,10 @@ def open_image_folder(name: str, *, path: Path, split: str = "train", **options:
     ]
     options = {"caption": path.name, "frames_per_video": None, **options}
     dataset = open_videos(name, videos, skips, split=split, **options)
-    confound = format_confound(dataset)
-    if confound:
-        warnings.warn(f"{name}: {confound}", ProbeWarning, stacklevel=2)
+    confounds = format_confounds(dataset)
+    dataset.notes += confounds
+    if confounds:
+        warnings.warn(f"{name}: {'; '.join(confounds)}", ProbeWarning, stacklevel=2)
     return dataset
 
 
@@ -115,59 +119,3 @@ def _scan(root: Path, skips: Skips) -> Iterator[tuple[str | None, int, str, str,
 def _label(folder: str) -> int | None:
     folded = folder.lower()
     return REAL if folded in REAL_NAMES else FAKE if folded in FAKE_NAMES else None
-
-
-def format_confound(dataset: ForgeryDataset, sample: int = 200) -> str | None:
-    """Look for a difference between the classes that has nothing to do with forgery.
-
-    Compared are the file formats and, on evenly spaced samples, the image sizes. GenImage is the known case:
-    its real images are mostly JPEG of many sizes, its fakes PNG of one size.
-
-    Args:
-        dataset: A data set whose records have a column ``path``.
-        sample: How many images per class to read the size of.
-
-    Returns:
-        A sentence, or None if no difference stands out: more than half of one class would have to change
-        for the two distributions to agree.
-    """
-    paths = {label: dataset.records["path"][dataset.labels == label].tolist() for label in (REAL, FAKE)}
-    formats = {label: Counter(_format(path) for path in members) for label, members in paths.items()}
-    sizes = {
-        label: Counter(_size(path) for path in members[:: max(1, len(members) // sample)])
-        for label, members in paths.items()
-    }
-    for what, counts in (("file formats", formats), ("image sizes", sizes)):
-        if _distance(counts[REAL], counts[FAKE]) > 0.5:
-            real, fake = (_describe(counts[label]) for label in (REAL, FAKE))
-            return (
-                f"the {what} of real ({real}) and fake ({fake}) images differ: a detector can separate the "
-                "classes by that alone. Save both in the same way before drawing conclusions"
-            )
-    return None
-
-
-def _format(path: Path) -> str:
-    suffix = path.suffix.lower().lstrip(".")
-    return {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper())
-
-
-def _size(path: Path) -> str:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return f"{image.width}x{image.height}"
-    except OSError:
-        return "unreadable"
-
-
-def _distance(first: Counter[str], second: Counter[str]) -> float:
-    """Return the total variation distance of two distributions, in [0, 1]."""
-    total = (sum(first.values()), sum(second.values()))
-    return sum(abs(first[key] / total[0] - second[key] / total[1]) for key in first | second) / 2
-
-
-def _describe(counts: Counter[str]) -> str:
-    common = ", ".join(f"{count} {key}" for key, count in counts.most_common(2))
-    return common + (f", and {len(counts) - 2} more kinds" if len(counts) > 2 else "")

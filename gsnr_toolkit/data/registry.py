@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded families, FaceForensics++ and its relatives on disk, and one's own."""
+"""Data sets by name: embedded families, forged faces and generated images on disk, and one's own."""
 
 from __future__ import annotations
 
@@ -30,34 +30,103 @@ class DatasetInfo:
 
     Attributes:
         description: What it is, in a line.
-        target: ``"module:function"`` that opens it.
+        target: ``"module:function"`` that opens it; the module's ``TREE`` is the expected folder tree.
         fixed: Arguments of that function that this row sets.
         on_disk: Whether the user has to have the data, so that a root is needed.
+        kind: Heading under which it is listed.
+        split: The split that is meant where none is named.
+        image_size: Side of the images in pixels where none is named.
     """
 
     description: str
     target: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     on_disk: bool = True
+    kind: str = "FaceForensics++"
+    split: str = "train"
+    image_size: int = 64
 
 
-_DEMO = "gsnr_toolkit.data.demo.dataset:open_demo"
-_FF = "gsnr_toolkit.data.faceforensics:open_faceforensics"
-_DFB = "gsnr_toolkit.data.deepfakebench:open_deepfakebench"
+_DATA = "gsnr_toolkit.data"
 
 
-def _demo(family: str, description: str) -> DatasetInfo:
-    return DatasetInfo(f"embedded faces, {description}", _DEMO, {"family": family.removeprefix("demo-")}, on_disk=False)
+def _demo(family: str, description: str, split: str = "train") -> DatasetInfo:
+    fixed = {"family": family.removeprefix("demo-")}
+    return DatasetInfo(description, f"{_DATA}.demo.dataset:open_demo", fixed, False, "embedded faces", split)
 
 
 def _ff(name: str, description: str) -> DatasetInfo:
-    return DatasetInfo(f"FaceForensics++, {description}", _FF, {"name": name})
+    return DatasetInfo(description, f"{_DATA}.faceforensics:open_faceforensics", {"name": name})
 
 
-def _listed(name: str, list_name: str) -> DatasetInfo:
-    description = f"{list_name}, by DeepfakeBench's list {list_name}.json"
-    return DatasetInfo(description, _DFB, {"name": name, "list_name": list_name})
+def _listed(name: str, list_name: str, description: str, **changes: Any) -> DatasetInfo:
+    fixed = {"name": name, "list_name": list_name}
+    return DatasetInfo(description, f"{_DATA}.deepfakebench:open_deepfakebench", fixed, **changes)
 
+
+_TEST_FACES: dict[str, Any] = {"kind": "forged faces to test on", "split": "test"}
+
+
+def _celebdf(version: str, description: str) -> DatasetInfo:
+    fixed = {"name": f"celebdf-{version}", "list_name": f"Celeb-DF-{version}"}
+    return DatasetInfo(description, f"{_DATA}.celebdf:open_celebdf", fixed, **_TEST_FACES)
+
+
+def _ufd(generator: str | None, description: str) -> DatasetInfo:
+    name = f"ufd-{generator}" if generator else "ufd"
+    return DatasetInfo(
+        description,
+        f"{_DATA}.forensynths:open_forensynths",
+        {"name": name, "generator": generator},
+        kind="generated images: UniversalFakeDetect and ForenSynths",
+        split="test",
+        image_size=224,
+    )
+
+
+def _genimage(generator: str | None, description: str) -> DatasetInfo:
+    name = f"genimage-{generator}" if generator else "genimage"
+    return DatasetInfo(
+        description,
+        f"{_DATA}.genimage:open_genimage",
+        {"name": name, "generator": generator},
+        kind="generated images: GenImage",
+        split="test",
+        image_size=224,
+    )
+
+
+_UFD = {
+    "progan": "ProGAN, 20 classes; also train and val",
+    "cyclegan": "CycleGAN",
+    "biggan": "BigGAN",
+    "stylegan": "StyleGAN",
+    "gaugan": "GauGAN",
+    "stargan": "StarGAN",
+    "deepfake": "face swaps",
+    "seeingdark": "SITD: low light to daylight",
+    "san": "SAN: super-resolution",
+    "crn": "CRN: layout to image",
+    "imle": "IMLE: layout to image",
+    "guided": "guided diffusion (ADM)",
+    "ldm_200": "latent diffusion, 200 steps",
+    "ldm_200_cfg": "latent diffusion, 200 steps, classifier-free guidance",
+    "ldm_100": "latent diffusion, 100 steps",
+    "glide_100_27": "GLIDE, 100 and 27 steps",
+    "glide_50_27": "GLIDE, 50 and 27 steps",
+    "glide_100_10": "GLIDE, 100 and 10 steps",
+    "dalle": "DALL-E mini",
+}
+_GENIMAGE = {
+    "midjourney": "Midjourney",
+    "sdv14": "Stable Diffusion 1.4",
+    "sdv15": "Stable Diffusion 1.5",
+    "adm": "ADM",
+    "glide": "GLIDE",
+    "wukong": "Wukong",
+    "vqdm": "VQDM",
+    "biggan": "BigGAN",
+}
 
 DATASETS: Registry[DatasetInfo] = Registry(
     "data set",
@@ -66,18 +135,28 @@ DATASETS: Registry[DatasetInfo] = Registry(
         "demo-fs": _demo("demo-fs", "warped donor face with a hard mask and a colour mismatch"),
         "demo-f2f": _demo("demo-f2f", "same identity with a changed expression"),
         "demo-nt": _demo("demo-nt", "only the mouth region re-rendered: nearly non-semantic"),
+        "demo-cdf": _demo("demo-cdf", "other people and camera, finer identity swap: to test on", "test"),
+        "demo-dfdc": _demo("demo-dfdc", "the four forgeries mixed, resized and compressed hard: to test on", "test"),
+        "demo-gan": _demo("demo-gan", "whole image with a GAN's checkerboard: to test on", "test"),
+        "demo-diff": _demo("demo-diff", "whole image, smooth, with a latent decoder's blocks: to test on", "test"),
         "df": _ff("df", "Deepfakes"),
         "fs": _ff("fs", "FaceSwap"),
         "f2f": _ff("f2f", "Face2Face"),
         "nt": _ff("nt", "NeuralTextures"),
         "ff": _ff("ff", "all four manipulations"),
-        "faceshifter": _listed("faceshifter", "FaceShifter"),
-        "dfd": _listed("dfd", "DeepFakeDetection"),
-        "celebdf-v1": _listed("celebdf-v1", "Celeb-DF-v1"),
-        "celebdf-v2": _listed("celebdf-v2", "Celeb-DF-v2"),
-        "dfdc": _listed("dfdc", "DFDC"),
-        "dfdcp": _listed("dfdcp", "DFDCP"),
-        "uadfv": _listed("uadfv", "UADFV"),
+        "faceshifter": _listed("faceshifter", "FaceShifter", "FaceShifter on the same originals"),
+        "dfd": _listed("dfd", "DeepFakeDetection", "DeepFakeDetection (Google's actors)", **_TEST_FACES),
+        "celebdf-v1": _celebdf("v1", "Celeb-DF v1, 100 test videos"),
+        "celebdf-v2": _celebdf("v2", "Celeb-DF v2, 518 test videos"),
+        "dfdc": _listed("dfdc", "DFDC", "Deepfake Detection Challenge", **_TEST_FACES),
+        "dfdcp": _listed("dfdcp", "DFDCP", "Deepfake Detection Challenge, preview", **_TEST_FACES),
+        "deeperforensics": _listed("deeperforensics", "DeeperForensics-1.0", "DeeperForensics-1.0", **_TEST_FACES),
+        "ffiw": _listed("ffiw", "FFIW", "Face Forensics in the Wild", **_TEST_FACES),
+        "uadfv": _listed("uadfv", "UADFV", "UADFV, 49 + 49 videos", **_TEST_FACES),
+        "ufd": _ufd(None, "all 19 test sets, one domain each"),
+        **{f"ufd-{generator}": _ufd(generator, text) for generator, text in _UFD.items()},
+        "genimage": _genimage(None, "all 8 generators, one domain each"),
+        **{f"genimage-{generator}": _genimage(generator, text) for generator, text in _GENIMAGE.items()},
     },
     hint="Or image-folder:PATH for folders real/ and fake/, or module:function for your own.",
 )
@@ -86,8 +165,8 @@ DATASETS: Registry[DatasetInfo] = Registry(
 def open_dataset(
     name: str,
     *,
-    split: str = "train",
-    image_size: int = 64,
+    split: str | None = None,
+    image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     root: str | os.PathLike[str] | None = None,
@@ -101,8 +180,10 @@ def open_dataset(
         name: One of :data:`DATASETS`, ``"image-folder:PATH"``, or ``"module:function"``: a function of one's
             own that returns a map-style data set of ``(image, label)`` and is called with those of the
             arguments below that it names (see :func:`gsnr_toolkit.data.own.wrap`).
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        image_size: Side of the images, in pixels; a model's own ``image_size``.
+        split: ``"train"``, ``"val"`` or ``"test"``; by default ``"test"`` for sets that are there to test on,
+            and ``"train"`` for all others.
+        image_size: Side of the images, in pixels; a model's own ``image_size``. By default 224 where the data
+            set's protocol says so, else 64.
         mean: Mean by channel to normalise with; CLIP's by default.
         std: Standard deviation by channel; CLIP's by default.
         root: Folder of a data set on disk; by default the environment variable ``GSNR_DATA``. For
@@ -110,7 +191,7 @@ def open_dataset(
         size: At most this many items, drawn class-balanced by ``seed``; by default all there are.
         seed: Of whatever is random.
         **options: What the data set offers besides: ``strength`` (embedded); ``compression``, ``layout``
-            (FaceForensics++); ``frames_per_video``, ``verify``, ``fit`` (anything on disk).
+            (FaceForensics++ and relatives); ``frames_per_video``, ``verify``, ``fit`` (anything on disk).
 
     Returns:
         The data set.
@@ -126,6 +207,8 @@ def open_dataset(
     from gsnr_toolkit.data.base import DataError
     from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD
 
+    defaults = DATASETS.rows.get(name, DatasetInfo)
+    split = defaults.split if split is None else split
     if split not in SPLITS:
         meant = did_you_mean(split, SPLITS)
         raise DataError(f"split must be one of {', '.join(SPLITS)}, but got {split!r}.{meant}")
@@ -133,7 +216,7 @@ def open_dataset(
         raise DataError(f"size must be at least 2, one real and one fake image, but got {size}")
     common: dict[str, Any] = {
         "split": split,
-        "image_size": image_size,
+        "image_size": defaults.image_size if image_size is None else image_size,
         "mean": CLIP_MEAN if mean is None else tuple(mean),
         "std": CLIP_STD if std is None else tuple(std),
         "size": size,
@@ -193,12 +276,10 @@ def _call(name: str, target: str, arguments: dict[str, Any], options: dict[str, 
 
 
 def _tree(name: str) -> str:
-    list_name = DATASETS[name].fixed.get("list_name")
-    if list_name:
-        return f"ROOT[/dataset_json]/{list_name}.json (DeepfakeBench's list) and the frames that it names"
-    from gsnr_toolkit.data.faceforensics import TREE
-
-    return TREE
+    info = DATASETS[name]
+    tree: str = load_target(info.target.partition(":")[0] + ":TREE")
+    list_name = info.fixed.get("list_name")
+    return tree.replace("{list_name}", list_name) if list_name else tree
 
 
 def _find_root(name: str, root: str | os.PathLike[str] | None) -> Path:

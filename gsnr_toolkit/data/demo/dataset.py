@@ -1,4 +1,4 @@
-"""The embedded forgery data sets ``demo-df``, ``demo-fs``, ``demo-f2f`` and ``demo-nt``."""
+"""The embedded forgery data sets, ``demo-df`` to ``demo-diff``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset
+from gsnr_toolkit.data.demo.families import FAMILIES
 from gsnr_toolkit.data.demo.pairs import DemoPair, Pixels, check_family, demo_pair, demo_pairs
 from gsnr_toolkit.data.demo.splits import FORGERY_SPLITS, identities
 from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD
@@ -27,7 +28,7 @@ class DemoDataset(ForgeryDataset):
     hold the same people. What an item shows depends on the seed, the split and its number alone.
 
     Args:
-        family: Forgery family: ``df``, ``fs``, ``f2f`` or ``nt``.
+        family: A key of :data:`.families.FAMILIES`, such as ``nt``.
         split: ``train``, ``val`` or ``test``; no identity occurs in two of them.
         image_size: Side of the images in pixels; faces are rendered at this size, never rescaled.
         mean: Mean by channel that the images are normalised with.
@@ -64,7 +65,7 @@ class DemoDataset(ForgeryDataset):
         self._blocks: dict[int, Pixels] = {}
         super().__init__(
             f"demo-{family}",
-            _records(family, split, self._identity, size),
+            _records(family, split, self._identity + FAMILIES[family].world.offset, size),
             caption="embedded data",
             image_size=image_size,
             mean=mean,
@@ -132,7 +133,7 @@ def open_demo(
     """Open one of the embedded forgery data sets.
 
     Args:
-        family: Forgery family: ``df``, ``fs``, ``f2f`` or ``nt``.
+        family: A key of :data:`.families.FAMILIES`, such as ``nt``.
         split: ``train``, ``val`` or ``test``.
         image_size: Side of the images in pixels.
         mean: Mean by channel that the images are normalised with.

@@ -7,14 +7,14 @@ half-widths: the image spans [-1, 1] in x (right) and y (down).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gsnr_toolkit.data.demo.attributes import ATTRIBUTES, BACKGROUND, CLOTHES, EYES, HAIR, SKIN, palette
+from gsnr_toolkit.data.demo.attributes import ATTRIBUTES, BACKGROUND, CLOTHES, EYES, HAIR, SKIN, Attribute, palette
 
 Floats = NDArray[np.float32]
 
@@ -302,12 +302,16 @@ def _features(draws: Draws, codes: dict[str, NDArray[np.int64]], hair: Floats) -
     )
 
 
-def sample_faces(identity: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Faces:
+def sample_faces(
+    identity: Sequence[int] | NDArray[np.int64], seed: int = 0, attributes: Mapping[str, Attribute] = ATTRIBUTES
+) -> Faces:
     """Draw faces by identity number.
 
     Args:
         identity: Identity numbers, non-negative, (N,).
         seed: Seed of the whole data set.
+        attributes: The attributes and their frequencies, in the order of :data:`.attributes.ATTRIBUTES`; a
+            population of its own has other frequencies of the same values.
 
     Returns:
         The faces, in the order of ``identity``.
@@ -324,7 +328,7 @@ def sample_faces(identity: Sequence[int] | NDArray[np.int64], seed: int = 0) -> 
         lowest = min(seed, int(identity.min(initial=0)))
         raise ValueError(f"seed and identity must be non-negative, got {lowest}: pass 0 or more")
     draws = Draws(seed, identity, _FACE_STREAM)
-    codes = {name: attribute.codes(draws.unit()) for name, attribute in ATTRIBUTES.items()}
+    codes = {name: attribute.codes(draws.unit()) for name, attribute in attributes.items()}
     head = _head(draws, codes)
     scene = _scene(draws, codes)
     features = _features(draws, codes, head.hair)

@@ -86,7 +86,17 @@ def photograph(faces: Faces, camera: Camera, size: int, seed: int) -> Shot:
     return Shot(faces, camera, image, seed)
 
 
-def _blend(mask: Floats, inner: Floats, outer: Floats) -> Floats:
+def blend(mask: Floats, inner: Floats, outer: Floats) -> Floats:
+    """Put one image into another.
+
+    Args:
+        mask: Share of the inner image at each pixel, (N, S, S) in [0, 1].
+        inner: Images (N, 3, S, S).
+        outer: Images of the same shape.
+
+    Returns:
+        ``mask inner + (1 - mask) outer``.
+    """
     return outer + mask[:, None] * (inner - outer)
 
 
@@ -127,8 +137,16 @@ def mouth_mask(faces: Faces, size: int) -> Floats:
     return np.clip(patch.ellipse(lips.half_width + np.float32(0.09), tall) / np.float32(0.06), 0, 1)
 
 
-def _donors(shot: Shot, strength: float) -> Features:
-    # The donor's skin is brought towards the target's, as face-swap programs do; the glasses stay on.
+def donors(shot: Shot, strength: float) -> Features:
+    """Draw a donor for each face, with the skin brought towards the target's, as face-swap programs do.
+
+    Args:
+        shot: The photographs whose faces are to be replaced; their glasses stay on.
+        strength: Scales how much of the donor's skin tone remains.
+
+    Returns:
+        Inner faces of people who are in no split.
+    """
     draws = Draws(shot.seed, shot.faces.identity, _DONOR_STREAM)
     number = (draws.unit() * (1 << 32)).astype(np.int64) + DONOR_OFFSET
     donor, own = sample_faces(number, shot.seed).features, shot.faces.features
@@ -151,11 +169,11 @@ def identity_swap(shot: Shot, strength: float) -> tuple[Floats, Floats]:
     Returns:
         Forged images before development, and the mask of the forged region.
     """
-    swapped = replace(shot.faces, features=_donors(shot, strength))
+    swapped = replace(shot.faces, features=donors(shot, strength))
     image = render(swapped, shot.size)
     inner = expose(image, shot.camera, shot.faces.identity, shot.seed, _FORGED_NOISE_STREAM)
     mask = inner_face_mask(swapped, shot.size, softness=0.09)
-    return _blend(mask, inner, shot.image), mask
+    return blend(mask, inner, shot.image), mask
 
 
 def face_paste(shot: Shot, strength: float) -> tuple[Floats, Floats]:
@@ -177,12 +195,12 @@ def face_paste(shot: Shot, strength: float) -> tuple[Floats, Floats]:
         roll=faces.scene.roll + by * draws.around(0.0, 0.12),
         scale=faces.scene.scale * (1 + by * draws.around(0.0, 0.08)),
     )
-    swapped = replace(faces, features=_donors(shot, 0.4 * strength), scene=scene)
+    swapped = replace(faces, features=donors(shot, 0.4 * strength), scene=scene)
     gain = 1 + by * np.stack([draws.around(0.0, 0.14) for _ in range(3)], axis=1)
     image = render(swapped, shot.size) * gain[:, :, None, None]
     inner = expose(np.clip(image, 0, 1), shot.camera, faces.identity, shot.seed, _FORGED_NOISE_STREAM)
     mask = inner_face_mask(swapped, shot.size, softness=0.0)
-    return _blend(mask, inner, shot.image), mask
+    return blend(mask, inner, shot.image), mask
 
 
 def upsampling_pattern(size: int) -> Floats:
@@ -230,7 +248,7 @@ def reenactment(shot: Shot, strength: float) -> tuple[Floats, Floats]:
     clean = gaussian_blur(clean, _pixels(shot, 0.5 * strength))
     inner = _resynthesize(clean, shot, white=min(1.0, 0.5 * strength), residue=_F2F_RESIDUE * strength)
     mask = inner_face_mask(faces, shot.size, softness=0.06)
-    return _blend(mask, inner, shot.image), mask
+    return blend(mask, inner, shot.image), mask
 
 
 def mouth_rendering(shot: Shot, strength: float) -> tuple[Floats, Floats]:
@@ -246,7 +264,7 @@ def mouth_rendering(shot: Shot, strength: float) -> tuple[Floats, Floats]:
     smooth = gaussian_blur(shot.image, _pixels(shot, _NT_BLUR * strength))
     inner = _resynthesize(smooth, shot, white=min(1.0, strength), residue=_NT_RESIDUE * strength)
     mask = mouth_mask(shot.faces, shot.size)
-    return _blend(mask, inner, shot.image), mask
+    return blend(mask, inner, shot.image), mask
 
 
 def _pixels(shot: Shot, sigma: float) -> Floats:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gsnr_toolkit.data.demo.attributes import ATTRIBUTES
-from gsnr_toolkit.data.demo.camera import PHOTOGRAPHIC, Pixels, develop, sample_cameras
-from gsnr_toolkit.data.demo.faces import Faces, Floats, sample_faces
-from gsnr_toolkit.data.demo.forgeries import FORGERIES, photograph
+from gsnr_toolkit.data.demo.camera import PHOTOGRAPHIC, Camera, Pixels
+from gsnr_toolkit.data.demo.faces import Faces, Floats
+from gsnr_toolkit.data.demo.families import FAMILIES
 from gsnr_toolkit.data.demo.landmarks import landmarks
+from gsnr_toolkit.data.demo.worlds import HOME
 
 _PIXELS_AT_ONCE = 1 << 17
 
@@ -48,8 +49,8 @@ def check_family(name: str) -> str:
     Raises:
         ValueError: If there is no such family.
     """
-    if name not in FORGERIES:
-        raise ValueError(f"unknown forgery family {name!r}: choose one of {', '.join(FORGERIES)}")
+    if name not in FAMILIES:
+        raise ValueError(f"unknown forgery family {name!r}: choose one of {', '.join(FAMILIES)}")
     return name
 
 
@@ -64,7 +65,7 @@ def demo_pairs(
     """Make pairs of real and forged faces.
 
     Args:
-        family: One of ``df``, ``fs``, ``f2f``, ``nt``.
+        family: A key of :data:`.families.FAMILIES`, such as ``nt``.
         identity: Identity numbers, N of them; a pair depends on its own number alone.
         size: Width and height in pixels.
         seed: Seed of the whole data set.
@@ -80,18 +81,16 @@ def demo_pairs(
     >>> real.shape, fake.dtype, mask.shape
     ((2, 32, 32, 3), dtype('uint8'), (2, 32, 32))
     """
-    forge = FORGERIES[check_family(family)]
+    forge, world = FAMILIES[check_family(family)].forge, FAMILIES[family].world
     if strength < 0:
         raise ValueError(f"strength must be at least 0, got {strength}: pass 1.0 for the family's default")
     identity = np.asarray(identity, dtype=np.int64)
     step = max(1, _PIXELS_AT_ONCE // (size * size))
     blocks = []
     for start in range(0, len(identity), step):
-        faces = sample_faces(identity[start : start + step], seed)
-        camera = sample_cameras(faces, seed)
-        shot = photograph(faces, camera, size, seed)
+        shot = world.shoot(identity[start : start + step], size, seed)
         forged, mask = forge(shot, strength)
-        blocks.append((develop(shot.image, camera.quality), develop(forged, camera.quality), mask))
+        blocks.append((world.finish(shot.image, shot), world.finish(forged, shot), mask))
     real, fake, masks = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return real, fake, masks
 
@@ -113,27 +112,26 @@ def real_faces(
     step = max(1, _PIXELS_AT_ONCE // (size * size))
     images, codes = [], []
     for start in range(0, len(identity), step):
-        faces = sample_faces(identity[start : start + step], seed)
-        camera = sample_cameras(faces, seed)
-        images.append(develop(photograph(faces, camera, size, seed).image, camera.quality))
-        codes.append({**faces.codes, **camera.codes})
+        shot = HOME.shoot(identity[start : start + step], size, seed)
+        images.append(HOME.finish(shot.image, shot))
+        codes.append({**shot.faces.codes, **shot.camera.codes})
     return np.concatenate(images), {name: np.concatenate([c[name] for c in codes]) for name in codes[0]}
 
 
-def describe(faces: Faces, seed: int = 0) -> list[dict[str, str]]:
+def describe(faces: Faces, camera: Camera) -> list[dict[str, str]]:
     """Attribute names and values of each face, semantic and photographic.
 
     Args:
         faces: The faces, N of them.
-        seed: Seed of the whole data set.
+        camera: Their cameras.
 
     Returns:
         One dictionary per face.
 
-    >>> sorted(describe(sample_faces([0]))[0])[:3]
+    >>> sorted(describe(*HOME.sample(np.array([0]), 0))[0])[:3]
     ['background', 'beard', 'blur']
     """
-    codes = {**faces.codes, **sample_cameras(faces, seed).codes}
+    codes = {**faces.codes, **camera.codes}
     known = {**ATTRIBUTES, **PHOTOGRAPHIC}
     return [{n: known[n].values[int(c[i])] for n, c in codes.items()} for i in range(len(faces))]
 
@@ -142,7 +140,7 @@ def demo_pair(family: str, identity: int, *, size: int = 64, seed: int = 0, stre
     """One pair with mask, landmarks and attributes: for figures, and to train on pairs.
 
     Args:
-        family: One of ``df``, ``fs``, ``f2f``, ``nt``.
+        family: A key of :data:`.families.FAMILIES`, such as ``nt``.
         identity: Identity number.
         size: Width and height in pixels.
         seed: Seed of the whole data set.
@@ -155,5 +153,6 @@ def demo_pair(family: str, identity: int, *, size: int = 64, seed: int = 0, stre
     (81, 2)
     """
     real, fake, mask = demo_pairs(family, [identity], size=size, seed=seed, strength=strength)
-    faces = sample_faces([identity], seed)
-    return DemoPair(real[0], fake[0], mask[0], landmarks(faces, size)[0], describe(faces, seed)[0])
+    world = FAMILIES[family].world
+    faces, camera = world.sample(np.array([identity + world.offset]), seed)
+    return DemoPair(real[0], fake[0], mask[0], landmarks(faces, size)[0], describe(faces, camera)[0])

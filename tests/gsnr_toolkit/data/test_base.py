@@ -138,3 +138,9 @@ def test_items_are_normalised_tensors_with_int_labels():
     assert label == 1
     assert type(label) is int
     assert repr(data) == "ArrayDataset('in-memory': 1 real, 1 fake, 8 px)"
+
+
+def test_every_item_belongs_to_a_domain():
+    assert set(in_memory(np.zeros((2, 4, 4, 3), np.uint8), [0, 1], name="mine").records["domain"]) == {"mine"}
+    given = table(["a"], ["b"]).assign(id=["x", "y"], method="m", split="test", domain=["one", "two"])
+    assert ForgeryDataset("both", given).records["domain"].tolist() == ["one", "two"]

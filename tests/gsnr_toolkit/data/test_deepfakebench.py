@@ -3,7 +3,8 @@ import shutil
 import pytest
 
 from gsnr_toolkit.data.base import DataError
-from gsnr_toolkit.data.registry import open_dataset
+from gsnr_toolkit.data.deepfakebench import LABELS, LIST_LABELS
+from gsnr_toolkit.data.registry import DATASETS, open_dataset
 from gsnr_toolkit.errors import ProbeWarning
 
 
@@ -96,25 +97,81 @@ def simple_list(disk, name, real, fake, split="test"):
 @pytest.mark.parametrize(
     ("name", "list_name", "real", "fake"),
     [
+        ("celebdf-v1", "Celeb-DF-v1", "CelebDFv1_real", "CelebDFv1_fake"),
         ("celebdf-v2", "Celeb-DF-v2", "CelebDFv2_real", "CelebDFv2_fake"),
         ("dfdc", "DFDC", "DFDC_Real", "DFDC_Fake"),
+        ("dfdcp", "DFDCP", "DFDCP_Real", "DFDCP_FakeB"),
+        ("deeperforensics", "DeeperForensics-1.0", "DF_real", "DF_fake"),
+        ("ffiw", "FFIW", "FFIW_real", "FFIW_fake"),
         ("uadfv", "UADFV", "UADFV_Real", "UADFV_Fake"),
     ],
 )
-def test_the_other_sets_have_no_level_of_compression(disk, name, list_name, real, fake):
+def test_the_other_sets_have_no_level_of_compression_and_are_tested_on(disk, name, list_name, real, fake):
     simple_list(disk, list_name, real, fake)
-    data = open_dataset(name, root=disk.root, split="test")
-    assert sorted(data.labels) == [0, 0, 1, 1]
+    data = open_dataset(name, root=disk.root)
+    labels = {path.parts[-4]: label for path, label in data.records[["path", "label"]].to_numpy()}
+    assert labels == {real: 0, fake: 1}
+    assert len(data) == 4
+    assert set(data.records["split"]) == {"test"}
+    assert set(data.records["domain"]) == {name}
     assert data.caption == list_name
+    with pytest.raises(DataError, match=r"has no (levels of compression|option 'compression')"):
+        open_dataset(name, root=disk.root, compression="c40")
+
+
+@pytest.mark.parametrize(
+    ("name", "list_name", "real", "fake"),
+    [
+        ("faceshifter", "FaceShifter", "FF-real", "FF-FH"),
+        ("dfd", "DeepFakeDetection", "DFD_real", "DFD_fake"),
+    ],
+)
+def test_the_family_of_faceforensics_has_levels_of_compression(disk, name, list_name, real, fake):
+    content = simple_list(disk, list_name, real, fake)
+    levels = {label: {"test": {"c23": {}, "c40": splits["test"]}} for label, splits in content.items()}
+    disk.json(f"dataset_json/{list_name}.json", {list_name: levels})
+    assert len(open_dataset(name, root=disk.root, split="test", compression="c40")) == 4
+    with pytest.raises(DataError, match="0 real and 0 fake images were found"):
+        open_dataset(name, root=disk.root, split="test")
+    with pytest.raises(DataError, match=f"{real}/test has no compression level 'raw'; it has: c23, c40"):
+        open_dataset(name, root=disk.root, split="test", compression="raw")
+
+
+def test_the_two_forgeries_of_dfdcp_are_told_apart(disk):
+    content = simple_list(disk, "DFDCP", "DFDCP_Real", "DFDCP_FakeA")
+    content["DFDCP_FakeB"] = {"test": {"b": {"label": "DFDCP_FakeB", "frames": ["DFDCP/b.png"]}}}
+    disk.image("DFDCP/b.png")
+    disk.json("dataset_json/DFDCP.json", {"DFDCP": content})
+    data = open_dataset("dfdcp", root=disk.root)
+    assert data.records["method"].value_counts().to_dict() == {"real": 2, "DFDCP-A": 2, "DFDCP-B": 1}
+
+
+def test_a_forgery_of_celeb_df_shares_its_source_with_the_target_video(disk):
+    content = {"CelebDFv2_real": {"test": {}}, "CelebDFv2_fake": {"test": {}}}
+    for label, video in (("CelebDFv2_real", "id0_0002"), ("CelebDFv2_fake", "id0_id1_0002")):
+        frame = f"Celeb-DF-v2/{label}/frames/{video}/000.png"
+        disk.image(frame)
+        content[label]["test"][video] = {"label": label, "frames": [frame.replace("/", "\\")]}
+    disk.json("dataset_json/Celeb-DF-v2.json", {"Celeb-DF-v2": content})
+    assert open_dataset("celebdf-v2", root=disk.root).records["source"].tolist() == ["id0_0002", "id0_0002"]
 
 
 def test_a_bare_entry_in_the_place_of_a_split_is_skipped_and_reported(disk):
-    content = simple_list(disk, "DFDC", "DFDC_Real", "DFDC_Fake")
-    content["DFDCP_FakeA"] = {"test": {"label": "DFDCP_FakeA", "frames": []}}
-    disk.json("dataset_json/DFDC.json", {"DFDC": content})
+    content = simple_list(disk, "DFDCP", "DFDCP_Real", "DFDCP_FakeB")
+    content["DFDCP_FakeA"] = {"test": {"label": "DFDCP_FakeA", "frames": ["x.png"]}}
+    disk.json("dataset_json/DFDCP.json", {"DFDCP": content})
     with pytest.warns(ProbeWarning, match="skipped 1, kept 4.*bare entry in the place of a table of videos"):
-        data = open_dataset("dfdc", root=disk.root, split="test")
-    assert data.skipped["path"].tolist() == ["DFDC.json: DFDCP_FakeA/test"]
+        data = open_dataset("dfdcp", root=disk.root, split="test")
+    assert data.skipped["path"].tolist() == ["DFDCP.json: DFDCP_FakeA/test"]
+
+
+def test_where_every_entry_is_bare_the_error_counts_them(disk):
+    content = simple_list(disk, "DFDC", "DFDC_Real", "DFDC_Fake")
+    for label, splits in content.items():
+        splits["val"] = {"label": label, "frames": ["x.png"]}
+    disk.json("dataset_json/DFDC.json", {"DFDC": content})
+    with pytest.raises(DataError, match=r"0 real and 0 fake .*Skipped: 2 x one bare entry"):
+        open_dataset("dfdc", root=disk.root, split="val")
 
 
 @pytest.mark.parametrize(
@@ -145,10 +202,47 @@ def test_missing_and_truncated_frames_are_skipped_and_reported(disk, make_list):
     assert sorted(data.skipped["reason"]) == ["broken image", "missing file"]
 
 
-def test_the_training_list_of_celeb_df_is_refused(disk):
-    simple_list(disk, "Celeb-DF-v2", "CelebDFv2_real", "CelebDFv2_fake", split="train")
-    with pytest.raises(DataError, match="contains its test videos: open split='test' only"):
-        open_dataset("celebdf-v2", root=disk.root, split="train")
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("celebdf-v2", "train", r"train list of Celeb-DF-v2 contains its test videos \(it lists all videos\): open"),
+        ("celebdf-v1", "val", r"val list of Celeb-DF-v1 contains .* \(it is a copy of the test list\).*select models"),
+        ("dfdcp", "val", "val list of DFDCP contains its test videos"),
+        ("dfd", "train", "train list of DeepFakeDetection contains .*every video is in all three splits"),
+        ("deeperforensics", "val", "val list of DeeperForensics-1.0 .*the real videos are the same"),
+        ("uadfv", "train", "train list of UADFV contains"),
+    ],
+)
+def test_lists_that_hold_test_videos_are_refused(disk, name, split, message):
+    list_name = DATASETS[name].fixed["list_name"]
+    real, fake = (LIST_LABELS[list_name][at] for at in (0, -1))
+    simple_list(disk, list_name, real, fake, split=split)
+    with pytest.raises(DataError, match=message):
+        open_dataset(name, root=disk.root, split=split)
+
+
+@pytest.mark.parametrize("name", ["dfdc", "dfdcp", "faceshifter"])
+def test_a_training_list_of_its_own_may_be_trained_on(disk, name):
+    list_name = DATASETS[name].fixed["list_name"]
+    real, fake = (LIST_LABELS[list_name][at] for at in (0, -1))
+    content = simple_list(disk, list_name, real, fake, split="train")
+    if name == "faceshifter":
+        content = {label: {"train": {"c23": splits["train"]}} for label, splits in content.items()}
+        disk.json(f"dataset_json/{list_name}.json", {list_name: content})
+    assert len(open_dataset(name, root=disk.root, split="train")) == 4
+
+
+def test_a_label_of_another_list_is_unknown_here(disk):
+    content = simple_list(disk, "DFDC", "DFDC_Real", "DFDC_Fake")
+    content["FF-real"] = content["DFDC_Real"]
+    disk.json("dataset_json/DFDC.json", {"DFDC": content})
+    with pytest.raises(DataError, match=r"unknown label 'FF-real'\..*Known: DFDC_Real, DFDC_Fake"):
+        open_dataset("dfdc", root=disk.root)
+
+
+def test_every_label_of_a_list_has_a_class():
+    for labels in LIST_LABELS.values():
+        assert {LABELS[label][0] for label in labels} == {0, 1}
 
 
 def rename_label(content):

@@ -4,7 +4,7 @@ import warnings
 import pytest
 
 from gsnr_toolkit.data.base import DataError
-from gsnr_toolkit.data.image_folder import format_confound
+from gsnr_toolkit.data.confounds import format_confounds
 from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.errors import ProbeWarning
 
@@ -92,7 +92,8 @@ def test_different_formats_of_the_classes_are_a_warning(disk):
         disk.image(f"nature/{number}.jpg", size=(20 + number, 30))
         disk.image(f"ai/{number}.png", size=(32, 32))
     with pytest.warns(ProbeWarning, match=r"the file formats of real \(4 JPEG\) and fake \(4 PNG\) images differ"):
-        opened(disk)
+        data = opened(disk)
+    assert [note.split(" of real")[0] for note in data.notes] == ["the file formats", "the image sizes"]
 
 
 def test_different_sizes_of_the_classes_are_a_warning(disk):
@@ -107,7 +108,7 @@ def test_a_small_difference_is_no_warning(disk):
     for number in range(8):
         disk.image(f"nature/{number}.png")
         disk.image(f"ai/{number}.{'png' if number else 'jpg'}")
-    assert format_confound(opened(disk)) is None
+    assert format_confounds(opened(disk)) == ()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 import importlib
 import inspect
+import itertools
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gsnr_toolkit.data
+from gsnr_toolkit.data import forensynths, genimage
 from gsnr_toolkit.data.base import DataError
 from gsnr_toolkit.data.registry import DATASETS, open_dataset
 from gsnr_toolkit.registry import TargetError, UnknownNameError
@@ -35,13 +39,49 @@ def test_every_row_leads_to_a_function_that_takes_what_the_row_sets(name):
     assert not {name for name in arguments if name not in (*bound.arguments, *bound.kwargs)}
 
 
-@pytest.mark.parametrize("name", ["demo-df", "demo-fs", "demo-f2f", "demo-nt"])
+@pytest.mark.parametrize("name", [name for name in DATASETS if name.startswith("demo-")])
 def test_the_embedded_families_open(name):
     data = open_dataset(name, size=4, image_size=32, mean=(0, 0, 0), std=(1, 1, 1), strength=1.0)
     image, _ = data[0]
     assert (data.name, data.caption, len(data)) == (name, "embedded data", 4)
     assert image.shape == (3, 32, 32)
     assert 0 <= image.min() < image.max() <= 1
+
+
+@pytest.mark.parametrize("name", [name for name, info in DATASETS.rows.items() if info.on_disk])
+def test_every_data_set_on_disk_says_what_it_expects(name, monkeypatch):
+    monkeypatch.delenv("GSNR_DATA", raising=False)
+    with pytest.raises(DataError, match=r"give its folder as root=.*Expected\nROOT") as caught:
+        open_dataset(name)
+    assert "{list_name}" not in str(caught.value)
+
+
+def test_rows_of_a_kind_stand_together():
+    kinds = [info.kind for info in DATASETS.rows.values()]
+    changes = [a for a, b in itertools.pairwise([*kinds, None]) if a != b]
+    assert len(changes) == len(set(kinds)) == 5
+
+
+def test_there_are_rows_for_all_generators():
+    assert [name for name in DATASETS if name.startswith("ufd-")] == [f"ufd-{each}" for each in forensynths.GENERATORS]
+    assert [n for n in DATASETS if n.startswith("genimage-")] == [f"genimage-{each}" for each in genimage.GENERATORS]
+    assert (len(forensynths.GENERATORS), len(genimage.GENERATORS)) == (19, 8)
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_every_row_is_documented(name):
+    info = DATASETS[name]
+    page = (Path(__file__).parents[3] / "docs" / ("data-sets.md" if info.on_disk else "data-demo.md")).read_text("utf8")
+    assert re.search(rf"\b{re.escape(info.fixed.get('generator') or name)}\b", page)
+
+
+def test_sets_to_test_on_are_opened_at_their_test_split():
+    splits = {name: info.split for name, info in DATASETS.rows.items()}
+    assert [name for name, split in splits.items() if split == "train"] == [
+        *("demo-df", "demo-fs", "demo-f2f", "demo-nt", "df", "fs", "f2f", "nt", "ff", "faceshifter")
+    ]
+    assert set(open_dataset("demo-cdf", size=2).records["split"]) == {"test"}
+    assert set(open_dataset("demo-cdf", size=2, split="val").records["split"]) == {"val"}
 
 
 CODE = """
@@ -84,6 +124,11 @@ def test_a_function_of_ones_own_that_does_not_serve_says_why(my_module, code, op
         ("nt", {}, DataError, r"(?s)give its folder as root=\.\.\. .*GSNR_DATA.*original_sequences.*'demo-nt'"),
         ("nt", {"root": "/no/such"}, DataError, r"(?s)read from '/no/such', which is not a folder.*train\.json"),
         ("dfdc", {"split": "test"}, DataError, r"(?s)GSNR_DATA.*dataset_json\]/DFDC\.json"),
+        ("celebdf-v3", {}, UnknownNameError, r"no data set is called 'celebdf-v3'\. Did you mean 'celebdf-v"),
+        ("ufd-ldm200", {}, UnknownNameError, r"Did you mean 'ufd-ldm_200'\?"),
+        ("genimage-sd14", {}, UnknownNameError, r"Did you mean 'genimage-sdv14'\?"),
+        ("nt", {"split": ""}, DataError, "one of train, val, test, but got ''"),
+        ("demo-nt", {"image_size": 0}, ValueError, "image_size must be a positive number of pixels, but got 0"),
         ("nt", {"split": "training"}, DataError, r"one of train, val, test, but got 'training'. Did you mean 'train'"),
         ("nt", {"size": 1}, DataError, "size must be at least 2"),
         ("image-folder:", {}, DataError, "needs a path after the colon"),

@@ -47,6 +47,24 @@ def test_real_and_forged_images_show_the_same_people() -> None:
     assert records["id"].is_unique
 
 
+@pytest.mark.parametrize("family", ["cdf", "dfdc", "gan", "diff"])
+def test_what_is_to_be_tested_on_shows_nobody_who_was_trained_on(family: str) -> None:
+    trained = open_demo("df", split="train").records["source"]
+    tested = open_demo(family, split="test", size=8)
+    assert not set(trained) & set(tested.records["source"])
+    pair = tested.pair(5)
+    np.testing.assert_array_equal(pair.real, tested.load_image(4))
+    np.testing.assert_array_equal(pair.fake, tested.load_image(5))
+    assert set(tested.records["method"]) == {"real", family}
+
+
+def test_other_worlds_hold_other_people_in_the_same_split() -> None:
+    home, stage, telephone = (set(open_demo(family, size=40).records["source"]) for family in ("df", "cdf", "dfdc"))
+    assert not home & stage
+    assert not stage & telephone
+    assert not home & telephone
+
+
 def test_a_probe_finds_one_image_per_person() -> None:
     records = open_demo("nt", size=400).records
     chosen = records.iloc[probe_indices(records, 200, seed=1)]
