@@ -13,13 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.gradients.factors import check_factors
 
 TILE_BYTES = 2**20
 """Bytes of one sample's tile of G on a CPU: small enough for the cache of a core, large enough for one matrix product
 to be worth its call. ``python -m benchmarks.products --device cpu`` measures others."""
-
-INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def product_sums(
@@ -110,37 +108,6 @@ def plain_product_sums(
     for rows in _row_tiles(total, tile_bytes):
         add_tile(left[:, :, rows], right, None if shift is None else shift[rows], total[rows], squares[rows])
     return total, squares
-
-
-def check_factors(left: Tensor, right: Tensor, shift: Tensor | None) -> None:
-    """Insist on factors that belong together.
-
-    Args:
-        left: Output gradients.
-        right: Inputs.
-        shift: What is taken from each product, or None.
-
-    Raises:
-        ProbeError: If shapes, dtypes or devices do not fit together.
-    """
-    if left.ndim != 3 or right.ndim != 3 or left.shape[:2] != right.shape[:2]:
-        raise ProbeError(
-            f"expected output gradients (b, T, O) and inputs (b, T, I), got {tuple(left.shape)} and "
-            f"{tuple(right.shape)}; samples come first: transpose (T, b, .) tensors with .transpose(0, 1)"
-        )
-    if left.dtype != right.dtype or left.dtype not in INPUT_DTYPES:
-        raise ProbeError(
-            f"expected both factors in one of float32, bfloat16, float16, float64, got {left.dtype} and "
-            f"{right.dtype}; convert one with .to(...)"
-        )
-    if shift is not None and shift.shape != (left.shape[2], right.shape[2]):
-        raise ProbeError(
-            f"expected a shift of the weight's shape {(left.shape[2], right.shape[2])}, got {tuple(shift.shape)}; "
-            "weights stored as (I, O) need .mT"
-        )
-    devices = {str(tensor.device) for tensor in (left, right, shift) if tensor is not None}
-    if len(devices) > 1:
-        raise ProbeError(f"expected one device, got {', '.join(sorted(devices))}; move them with .to(...)")
 
 
 def _row_tiles(matrix: Tensor, tile_bytes: int | None) -> Iterator[slice]:

@@ -23,19 +23,19 @@ if INSTALLED:
     ):  # fmt: skip
         """Add one sample's tile of ``left^T right`` to ``deviation``, a block of rows of the factors at a time."""
         token = tl.arange(0, BLOCK_T)
-        # the pointers walk, so that no product of a position and a stride can pass 2^31
-        left_block = left + row_offset[:, None] + (token.to(tl.int64) * left_token)[None, :]
-        right_block = right + (token.to(tl.int64) * right_token)[:, None] + column_offset[None, :]
+        # two numbers of 32 bits per entry instead of 64-bit pointers: registers are what the kernel is short of
+        left_offset = row_offset[:, None] + (token * left_token)[None, :]
+        right_offset = (token * right_token)[:, None] + column_offset[None, :]
         for start in range(0, tokens, BLOCK_T):
             valid = token < tokens - start
-            rows = tl.load(left_block, mask=row_mask[:, None] & valid[None, :], other=0.0)
-            columns = tl.load(right_block, mask=valid[:, None] & column_mask[None, :], other=0.0)
+            rows = tl.load(left + left_offset, mask=row_mask[:, None] & valid[None, :], other=0.0)
+            columns = tl.load(right + right_offset, mask=valid[:, None] & column_mask[None, :], other=0.0)
             if UPCAST:  # the interpreter multiplies the bits of a bfloat16 as integers
                 rows = rows.to(tl.float32)
                 columns = columns.to(tl.float32)
             deviation = tl.dot(rows, columns, deviation, input_precision=PRECISION)
-            left_block += BLOCK_T * left_token
-            right_block += BLOCK_T * right_token
+            left += BLOCK_T * left_token
+            right += BLOCK_T * right_token
         return deviation
 
     @triton.jit
@@ -46,12 +46,12 @@ if INSTALLED:
         BLOCK_T: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr,
     ):  # fmt: skip
         """Sum and sum of squares of one tile over one part of the samples: (row tile, column tile, part)."""
-        row = tl.program_id(0).to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
-        column = tl.program_id(1).to(tl.int64) * BLOCK_I + tl.arange(0, BLOCK_I)
+        row = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
+        column = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
         part = tl.program_id(2).to(tl.int64)
         row_mask, column_mask = row < rows, column < columns
         mask = row_mask[:, None] & column_mask[None, :]
-        entry = row[:, None] * columns + column[None, :]
+        entry = row.to(tl.int64)[:, None] * columns + column[None, :]
         start = tl.zeros((BLOCK_O, BLOCK_I), dtype=tl.float32)
         if HAS_SHIFT:
             start -= tl.load(shift + entry, mask=mask, other=0.0)
@@ -81,8 +81,8 @@ if INSTALLED:
         BLOCK_T: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr,
     ):  # fmt: skip
         """Each sample's sum of squares over one tile: (row tile, column tile); ``partial`` is (tiles, samples)."""
-        row = tl.program_id(0).to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
-        column = tl.program_id(1).to(tl.int64) * BLOCK_I + tl.arange(0, BLOCK_I)
+        row = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
+        column = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
         row_mask, column_mask = row < rows, column < columns
         tile = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
         partial += tile * samples

@@ -1,7 +1,7 @@
 """The Triton path of ``products.py``: one program per tile of the weight, two accumulators in registers.
 
 A program goes through the samples of its part; each sample's tile of G is made by tensor cores over blocks of rows,
-added to the two sums, and forgotten. Memory traffic is the factors and the two results, whatever the batch.
+added to the two sums, and forgotten. Nothing of the size of b weights is ever written.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.gradients.products import check_factors
+from gsnr_toolkit.gradients.factors import check_factors
 
 TILE = {"BLOCK_O": 64, "BLOCK_I": 64}
-"""The tile without tuning: two accumulators, the product and the shift take 128 of a thread's 255 registers."""
+FIXED = {**TILE, "num_warps": 8, "num_stages": 3}
+"""The launch without tuning: two sums, the product and the shift take 64 of a thread's 255 registers."""
 
 TUNED = ((64, 64, 4, 3), (64, 64, 8, 3), (128, 64, 8, 3), (64, 128, 8, 3))
-"""``(BLOCK_O, BLOCK_I, warps, stages)`` that autotuning chooses from; 64 registers or fewer per matrix and thread."""
+"""``(BLOCK_O, BLOCK_I, warps, stages)`` that autotuning chooses from: 128 registers or fewer per thread
+for the same four."""
+
+LARGEST_OFFSET = 2**31 - 1
+"""Offsets within one block of rows are 32-bit integers in the kernel."""
 
 PROGRAMS_PER_PROCESSOR = 2
 MIN_SAMPLES_PER_PART = 4
-"""Parts of the samples are added until the GPU is full, but each costs a write and a read of both results: about as
-long as four samples take at 200 rows a sample."""
+"""Parts of the samples are added until the GPU is full, but each costs a write and a read of both results, as long
+as a few samples' products take at 200 rows a sample (estimated from bandwidth and arithmetic, not measured)."""
 
 
 def available(device: torch.device) -> bool:
@@ -85,10 +90,11 @@ def product_sums(
     if not (samples and rows and columns):
         return total[0].zero_(), squares[0].zero_()
     centre = total if shift is None else shift.detach().float().contiguous()
+    left, right = _narrow(left), _narrow(right)
     launch, tile = _launcher("sums_kernel", left)
     with _on(left.device):
         launch[_grid(rows, columns, parts)](
-            left.detach(), right.detach(), centre, total, squares, samples, per_part, left.shape[1], rows, columns,
+            left, right, centre, total, squares, samples, per_part, left.shape[1], rows, columns,
             *left.stride(), *right.stride(), HAS_SHIFT=shift is not None, **_precision(left, allow_tf32), **tile,
         )  # fmt: skip
     if parts == 1:
@@ -118,11 +124,12 @@ def product_sqnorms(
     tiles = -(-rows // TILE["BLOCK_O"]) * -(-columns // TILE["BLOCK_I"])
     partial = torch.zeros(tiles, samples, dtype=torch.float32, device=left.device)
     if samples and tiles:
+        left, right = _narrow(left), _narrow(right)
         launch = _kernel("sqnorms_kernel")
         with _on(left.device):
             launch[_grid(rows, columns, 1)](
-                left.detach(), right.detach(), partial, samples, left.shape[1], rows, columns,
-                *left.stride(), *right.stride(), **_precision(left, allow_tf32), **TILE,
+                left, right, partial, samples, left.shape[1], rows, columns,
+                *left.stride(), *right.stride(), **_precision(left, allow_tf32), **FIXED,
             )  # fmt: skip
     return partial.sum(0)
 
@@ -156,19 +163,25 @@ def _grid(rows: int, columns: int, parts: int) -> Callable[[dict[str, Any]], tup
 
 def _precision(left: Tensor, allow_tf32: bool) -> dict[str, Any]:
     """How a tile is multiplied: rows at a time, and what happens to float32."""
-    longest = 32 if left.dtype == torch.float32 else 64
-    block = next(size for size in (16, 32, 64) if size >= min(left.shape[1], longest))
+    longest = 32 if left.element_size() == 2 or allow_tf32 else 16  # exact float32 products need more registers
     return {
-        "BLOCK_T": block,
+        "BLOCK_T": longest if left.shape[1] > 16 else 16,
         "PRECISION": "tf32" if allow_tf32 else "ieee",
         "UPCAST": left.device.type == "cpu",
     }
 
 
+def _narrow(factor: Tensor) -> Tensor:
+    """The factor, copied if its strides are too wide for the kernel's 32-bit offsets."""
+    factor = factor.detach()
+    _, stride_token, stride_column = factor.stride()
+    return factor if 32 * stride_token + factor.shape[2] * stride_column <= LARGEST_OFFSET else factor.contiguous()
+
+
 def _launcher(name: str, left: Tensor) -> tuple[Any, dict[str, int]]:
     """A kernel and its tile: tuned on a GPU, fixed in the interpreter and where equal bits everywhere are asked for."""
     if left.device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
-        return _kernel(name), TILE
+        return _kernel(name), FIXED
     return _tuned(name), {}
 
 

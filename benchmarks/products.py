@@ -1,0 +1,102 @@
+"""Sums of per-sample weight gradients against the one matrix product that makes a plain weight gradient.
+
+Claim: the tile of the plain path (``TILE_BYTES`` in ``gradients/products.py``), and what the kernel saves on a GPU.
+Command: ``python -m benchmarks.products --device cpu``. The layers are those of a ViT-B at 197 tokens. Every variant is
+timed in turns with the plain product over all b T rows; a row gives the median ratio and its range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gsnr_toolkit.gradients import triton_products
+from gsnr_toolkit.gradients.products import plain_product_sums
+
+LAYERS = ((2304, 768), (768, 768), (3072, 768), (768, 3072))
+TOKENS = 197
+TILES = tuple(2**power for power in range(17, 23))
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Work = Callable[[], object]
+
+
+def _kept(left: Tensor, right: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums by way of all per-sample gradients in memory."""
+    deviations = torch.bmm(left.mT, right).float().sub_(shift)
+    return deviations.sum(0), deviations.square_().sum(0)
+
+
+def _variants(left: Tensor, right: Tensor, shift: Tensor, tf32: bool) -> dict[str, Work]:
+    found: dict[str, Work] = {"every gradient kept": lambda: _kept(left, right, shift)}
+    if left.device.type == "cpu":
+        for size in TILES:
+            label = f"plain, tiles of {size // 1024} KiB"
+            found[label] = lambda size=size: plain_product_sums(left, right, shift, tile_bytes=size)
+    else:
+        found["plain, whole matrix"] = lambda: plain_product_sums(left, right, shift)
+    if left.device.type == "cuda" and triton_products.available(left.device):
+        found["Triton"] = lambda: triton_products.product_sums(left, right, shift, allow_tf32=tf32)
+        for parts in (1, 2, 4):
+            label = f"Triton, parts = {parts}"
+            found[label] = lambda parts=parts: triton_products.product_sums(
+                left, right, shift, allow_tf32=tf32, parts=parts
+            )
+    return found
+
+
+def _seconds(work: Work, device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _ratios(work: Work, plain: Work, device: str, repeats: int) -> list[float]:
+    work(), plain()
+    return [_seconds(work, device) / _seconds(plain, device) for _ in range(repeats)]
+
+
+def _layer(rows: int, columns: int, arguments: argparse.Namespace) -> None:
+    torch.manual_seed(0)
+    dtype = DTYPES[arguments.dtype]
+    left = torch.randn(arguments.batch, TOKENS, rows, device=arguments.device).to(dtype)
+    right = torch.randn(arguments.batch, TOKENS, columns, device=arguments.device).to(dtype)
+    shift = torch.randn(rows, columns, device=arguments.device)
+    flat_left, flat_right = left.flatten(0, 1), right.flatten(0, 1)
+    for label, work in _variants(left, right, shift, arguments.tf32).items():
+        ratios = _ratios(work, lambda: flat_left.mT @ flat_right, arguments.device, arguments.repeats)
+        low, high = min(ratios), max(ratios)
+        print(
+            f"| {rows} x {columns} | {label} | {statistics.median(ratios):.2f} | {low:.2f} to {high:.2f} |", flush=True
+        )
+
+
+def main() -> None:
+    """Time every layer and variant and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--layers", type=int, default=len(LAYERS), help="how many of the layers, smallest first")
+    parser.add_argument("--tf32", action="store_true", help="TF32 in the kernel and in the plain product")
+    arguments = parser.parse_args()
+    torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
+    name = torch.cuda.get_device_name() if arguments.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    print(f"{name}, {arguments.dtype}, b = {arguments.batch}, T = {TOKENS}, torch {torch.__version__}\n")
+    print("| O x I | variant | time / plain weight gradient | lowest to highest |\n|---|---|---|---|")
+    with torch.inference_mode():
+        for rows, columns in sorted(LAYERS, key=lambda layer: layer[0] * layer[1])[: arguments.layers]:
+            _layer(rows, columns, arguments)
+
+
+if __name__ == "__main__":
+    main()
