@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gsnr_toolkit.gradients.functional import AnyMoments
-from gsnr_toolkit.gradients.products import product_sums
+from gsnr_toolkit.gradients.products import take_in_products
 from gsnr_toolkit.gradients.sqnorms import product_norms
 from gsnr_toolkit.gradients.terms import Gathered, Products, Term
 from gsnr_toolkit.gradients.views import View, follow
@@ -84,12 +84,7 @@ def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products) -> None:
         return
     if not flat_mean.is_contiguous() and flat_mean.t().is_contiguous():
         left, right, flat_mean, flat_m2 = right, left, flat_mean.t(), flat_m2.t()
-    start = 0
-    if not seen:
-        flat_mean.copy_(left[0].mT.to(mean.dtype) @ right[0].to(mean.dtype))
-        start = 1
-    deviations, squares = product_sums(left[start:], right[start:], flat_mean)
-    take_in(flat_mean, flat_m2, seen, term.count, deviations, squares)
+    take_in_products(flat_mean, flat_m2, seen, left, right)
 
 
 def _add_rows(mean: Tensor, m2: Tensor, seen: int, term: Gathered) -> None:
