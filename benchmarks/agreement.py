@@ -32,21 +32,27 @@ def agreement(method: Method, worker: Callable[[Batch], Any], setting: Setting, 
         exact: The same in float64.
 
     Returns:
-        ``covers``, the share of the model's scalar parameters that something was given for, and ``difference``,
-        NaN where nothing was.
+        ``covers``, the share of the model's scalar parameters that something was given for; ``missed``, the number
+        of parameter tensors without, of ``tensors``; and ``difference``, NaN where nothing was given.
     """
     samples = _loop(exact)
     given = _given(method, worker, setting.batch)
     right = _expected(method, samples)
+    params = exact.task.params
     names = {name for part in given for name in part}
-    covers = sum(exact.task.params[name].numel() for name in names & exact.task.params.keys()) / exact.num_params()
+    names = set(params) if WHOLE in names else names
     differences = [
         difference(value, expected[name])
         for part, expected in zip(given, right, strict=True)
         for name, value in part.items()
     ]
     worst = torch.tensor(differences).max().item() if differences else float("nan")  # torch's max lets a NaN through
-    return {"covers": 1.0 if WHOLE in names else covers, "difference": worst}
+    return {
+        "covers": sum(params[name].numel() for name in names) / exact.num_params(),
+        "missed": len(params.keys() - names),
+        "tensors": len(params),
+        "difference": worst,
+    }
 
 
 def difference(given: Tensor, right: Tensor) -> float:

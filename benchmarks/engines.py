@@ -123,10 +123,12 @@ def _cpu() -> str:
 
 
 def _known_method(name: str) -> str:
-    try:
-        return name if is_target(name) or METHODS[name] else name
-    except ProbeError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    if not is_target(name):  # one's own is imported in its process only
+        try:
+            METHODS[name]
+        except ProbeError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return name
 
 
 def _parser() -> argparse.ArgumentParser:

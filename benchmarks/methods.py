@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Delivered = Moments | Params
 
 MOMENTS = "mean and centred second moment per parameter"
+UNCENTRED = "mean and E[g^2] - E[g]^2 per parameter"
 NORMS = "squared norm per sample and parameter tensor"
 
 
@@ -83,7 +84,7 @@ METHODS: Registry[Method] = Registry(
         "opacus-hooks": Method("peer", "gradients", MOMENTS, peers.opacus_hooks),
         "opacus-ghost": Method("peer", "norms", NORMS, peers.opacus_ghost),
         "backpack-gradients": Method("peer", "gradients", MOMENTS, peers.backpack_gradients),
-        "backpack-variance": Method("peer", "moments", "mean and E[g^2] - E[g]^2 per parameter", peers.backpack_variance),
+        "backpack-variance": Method("peer", "moments", UNCENTRED, peers.backpack_variance),
         "backpack-norms": Method("peer", "norms", NORMS, peers.backpack_norms),
         "torchjd-rows": Method("peer", "gradients", MOMENTS, peers.torchjd_rows),
         "torchjd-gram": Method("peer", "norms", "Gram matrix of the samples, whole model", peers.torchjd_gram),

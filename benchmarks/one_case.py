@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _timed(case: Case, chunk: int) -> dict[str, float]:
         workers.append((key, method, method.prepare(setting, chunk), setting.batch))
     for turn in range(case.repeats + 1):
         for key, method, worker, batch in workers:
-            took = _seconds(lambda m=method, w=worker, b=batch: deliver(m, w, b), case.device)
+            took = _seconds(partial(deliver, method, worker, batch), case.device)
             if turn:  # the first one warms up
                 seconds[key].append(took)
     ratios = [own / plain for own, plain in zip(seconds["own"], seconds["plain"], strict=True)]
@@ -120,11 +121,12 @@ def _timed(case: Case, chunk: int) -> dict[str, float]:
 def _seconds(work: Callable[[], object], device: str) -> float:
     import torch
 
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    wait()
+    if device == "cuda":
+        torch.cuda.synchronize()
     began = time.perf_counter()
     work()
-    wait()
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 

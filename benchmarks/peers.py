@@ -116,8 +116,8 @@ def backpack_variance(setting: Setting, chunk_size: int) -> Callable[[Batch], Mo
         backward(batch)
         count = batch_length(batch)
         m2 = {name: variance * count for name, variance in _collect(setting, "variance").items()}
-        params = setting.named_parameters()
-        mean = {name: params[name].grad / count for name in m2}
+        summed = {name: param.grad for name, param in setting.named_parameters().items()}
+        mean = {name: grad / count for name, grad in summed.items() if grad is not None and name in m2}
         setting.model.zero_grad(set_to_none=True)
         return Moments(count, mean, m2)
 

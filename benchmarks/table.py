@@ -55,7 +55,7 @@ def markdown(rows: Sequence[Row]) -> str:
                     row["method"],
                     row.get("product", ""),
                     row["batch"],
-                    _number(row.get("covers"), ".0%"),
+                    "" if row.get("covers") is None else f"{_percent(row['covers'])} %",
                     _number(row.get("difference"), ".0e"),
                     _number(row.get("time_ratio"), ".2f"),
                     " to ".join(spread) if all(spread) else "",
@@ -86,8 +86,8 @@ def note(row: Row, limit: int = 140) -> str:
     Returns:
         Its failure, that it is wrong, or what it covers; empty for a full and right result.
 
-    >>> note({"covers": 0.659, "difference": 1e-7})
-    'covers 66 %'
+    >>> note({"covers": 0.659, "missed": 5, "tensors": 12, "difference": 1e-7})
+    'covers 66 %, misses 5 of 12 tensors'
     >>> note({"covers": 1.0, "difference": "nan"})
     'wrong: differs by nan'
     """
@@ -96,17 +96,19 @@ def note(row: Row, limit: int = 140) -> str:
         return text if len(text) <= limit else text[: limit - 3] + "..."
     parts = []
     covers, difference = row.get("covers"), row.get("difference")
-    if covers is not None and covers < 1:
-        parts.append(f"covers {_percent(covers)} %")
     # a text stands for NaN or infinity
     if covers != 0 and (isinstance(difference, str) or (difference is not None and difference > TOLERANCE)):
         parts.append(f"wrong: differs by {_number(difference, '.0e')}")
+    if covers is not None and covers < 1:
+        parts.append(f"covers {_percent(covers)} %, misses {row['missed']} of {row['tensors']} tensors")
     return ", ".join(parts)
 
 
 def _percent(share: float) -> str:
     # 99.6 % must not read as all of it
-    return f"{min(100 * share, 99.9):.3g}" if share > 0.99 else f"{100 * share:.0f}"
+    if share == 1:
+        return "100"
+    return f"{min(100 * share, 99.9):.1f}" if share > 0.99 else f"{100 * share:.0f}"
 
 
 @in_paper_style
@@ -127,7 +129,9 @@ def figure_of(rows: Sequence[Row]) -> Figure:
     panels = figure.subplots(len(models), 2, squeeze=False, height_ratios=heights, width_ratios=(1.35, 1))
     for (model, group), (time, memory) in zip(grouped.items(), panels, strict=True):
         _panel(time, group, "time_ratio", interval=("time_low", "time_high"))
+        _log_axis(time, group, ("time_ratio", "time_low", "time_high"))
         _panel(memory, group, "memory_ratio")
+        memory.set_xlim(0, 1.1 * max(row.get("memory_ratio") or 1.0 for row in group))
         dress(time, title=f"{model}, batch {group[0]['batch']}", note="")
         dress(memory, title="", note="")
         for y, row in enumerate(group):
@@ -158,18 +162,19 @@ def _order(row: Row) -> tuple[bool, bool, float]:
     return row["method"] != "plain", ratio is None, ratio or 0.0
 
 
+def _kind(row: Row) -> tuple[str, str]:
+    # moments are taken of per-sample gradients, so both end at the same product
+    gives = row.get("gives", "")
+    return row.get("family", ""), "moments" if gives == "gradients" else gives
+
+
 def _style(row: Row) -> dict[str, Any]:
-    gives = {"gradients": "moments"}.get(row.get("gives", ""), row.get("gives", ""))
-    color, marker, _ = MARKS.get((row.get("family", ""), gives), ("purple", "s", ""))
+    color, marker, _ = MARKS.get(_kind(row), ("purple", "s", ""))
     hue = OKABE_ITO[color]
     return {"color": hue, "marker": marker, "markerfacecolor": "white" if note(row) else hue}
 
 
 def _panel(ax: Axes, group: Sequence[Row], key: str, interval: tuple[str, str] | None = None) -> None:
-    ends = [key, *(interval or ())]
-    values = [row[end] for row in group for end in ends if row.get(end)]
-    ax.set_xscale("log")
-    ax.set_xlim(log_limits([1.0, *values]))
     ax.axvline(1, color=MUTED, linewidth=0.5, zorder=0)
     for y, row in enumerate(group):
         ax.axhline(y, color=MUTED, linewidth=0.3, alpha=0.3, zorder=0)
@@ -181,33 +186,39 @@ def _panel(ax: Axes, group: Sequence[Row], key: str, interval: tuple[str, str] |
         ax.plot(row[key], y, linestyle="none", clip_on=False, **style)
     ax.set_yticks(range(len(group)), [row["method"].partition(":")[2] or row["method"] for row in group])
     ax.set_ylim(len(group) - 0.4, -0.6)
+
+
+def _log_axis(ax: Axes, group: Sequence[Row], keys: Sequence[str]) -> None:
+    ax.set_xscale("log")
+    ax.set_xlim(log_limits([1.0, *(row[key] for row in group for key in keys if row.get(key))]))
     ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _remark(ax: Axes, y: int, row: Row) -> None:
+    style: dict[str, Any] = {"va": "center", "fontsize": 5.5, "color": MUTED, "in_layout": False}
     if row.get("time_ratio") is None:
-        at, offset, text = (0.01, y), (0, 0), note(row, 66) or "no time"
-        transform = ax.get_yaxis_transform()
-    else:
-        at, offset, text = (row["time_high"], y), (4, 0), note(row, 40)
-        transform = ax.transData
-    ax.annotate(
-        text, xy=at, xycoords=transform, xytext=offset, textcoords="offset points", va="center", fontsize=5.5, color=MUTED,
-    )  # fmt: skip
+        ax.text(0.01, y, note(row, 58) or "no time", transform=ax.get_yaxis_transform(), **style)
+        return
+    # on the side of the mark that has room
+    low, high = ax.get_xlim()
+    right = row["time_ratio"] ** 2 < low * high
+    at, shift, side = (row["time_high"], 5, "left") if right else (row["time_low"], -5, "right")
+    text = note(row).partition(", misses")[0]
+    ax.annotate(text, xy=(at, y), xytext=(shift, 0), textcoords="offset points", ha=side, **style)
 
 
 def _key(rows: Sequence[Row]) -> list[Line2D]:
-    present = {({"gradients": "moments"}.get(row.get("gives"), row.get("gives")), row.get("family")) for row in rows}
+    present = {_kind(row) for row in rows}
     handles = [
         Line2D([], [], linestyle="none", color=OKABE_ITO[color], marker=marker, label=label)
-        for (family, gives), (color, marker, label) in MARKS.items()
-        if (gives, family) in present
+        for kind, (color, marker, label) in MARKS.items()
+        if kind in present
     ]
     if any(note(row) and row.get("time_ratio") is not None for row in rows):
-        hollow = {"color": MUTED, "marker": "o", "markerfacecolor": "white"}
-        handles.append(Line2D([], [], linestyle="none", label="hollow: wrong, or parameters missed", **hollow))
+        label = "hollow: wrong, or parameters missed"
+        handles.append(Line2D([], [], linestyle="none", color=MUTED, marker="o", markerfacecolor="white", label=label))
     return handles
 
 
