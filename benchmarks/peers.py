@@ -154,7 +154,11 @@ def torchjd_rows(setting: Setting, chunk_size: int) -> Callable[[Batch], Iterato
 
 
 def torchjd_gram(setting: Setting, chunk_size: int) -> Callable[[Batch], Params]:
-    """``autogram.Engine``: inner products of all pairs of samples' gradients; the diagonal is what is asked for."""
+    """``autogram.Engine``: inner products of all pairs of samples' gradients; the diagonal is what is asked for.
+
+    Exact in float64. In float32 on a CPU a matrix product over as many entries as a model has parameters adds them
+    up one after the other: 2e-4 of the squared norm is lost at 1.6 M parameters, 2e-2 at 86 M.
+    """
     from torchjd.autogram import Engine
 
     del chunk_size

@@ -20,7 +20,7 @@ from gsnr_toolkit.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_pap
 Row = dict[str, Any]
 
 TOLERANCE = 1e-3
-"""Difference from the loop in float64 beyond which a float32 result is called wrong."""
+"""Difference from the loop in float64 beyond which a row says so: far more than float32 rounds in one product."""
 
 COLUMNS = (
     "model", "method", "product", "batch", "covers", "difference", "time / plain", "lowest to highest", "peak GiB",
@@ -84,12 +84,12 @@ def note(row: Row, limit: int = 140) -> str:
         limit: Most characters.
 
     Returns:
-        Its failure, that it is wrong, or what it covers; empty for a full and right result.
+        Its failure, how far it is off, or what it covers; empty for a full and right result.
 
     >>> note({"covers": 0.659, "missed": 5, "tensors": 12, "difference": 1e-7})
     'covers 66 %, misses 5 of 12 tensors'
     >>> note({"covers": 1.0, "difference": "nan"})
-    'wrong: differs by nan'
+    'differs by nan'
     """
     if row.get("failure"):
         text = row["failure"]
@@ -98,7 +98,7 @@ def note(row: Row, limit: int = 140) -> str:
     covers, difference = row.get("covers"), row.get("difference")
     # a text stands for NaN or infinity
     if covers != 0 and (isinstance(difference, str) or (difference is not None and difference > TOLERANCE)):
-        parts.append(f"wrong: differs by {_number(difference, '.0e')}")
+        parts.append(f"differs by {_number(difference, '.0e')}")
     if covers is not None and covers < 1:
         parts.append(f"covers {_percent(covers)} %, misses {row['missed']} of {row['tensors']} tensors")
     return ", ".join(parts)
@@ -119,7 +119,7 @@ def figure_of(rows: Sequence[Row]) -> Figure:
         rows: Rows of the benchmark.
 
     Returns:
-        A figure 7 inches wide. Hollow marks stand for results that are wrong or miss parameters; methods without
+        A figure 7 inches wide. Hollow marks stand for results that differ from the loop or miss parameters; methods without
         a number keep their line, with the reason on it.
     """
     models = list(dict.fromkeys(row["model"] for row in rows))
@@ -217,7 +217,7 @@ def _key(rows: Sequence[Row]) -> list[Line2D]:
         if kind in present
     ]
     if any(note(row) and row.get("time_ratio") is not None for row in rows):
-        label = "hollow: wrong, or parameters missed"
+        label = "hollow: differs from the loop, or misses parameters"
         handles.append(Line2D([], [], linestyle="none", color=MUTED, marker="o", markerfacecolor="white", label=label))
     return handles
 

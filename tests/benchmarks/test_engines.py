@@ -157,7 +157,7 @@ def _tampered(change):
 def test_a_wrong_second_moment_is_seen():
     wrong = _agreement(_tampered(lambda found: found.m2["0.bias"].mul_(1.5)))
     assert wrong["difference"] == pytest.approx(0.5, rel=1e-4)
-    assert note(wrong) == "wrong: differs by 5e-01"
+    assert note(wrong) == "differs by 5e-01"
 
 
 def test_a_result_that_is_not_a_number_is_seen():
@@ -170,7 +170,7 @@ def test_missed_parameters_are_counted():
     assert (partial["missed"], partial["tensors"]) == (1, 4)
     assert partial["covers"] == pytest.approx(257 / (64 * 128 + 257))  # 128 biases, 128 weights and a bias of the head
     assert note(partial) == "covers 3 %, misses 1 of 4 tensors"
-    assert note({**partial, "difference": 0.5}).startswith("wrong: differs by 5e-01, covers 3 %")
+    assert note({**partial, "difference": 0.5}).startswith("differs by 5e-01, covers 3 %")
 
 
 def test_memory_is_compared_within_a_model():
