@@ -119,8 +119,8 @@ def figure_of(rows: Sequence[Row]) -> Figure:
         rows: Rows of the benchmark.
 
     Returns:
-        A figure 7 inches wide. Hollow marks stand for results that differ from the loop or miss parameters; methods without
-        a number keep their line, with the reason on it.
+        A figure 7 inches wide. Hollow marks stand for results that differ from the loop or miss parameters; methods
+        without a number keep their line, with the reason on it.
     """
     models = list(dict.fromkeys(row["model"] for row in rows))
     grouped = {model: sorted((r for r in rows if r["model"] == model), key=_order) for model in models}
