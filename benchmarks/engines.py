@@ -1,99 +1,173 @@
-"""Per-sample moments by each engine against a plain forward + backward of the same batch.
+"""Per-sample moments by our engines and by other libraries, against a plain forward + backward of the same batch.
 
-Claim: what ``engine="auto"`` chooses on a CPU. Command: ``python -m benchmarks.engines``. Every case runs in a
-process of its own, so that peak memory is its own; times are medians of interleaved repetitions.
+Claim: what ``engine="auto"`` chooses, and what of a model other libraries cover, at what cost. Command:
+``python -m benchmarks.engines`` (the other libraries: ``pip install .[bench]``). Every case runs in a process of its
+own, so that peak memory is its own and one that is killed leaves a row; times are medians of interleaved repetitions.
 """
 
 from __future__ import annotations
 
+# Nothing heavy up here: on Linux a process starts with the peak memory of the one that started it.
 import argparse
 import json
-import resource
-import statistics
+import math
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-TABLE = Path(__file__).with_name("engines.json")
-MODELS = ("mlp", "clip-demo", "clip-vit-b32", "clip-vit-b16")
-ENGINES = ("plain", "loop", "vmap")
+from benchmarks.methods import METHODS
+from benchmarks.one_case import Case
+from benchmarks.settings import MODELS
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.registry import is_target
+
+RESULTS = Path(__file__).with_name("engines.json")
+PEERS = ("opacus", "backpack-for-pytorch", "opt_einsum", "torchjd", "traker", "torchvision")
 
 
-def _setting(name: str, batch: int):  # noqa: ANN202 - types would import torch here
+def measure(case: Case, timeout: float) -> dict[str, Any]:
+    """Run a case in a process of its own.
+
+    Args:
+        case: The case.
+        timeout: Seconds after which the process is stopped.
+
+    Returns:
+        Its row: the case, what was measured, and ``failure`` (None, or why it ended early).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "row.json"
+        command = [sys.executable, "-m", "benchmarks.one_case", json.dumps(asdict(case)), str(result)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+            failure = _exit_reason(done.returncode, done.stderr)
+        except subprocess.TimeoutExpired:
+            failure = f"stopped after {timeout:g} s"
+        # a process that is killed while it writes leaves half a file
+        try:
+            found = json.loads(result.read_text(encoding="utf8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            found = {}
+    row = {**asdict(case), "failure": failure, **found}
+    return {key: _finite(value) for key, value in row.items()}
+
+
+def _exit_reason(code: int, errors: str) -> str | None:
+    if code == 0:
+        return None
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    last = errors.strip().splitlines()[-1:] or [""]
+    return f"exit status {code}: {last[0]}".removesuffix(": ")
+
+
+def _finite(value: Any) -> Any:
+    # JSON has no NaN and no infinity
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def add_memory_ratios(rows: list[dict[str, Any]]) -> None:
+    """Give each row ``memory_ratio``: its peak over that of the plain process of the same model."""
+    plain = {row["model"]: row.get("peak_gib") for row in rows if row["method"] == "plain"}
+    for row in rows:
+        own, base = row.get("peak_gib"), plain.get(row["model"])
+        row["memory_ratio"] = own / base if own and base else None
+
+
+def provenance(arguments: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the numbers hold for.
+
+    Args:
+        arguments: Of the command.
+        rows: The rows, of which the first that knows says how many threads torch used.
+
+    Returns:
+        Versions, processor, device, threads, time, commit, command.
+    """
     import torch
-    from torch import nn
 
-    if name == "mlp":
-        model, images = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 1)), torch.randn(batch, 64)
-    else:
-        from gsnr_toolkit.models.registry import build_model
+    from gsnr_toolkit.provenance import environment
 
-        model = build_model(name, weights=None if name == "clip-demo" else "random").eval()
-        images = torch.randn(batch, 3, model.image_size, model.image_size)  # type: ignore[arg-type]
-    return model, (images, torch.arange(batch) % 2)
-
-
-def _work(name: str, engine: str, batch: int) -> Callable[[], None]:
-    from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
-    from gsnr_toolkit.gradients.select import ENGINES as OURS
-    from gsnr_toolkit.gradients.select import choose_chunk
-    from gsnr_toolkit.losses import inferred_loss
-    from gsnr_toolkit.moments import Moments
-
-    model, data = _setting(name, batch)
-    task = GradientTask(model, trainable_params(model), inferred_loss)
-    if engine == "plain":
-        return lambda: task.mean_gradient(data) and None
-    chunk = choose_chunk(task, memory=2 * 2**30)
-
-    def moments() -> None:
-        total = Moments()
-        for piece in OURS[engine](task, data, chunk_size=chunk):
-            total.update(piece.grads)
-
-    return moments
+    found = environment() | {"command": ["python", "-m", "benchmarks.engines", *arguments], "cpu": _cpu()}
+    found["versions"] |= {name: _version(name) for name in PEERS}
+    found["threads"] = next((row["threads"] for row in rows if row["threads"] is not None), None)
+    if any(row["device"] == "cuda" for row in rows) and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
-def _child(name: str, engine: str, batch: int, repeats: int) -> None:
-    run, plain = _work(name, engine, batch), _work(name, "plain", batch)
-    run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    times: dict[str, list[float]] = {"own": [], "plain": []}
-    plain()
-    for _ in range(repeats):
-        for key, work in (("own", run), ("plain", plain)):
-            began = time.perf_counter()
-            work()
-            times[key].append(time.perf_counter() - began)
-    ratios = [own / base for own, base in zip(times["own"], times["plain"], strict=True)]
-    row = {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "peak_gib": peak}
-    print(json.dumps({"model": name, "engine": engine, "batch": batch, "repeats": repeats, **row}))
+def _version(package: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
-def main() -> None:
-    """Run every case and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--batch", type=int, default=16)
+def _cpu() -> str:
+    import os
+    import platform
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or 'unknown'}, {os.cpu_count()} cores"
+
+
+def _known_method(name: str) -> str:
+    if not is_target(name):  # one's own is imported in its process only
+        try:
+            METHODS[name]
+        except ProbeError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return name
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS.names)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), type=_known_method, metavar="METHOD",
+                        help=f"{', '.join(METHODS)}, or module:name of your own; plain is always measured")  # fmt: skip
+    parser.add_argument("--batch", type=int, help="samples in a batch (default: by model)")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        _child(*arguments.child, arguments.batch, arguments.repeats)
-        return
-    rows = []
-    for model in arguments.models:
-        for engine in ENGINES:
-            command = [sys.executable, "-m", "benchmarks.engines", "--child", model, engine]
-            command += ["--batch", str(arguments.batch), "--repeats", str(arguments.repeats)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
-            row = rows[-1]
-            print(f"| {model} | {engine} | {row['ratio']:.2f} | {row['low']:.2f} to {row['high']:.2f} | "
-                  f"{row['peak_gib']:.2f} |", flush=True)  # fmt: skip
-    TABLE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf8")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--budget", type=float, default=2.0, help="GiB of per-sample gradients alive at once")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for a case")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON; the plot goes beside it as .png")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run every case, print a Markdown table, write rows and plot."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
+    rows: list[dict[str, Any]] = []
+    for model in options.models:
+        for method in dict.fromkeys(["plain", *options.methods]):
+            batch = options.batch or MODELS[model].batch
+            case = Case(model, method, batch, options.repeats, options.device, options.threads, options.budget)
+            print(f"{model}, {method} ...", file=sys.stderr, flush=True)
+            rows.append(measure(case, options.timeout))
+            add_memory_ratios(rows)
+            _write(options.output, {"provenance": None, "rows": rows})  # a long run may be cut short
+    _write(options.output, {"provenance": provenance(given, rows), "rows": rows})
+    from benchmarks.table import draw, markdown
+
+    print(markdown(rows))
+    draw(rows, options.output.with_suffix(""))
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":
