@@ -38,7 +38,7 @@ class GroupMoments:
             like: A tensor of its shape and device; the mean has at least float32.
 
         Returns:
-            The mean, to be changed by :meth:`take_in` alone.
+            The mean, to be changed by :meth:`merge_in` alone.
         """
         if name not in self.mean:
             dtype = torch.promote_types(like.dtype, torch.float32)
@@ -46,25 +46,20 @@ class GroupMoments:
             self.squares[name] = 0.0
         return self.mean[name]
 
-    def take_in(self, name: str, seen: int, added: int, total: Tensor, sqnorms: float) -> None:
-        r"""Take in one parameter's gradients of some samples; in place.
+    def merge_in(self, name: str, seen: int, added: int, mean: Tensor, spread: float) -> None:
+        r"""Merge one parameter's moments of some more samples in (Chan et al.); in place.
 
         Args:
             name: The parameter.
             seen: Samples of this parameter so far; :attr:`count` is the caller's to raise.
-            added: Number b of new samples.
-            total: :math:`\sum_i g_i`; used up.
-            sqnorms: :math:`\sum_i |g_i|^2`.
+            added: New samples.
+            mean: Their mean.
+            spread: Their :math:`\sum_i |g_i - \bar g|^2`.
         """
-        mean = total.div_(added)
-        own = max(0.0, sqnorms - added * _sqnorm(mean))
-        self._merge(name, seen, added, mean, own)
-
-    def _merge(self, name: str, seen: int, added: int, mean: Tensor, own: float) -> None:
         held = self.place(name, mean)
         both = seen + added
         gap = mean - held
-        self.squares[name] += own + (_sqnorm(gap) * seen * added / both if seen else 0.0)
+        self.squares[name] += spread + (_sqnorm(gap) * seen * added / both if seen else 0.0)
         held.add_(gap, alpha=added / both)
 
     def update(self, grads: Mapping[str, Tensor]) -> None:
@@ -73,7 +68,7 @@ class GroupMoments:
         for name, grad in grads.items():
             full = grad.float() if grad.element_size() < 4 else grad
             mean = full.mean(0)
-            self._merge(name, self.count, added, mean, _sqnorm(full - mean) if added > 1 else 0.0)
+            self.merge_in(name, self.count, added, mean, _sqnorm(full - mean) if added > 1 else 0.0)
         self.count += added
 
     def absorb(self, other: GroupMoments) -> None:
@@ -88,7 +83,7 @@ class GroupMoments:
             odd = sorted(self.mean.keys() ^ other.mean.keys())
             raise ValueError(f"expected moments of the same parameters, got {odd[:4]} on one side only")
         for name, mean in other.mean.items():
-            self._merge(name, self.count, other.count, mean, other.squares[name])
+            self.merge_in(name, self.count, other.count, mean, other.squares[name])
         self.count += other.count
 
     def spread(self, names: Iterable[str]) -> float:

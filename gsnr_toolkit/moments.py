@@ -90,12 +90,9 @@ class Moments:
         if self.mean.keys() != other.mean.keys():
             odd = sorted(self.mean.keys() ^ other.mean.keys())
             raise ValueError(f"expected moments of the same parameters, got {odd[:4]} on one side only")
-        total = self.count + other.count
         for name, mean in self.mean.items():
-            delta = other.mean[name] - mean
-            mean.add_(delta, alpha=other.count / total)
-            self.m2[name].add_(other.m2[name]).add_(delta.square_(), alpha=self.count * other.count / total)
-        self.count = total
+            merge_in(mean, self.m2[name], self.count, other.count, other.mean[name].clone(), other.m2[name])
+        self.count += other.count
 
     def merge(self, other: Moments) -> Moments:
         """Merge two shards into a new one; both stay as they were.
@@ -155,3 +152,24 @@ def take_in(mean: Tensor, m2: Tensor, seen: int, added: int, deviations: Tensor,
     total = seen + added
     m2.add_(squares).addcmul_(deviations, deviations, value=-1 / total).clamp_(min=0)
     mean.add_(deviations, alpha=1 / total)
+
+
+def merge_in(mean: Tensor, m2: Tensor, seen: int, added: int, other_mean: Tensor, other_m2: Tensor) -> None:
+    r"""Merge the moments of more samples in (Chan et al.); in place.
+
+    Args:
+        mean: Mean of the samples so far.
+        m2: Their sum of centred squares.
+        seen: How many they are.
+        added: New samples.
+        other_mean: Their mean; used up.
+        other_m2: Their sum of centred squares.
+
+    >>> mean, m2 = torch.tensor([2.0]), torch.tensor([2.0])  # of 1 and 3
+    >>> merge_in(mean, m2, 2, 1, torch.tensor([8.0]), torch.tensor([0.0]))  # and 8
+    >>> mean.item(), m2.item()
+    (4.0, 26.0)
+    """
+    gap, total = other_mean.sub_(mean), seen + added
+    m2.add_(other_m2).addcmul_(gap, gap, value=seen * added / total)
+    mean.add_(gap, alpha=added / total)

@@ -12,12 +12,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments
 from gsnr_toolkit.gradients.functional import AnyMoments
-from gsnr_toolkit.gradients.products import take_in_products
-from gsnr_toolkit.gradients.sqnorms import product_norms
+from gsnr_toolkit.gradients.sqnorms import ghost_is_cheaper, ghost_sums
 from gsnr_toolkit.gradients.terms import Gathered, Products, Term
 from gsnr_toolkit.gradients.views import View, follow
-from gsnr_toolkit.moments import Moments, take_in
+from gsnr_toolkit.moments import Moments, merge_in, take_in
 
 Part: TypeAlias = tuple[Term, tuple[View, ...]]
 
@@ -25,7 +25,9 @@ _BLOCK_BYTES = 2**26
 """Bytes of formed gradients that are alive at a time."""
 
 
-def add_parts(moments: AnyMoments, name: str, param: Tensor, seen: int, parts: Sequence[Part]) -> None:
+def add_parts(
+    moments: AnyMoments, name: str, param: Tensor, seen: int, parts: Sequence[Part], workspace: Workspace
+) -> None:
     """Add one parameter's gradients of some samples; the caller raises the count once all parameters are in.
 
     Args:
@@ -34,17 +36,18 @@ def add_parts(moments: AnyMoments, name: str, param: Tensor, seen: int, parts: S
         param: Its tensor.
         seen: Samples of this parameter that are in already.
         parts: Terms, and the disjoint views of the parameter that they belong to; zero elsewhere.
+        workspace: Memory for tiles.
     """
     if isinstance(moments, Moments):
         mean, m2 = moments.place(name, param)
         if len(parts) > 1 or parts[0][1]:
             _fade(mean, m2, seen, parts)
         for term, views in parts:
-            _add_moments(follow(views, mean), follow(views, m2), seen, term)
+            _add_moments(follow(views, mean), follow(views, m2), seen, term, workspace)
         return
-    total = torch.zeros_like(moments.place(name, param))
-    sqnorms = sum(_add_total(follow(views, total), term) for term, views in parts)
-    moments.take_in(name, seen, parts[0][0].count, total, sqnorms)
+    mean = torch.zeros_like(moments.place(name, param))
+    spread = sum(_batch_spread(follow(views, mean), term, workspace) for term, views in parts)
+    moments.merge_in(name, seen, parts[0][0].count, mean, spread)
 
 
 def _fade(mean: Tensor, m2: Tensor, seen: int, parts: Sequence[Part]) -> None:
@@ -66,25 +69,26 @@ def add_zeros(mean: Tensor, m2: Tensor, seen: int, added: int) -> None:
     mean.mul_(seen / (seen + added))
 
 
-def _add_moments(mean: Tensor, m2: Tensor, seen: int, term: Term) -> None:
+def _add_moments(mean: Tensor, m2: Tensor, seen: int, term: Term, workspace: Workspace) -> None:
     if isinstance(term, Products):
-        _add_products(mean, m2, seen, term)
+        _add_products(mean, m2, seen, term, workspace)
     elif isinstance(term, Gathered) and mean.is_contiguous():
         _add_rows(mean, m2, seen, term)
     else:
         _add_samples(mean, m2, seen, term)
 
 
-def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products) -> None:
-    left, right = term.left, term.right
-    size = (left.shape[2], right.shape[2])
-    flat_mean, flat_m2 = (tensor.view(size) if tensor.is_contiguous() else tensor for tensor in (mean, m2))
-    if flat_mean.shape != size:
+def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products, workspace: Workspace) -> None:
+    size = (term.left.shape[2], term.right.shape[2])
+    if mean.shape != size and not mean.is_contiguous():
         _add_samples(mean, m2, seen, term)
         return
+    left, right = term.left, term.right
+    flat_mean, flat_m2 = (tensor.view(size) if tensor.is_contiguous() else tensor for tensor in (mean, m2))
     if not flat_mean.is_contiguous() and flat_mean.t().is_contiguous():
         left, right, flat_mean, flat_m2 = right, left, flat_mean.t(), flat_m2.t()
-    take_in_products(flat_mean, flat_m2, seen, left, right)
+    for rows, columns, batch_mean, batch_m2 in batch_moments(left, right, workspace):
+        merge_in(flat_mean[rows, columns], flat_m2[rows, columns], seen, term.count, batch_mean, batch_m2)
 
 
 def _add_rows(mean: Tensor, m2: Tensor, seen: int, term: Gathered) -> None:
@@ -146,22 +150,36 @@ def _take_in_samples(mean: Tensor, m2: Tensor, seen: int, blocks: Iterator[Tenso
     take_in(mean, m2, seen, count, deviations, squares)
 
 
-def _add_total(total: Tensor, term: Term) -> float:
-    """Add the sum over samples in place; the sum of squared norms is returned."""
+def _batch_spread(mean: Tensor, term: Term, workspace: Workspace) -> float:
+    """Put the batch's mean into zeros, and return its sum of centred squares."""
     if isinstance(term, Products):
-        summed, sqnorms = product_norms(term.left, term.right)
-        total += summed.view(total.shape)
-        return sqnorms
+        return _products_spread(mean, term, workspace)
     if isinstance(term, Gathered):
-        found = 0.0
-        for rows, samples in row_blocks(term):
-            full = samples.to(total.dtype).view(term.count, len(rows), *total.shape[1:])
-            total.index_add_(0, rows, full.sum(0))
-            found += float(full.double().square().sum())
-        return found
-    found = 0.0
-    for block in sample_blocks(term):
-        full = block.to(total.dtype)
-        total += full.sum(0)
-        found += float(full.double().square().sum())
-    return found
+        return _rows_spread(mean, term)
+    m2 = torch.zeros_like(mean)
+    _add_samples(mean, m2, 0, term)
+    return float(m2.double().sum())
+
+
+def _products_spread(mean: Tensor, term: Products, workspace: Workspace) -> float:
+    rows, outputs, inputs = term.left.shape[1], term.left.shape[2], term.right.shape[2]
+    if ghost_is_cheaper(rows, outputs, inputs):
+        total, sqnorms = ghost_sums(term.left, term.right)
+        mean.copy_(total.div_(term.count).view(mean.shape))
+        return max(0.0, sqnorms - term.count * float(mean.double().square().sum()))
+    spread = 0.0
+    flat = mean.view(outputs, inputs) if mean.shape != (outputs, inputs) else mean
+    for at, columns, batch_mean, batch_m2 in batch_moments(term.left, term.right, workspace):
+        flat[at, columns] = batch_mean
+        spread += float(batch_m2.sum(dtype=torch.float64))
+    return spread
+
+
+def _rows_spread(mean: Tensor, term: Gathered) -> float:
+    spread = 0.0
+    for rows, samples in row_blocks(term):
+        full = samples.to(mean.dtype)
+        own = full.mean(0)
+        mean.index_copy_(0, rows, own.view(len(rows), *mean.shape[1:]))
+        spread += float((full - own).square_().sum(dtype=torch.float64))
+    return spread

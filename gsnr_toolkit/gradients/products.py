@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsnr_toolkit.gradients.factors import check_factors
-from gsnr_toolkit.moments import take_in
 
 TILE_BYTES = 2**20
 """Bytes of one sample's tile of G on a CPU: small enough for the cache of a core, large enough for one matrix product
@@ -54,52 +53,14 @@ def product_sums(
     >>> product_sums(left, right, torch.full((1, 2), 1.5))
     (tensor([[0., 0.]]), tensor([[0.5000, 0.5000]]))
     """
-    if _by_kernel(left):
+    if by_kernel(left):
         from gsnr_toolkit.gradients import triton_products
 
         return triton_products.product_sums(left, right, shift, allow_tf32=allow_tf32)
     return plain_product_sums(left, right, shift)
 
 
-def take_in_products(
-    mean: Float[Tensor, "o i"],
-    m2: Float[Tensor, "o i"],
-    seen: int,
-    left: Float[Tensor, "b t o"],
-    right: Float[Tensor, "b t i"],
-) -> None:
-    r"""Update moments of a weight's per-sample gradients by more samples, in place (see :func:`take_in`).
-
-    The shift is the mean so far, or the first sample's gradient where there is none yet, so that no large squares
-    are subtracted. On the plain path each tile of the moments is updated while it lies in the cache.
-
-    Args:
-        mean: Mean so far, shape ``(O, I)``.
-        m2: Sum of centred squares so far.
-        seen: Samples so far.
-        left: Output gradients, shape ``(b, T, O)``.
-        right: Inputs, shape ``(b, T, I)``.
-
-    >>> mean, m2 = torch.zeros(1, 1), torch.zeros(1, 1)
-    >>> take_in_products(mean, m2, 0, torch.tensor([[[1.0]], [[3.0]]]), torch.ones(2, 1, 1))
-    >>> mean.item(), m2.item()
-    (2.0, 2.0)
-    """
-    added = left.shape[0]
-    left, right = left.detach(), right.detach()
-    if not _by_kernel(left):
-        left, right = left.to(mean.dtype), right.to(mean.dtype)
-    whole = slice(0, mean.shape[0])
-    for rows in [whole] if _by_kernel(left) else _row_tiles(mean, None):
-        part, tile = left[:, :, rows], mean[rows]
-        first = 0 if seen else 1
-        if first:
-            tile.copy_(part[0].to(mean.dtype).mT @ right[0].to(mean.dtype))
-        total, squares = product_sums(part[first:], right[first:], tile)
-        take_in(tile, m2[rows], seen, added, total, squares)
-
-
-def _by_kernel(left: Tensor) -> bool:
+def by_kernel(left: Tensor) -> bool:
     """Whether the Triton kernel will do the work."""
     if left.device.type != "cuda" or left.dtype == torch.float64:
         return False

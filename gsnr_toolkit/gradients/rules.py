@@ -199,8 +199,8 @@ def _layer_norm(use: Use) -> Term | None:
     if use.slot != 1 or not _broadcasts(use):
         return None
     node = use.node
-    normalised = (node._saved_input.to(use.gradient) - node._saved_result1) * node._saved_result2
-    return Stored(reduce_to(use.grad * use.split(normalised), use.shape))
+    products = (node._saved_input - node._saved_result1).mul_(node._saved_result2).mul_(use.gradient)  # one new tensor
+    return Stored(reduce_to(use.split(products), use.shape))
 
 
 def _rms_norm(use: Use) -> Term | None:

@@ -11,17 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gsnr_toolkit.gradients.products import TILE_BYTES
-
-PASS_COST = 120.0
+PASS_COST = 35.0
 """What a pass over one entry of G costs beside its matrix product, in multiply-adds of a matrix product.
 ``python -m benchmarks.products`` measures it."""
 
 _GHOST_BYTES = 2**27
 
 
-def product_norms(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -> tuple[Float[Tensor, "o i"], float]:
-    """Sum over samples, and sum of squared norms.
+def ghost_sums(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -> tuple[Float[Tensor, "o i"], float]:
+    """Sum over samples by one matrix product, and sum of squared norms by the ghost identity.
 
     Args:
         left: Output gradients, shape ``(b, T, O)``.
@@ -30,16 +28,14 @@ def product_norms(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -
     Returns:
         ``sum_i G_i`` (O, I), and ``sum_i |G_i|^2``.
 
-    >>> total, sqnorms = product_norms(torch.ones(2, 3, 4), torch.ones(2, 3, 5))
+    >>> total, sqnorms = ghost_sums(torch.ones(2, 3, 4), torch.ones(2, 3, 5))
     >>> total.shape, total[0, 0].item(), sqnorms
     (torch.Size([4, 5]), 6.0, 360.0)
     """
     dtype = torch.promote_types(left.dtype, torch.float32)
     left, right = left.to(dtype), right.to(dtype)
-    if ghost_is_cheaper(left.shape[1], left.shape[2], right.shape[2]):
-        total = left.reshape(-1, left.shape[2]).mT @ right.reshape(-1, right.shape[2])
-        return total, ghost_sqnorms(left, right)
-    return formed_norms(left, right)
+    total = left.reshape(-1, left.shape[2]).mT @ right.reshape(-1, right.shape[2])
+    return total, ghost_sqnorms(left, right)
 
 
 def ghost_is_cheaper(rows: int, outputs: int, inputs: int) -> bool:
@@ -66,23 +62,3 @@ def ghost_sqnorms(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -
         a, b = left[start : start + step], right[start : start + step]
         found += float((torch.bmm(a, a.mT) * torch.bmm(b, b.mT)).double().sum())
     return found
-
-
-def formed_norms(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -> tuple[Float[Tensor, "o i"], float]:
-    """Both sums with each G formed, tile by tile.
-
-    Returns:
-        ``sum_i G_i`` (O, I), and ``sum_i |G_i|^2``.
-    """
-    outputs, inputs = left.shape[2], right.shape[2]
-    total = left.new_zeros(outputs, inputs)
-    step = max(1, TILE_BYTES // max(1, inputs * left.element_size())) if left.device.type == "cpu" else outputs
-    norms: list[Tensor] = []
-    for start in range(0, outputs, step):
-        tile = total[start : start + step]
-        formed = torch.empty_like(tile)
-        for left_i, right_i in zip(left[:, :, start : start + step].unbind(), right.unbind(), strict=True):
-            torch.mm(left_i.mT, right_i, out=formed)
-            tile += formed
-            norms.append(torch.dot(formed.view(-1), formed.view(-1)))
-    return total, float(torch.stack(norms).double().sum()) if norms else 0.0

@@ -19,6 +19,7 @@ from torch import Tensor
 from gsnr_toolkit.batches import batch_length, map_tensors, take_rows
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.accumulate import add_parts
+from gsnr_toolkit.gradients.batch_moments import Workspace
 from gsnr_toolkit.gradients.functional import AnyMoments, Engine, GradientChunk, GradientTask, check_reaches
 from gsnr_toolkit.gradients.graph import Edge, Graph
 from gsnr_toolkit.gradients.loop import loop_gradients
@@ -72,6 +73,7 @@ class TapsEngine:
         self._check = check
         self._plans: dict[int, Plan] = {}
         self._fallback: Engine | None = None
+        self._workspace = Workspace()
 
     def __call__(self, task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
         """Stream per-sample gradients of all parameters, formed.
@@ -115,7 +117,9 @@ class TapsEngine:
         losses = []
         for _, rows in row_chunks(batch, chunk_size):
             found, left = self._stream(
-                task, rows, lambda name, parts: add_parts(moments, name, task.params[name], moments.count, parts)
+                task,
+                rows,
+                lambda name, parts: add_parts(moments, name, task.params[name], moments.count, parts, self._workspace),
             )
             if left:
                 self._accumulate_left(left, rows, moments)
@@ -126,7 +130,9 @@ class TapsEngine:
     def _accumulate_left(self, left: GradientTask, rows: Batch, moments: AnyMoments) -> None:
         for chunk in self._other_engine(left, rows)(left, rows, chunk_size=choose_vmap_chunk(left)):
             for name, grad in chunk.grads.items():
-                add_parts(moments, name, left.params[name], moments.count + chunk.start, [(Stored(grad), ())])
+                add_parts(
+                    moments, name, left.params[name], moments.count + chunk.start, [(Stored(grad), ())], self._workspace
+                )
 
     def _stream(self, task: GradientTask, rows: Batch, receive: Receive) -> tuple[Tensor, GradientTask | None]:
         """Run some samples at once; hand over what rules cover, return the losses and the task that is left."""
