@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks import peers
 from benchmarks.settings import Setting
+from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.registry import Registry, TargetError, is_target, load_target
 
 if TYPE_CHECKING:
-    from gsnr_toolkit.gradients.functional import GradientTask
     from gsnr_toolkit.moments import Moments
     from gsnr_toolkit.types import Batch, Params
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOMENTS = "mean and centred second moment per parameter"
 UNCENTRED = "mean and E[g^2] - E[g]^2 per parameter"
+SPREADS = "mean per parameter, centred second moment per tensor"
 NORMS = "squared norm per sample and parameter tensor"
 
 
@@ -30,35 +31,49 @@ class Method:
     Attributes:
         family: Whose it is.
         gives: What the prepared function returns for a batch: ``"gradients"``, an iterator of chunks, name to
-            ``(c, *shape)``, of which the benchmark takes moments itself; ``"moments"``; ``"norms"``, name to
-            squared norms ``(N,)``; ``"mean"``, name to the gradient of the mean loss.
+            ``(c, *shape)``, of which the benchmark takes moments itself; ``"moments"``; ``"spreads"``, the group-level mode's
+            means and sums of centred squares; ``"norms"``, name to squared norms ``(N,)``; ``"mean"``, name to the gradient of the mean loss.
         product: What the time in the table was spent on, in words.
         prepare: ``(setting, chunk_size)`` to that function; may wrap the setting's model, which is its own.
     """
 
     family: Literal["plain", "ours", "peer"]
-    gives: Literal["gradients", "moments", "norms", "mean"]
+    gives: Literal["gradients", "moments", "spreads", "norms", "mean"]
     product: str
     prepare: Callable[[Setting, int], Callable[[Batch], Any]]
 
 
-def ours(engine: str, task: GradientTask, batch: Batch, chunk_size: int) -> Moments:
-    """Moments of a batch by one of the toolkit's engines: the one place that knows their interface.
-
-    Returns:
-        Moments of every trainable parameter.
-    """
-    from gsnr_toolkit.gradients.select import ENGINES
+def _prepare_ours(engine: str, setting: Setting, chunk_size: int) -> Callable[[Batch], Moments]:
+    """One of the toolkit's engines; ``taps`` forms no gradients and takes the batch whole."""
+    from gsnr_toolkit.gradients.select import make_engine
+    from gsnr_toolkit.gradients.taps import TapsEngine
     from gsnr_toolkit.moments import Moments
 
-    moments = Moments()
-    for piece in ENGINES[engine](task, batch, chunk_size=chunk_size):
-        moments.update(piece.grads)
-    return moments
+    worker = TapsEngine(check=False) if engine == "taps" else make_engine(engine)
+
+    def moments_of(batch: Batch) -> Moments:
+        moments = Moments()
+        size = batch_length(batch) if engine == "taps" else chunk_size
+        worker.accumulate(setting.task, batch, moments, chunk_size=size)
+        return moments
+
+    return moments_of
 
 
-def _prepare_ours(engine: str, setting: Setting, chunk_size: int) -> Callable[[Batch], Moments]:
-    return lambda batch: ours(engine, setting.task, batch, chunk_size)
+def _prepare_groups(setting: Setting, chunk_size: int) -> Callable[[Batch], dict[str, Any]]:
+    """The group-level mode: the mean gradient, and a sum of centred squares per parameter."""
+    del chunk_size
+    from gsnr_toolkit.gradients.taps import TapsEngine
+    from gsnr_toolkit.group_moments import GroupMoments
+
+    engine = TapsEngine(check=False)
+
+    def spreads_of(batch: Batch) -> dict[str, Any]:
+        moments = GroupMoments()
+        engine.accumulate(setting.task, batch, moments, chunk_size=batch_length(batch))
+        return {"count": moments.count, "mean": moments.mean, "spread": moments.squares}
+
+    return spreads_of
 
 
 def _prepare_plain(setting: Setting, chunk_size: int) -> Callable[[Batch], Params]:
@@ -79,6 +94,8 @@ METHODS: Registry[Method] = Registry(
     "method",
     {
         "plain": PLAIN,
+        "taps": Method("ours", "moments", MOMENTS, partial(_prepare_ours, "taps")),
+        "taps-groups": Method("ours", "spreads", SPREADS, _prepare_groups),
         "loop": Method("ours", "moments", MOMENTS, partial(_prepare_ours, "loop")),
         "vmap": Method("ours", "moments", MOMENTS, partial(_prepare_ours, "vmap")),
         "opacus-hooks": Method("peer", "gradients", MOMENTS, peers.opacus_hooks),

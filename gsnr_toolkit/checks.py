@@ -97,13 +97,14 @@ def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
         )
 
 
-def check_finite(params: Params, losses: Tensor, batch_index: int) -> None:
+def check_finite(params: Params, losses: Tensor, batch_index: int, first_row: int = 0) -> None:
     """Insist on finite losses and gradients.
 
     Args:
         params: Something of each parameter's shape that is non-finite if any gradient was.
         losses: Losses of the batch.
         batch_index: Which batch, from 0.
+        first_row: Which row of the batch the first loss belongs to.
 
     Raises:
         NonFiniteError: Names the first parameter and the batch.
@@ -111,7 +112,7 @@ def check_finite(params: Params, losses: Tensor, batch_index: int) -> None:
     if not torch.isfinite(losses).all():
         rows = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
         raise NonFiniteError(
-            f"expected finite losses, got {losses[rows[0]].item()} for sample {rows[0]} of batch {batch_index}; "
+            f"expected finite losses, got {losses[rows[0]].item()} for sample {first_row + rows[0]} of batch {batch_index}; "
             "check that sample's input and label, the learning rate so far, and use float32 instead of half precision"
         )
     for name, value in params.items():

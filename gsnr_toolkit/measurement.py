@@ -16,13 +16,14 @@ from torch import nn
 
 from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.distributed import current_ranks
+from gsnr_toolkit.engine_choice import settle_engine
 from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.estimators.cor import GroupCOR, group_cor
 from gsnr_toolkit.estimators.gsnr import GroupGSNR, group_gsnr, group_totals, summarise_parameters
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.measure import DriftMeasurement
 from gsnr_toolkit.options import ProbeOptions
-from gsnr_toolkit.prepare import PREFERRED_BATCHES, Setup, checked_batches, prepare, sam_batches, settle_engine
+from gsnr_toolkit.prepare import PREFERRED_BATCHES, Setup, checked_batches, prepare, sam_batches
 from gsnr_toolkit.preserve import preserved_model, preserved_rng
 from gsnr_toolkit.progress import stage
 from gsnr_toolkit.provenance import environment

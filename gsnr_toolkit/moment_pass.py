@@ -33,6 +33,7 @@ class Piece:
 
     Attributes:
         batch: Number of the batch.
+        start: First row of the batch.
         first: Number of the first sample, over all batches.
         rows: The rows.
         ends_batch: Whether the batch ends here.
@@ -40,6 +41,7 @@ class Piece:
     """
 
     batch: int
+    start: int
     first: int
     rows: Batch
     ends_batch: bool
@@ -67,7 +69,7 @@ def cut_at_shards(batches: Iterable[Batch], size: Callable[[], int]) -> Iterator
             room = room or size()
             stop = min(length, start + room)
             room -= stop - start
-            yield Piece(index, done + start, take_rows(batch, start, stop), stop == length, room == 0)
+            yield Piece(index, start, done + start, take_rows(batch, start, stop), stop == length, room == 0)
             start = stop
         done += length
 
@@ -161,7 +163,7 @@ class MomentPass:
     def _take(self, piece: Piece, shard: AnyMoments, losses: dict[int, Tensor]) -> None:
         with preserved_rng(seed=self.seed + piece.batch):
             found = self.engine.accumulate(self.task, piece.rows, shard, chunk_size=self.chunk_size)
-        check_finite({}, found, piece.batch)
+        check_finite({}, found, piece.batch, piece.start)
         losses[piece.first] = found
         if piece.ends_batch or piece.ends_shard:
-            check_finite(shard.mean, found, piece.batch)
+            check_finite(shard.mean, found, piece.batch, piece.start)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,12 +20,9 @@ from gsnr_toolkit.checks import (
     check_independent,
     draw_batches,
 )
-from gsnr_toolkit.errors import MixedSamplesError, ProbeError
+from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import Engine, GradientTask, trainable_params
-from gsnr_toolkit.gradients.loop import loop_gradients
-from gsnr_toolkit.gradients.select import choose_chunk, make_engine, without_taps
-from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.gradients.vmap import vmap_gradients
+from gsnr_toolkit.gradients.select import make_engine
 from gsnr_toolkit.groups import Group, assign_groups
 from gsnr_toolkit.losses import check_labels, inferred_loss, model_logits, resolve_loss, rows_first, split_inputs
 from gsnr_toolkit.options import ProbeOptions
@@ -37,8 +33,6 @@ MIN_BATCHES = 4
 PREFERRED_BATCHES = 8
 MAX_BATCHES = 64
 """Most mini-batches that enter COR; more are used for GSNR only."""
-
-_CANNOT = "the vmap engine cannot vectorise this model"
 
 
 @dataclass(frozen=True)
@@ -238,99 +232,6 @@ def count_outputs(setup: Setup, batch: Batch) -> int | None:
     return shape.numel() // count if shape[0] == count and len(shape) <= 2 else None
 
 
-def settle_engine(setup: Setup, batch: Batch) -> Setup:
-    """Find the engine that can do the model, trying it on a few samples, and how many samples it may run at once.
-
-    ``"auto"`` takes ``taps``, unless it cannot follow the model or covers less than half of its parameters; then
-    ``vmap`` or one backward per sample, with a note that says why.
-
-    Args:
-        setup: What to measure.
-        batch: Any batch.
-
-    Returns:
-        The setup with its engine.
-
-    Raises:
-        ProbeError: If the caller asked for an engine that cannot do the model, and another can.
-        RuntimeError: If no engine can do the model, as it was raised.
-        ValueError: The same, for a model that raises this.
-    """
-    if setup.options.layerwise != "parameters":
-        return setup
-    rows, notes = take_rows(batch, 0, 2), list(setup.notes)
-    asked = setup.options.engine
-    name = asked
-    if asked in ("auto", "taps"):
-        engine = TapsEngine(check=setup.options.self_check)
-        reason = _cannot_tap(engine, setup, batch)
-        if not reason:
-            return _with_engine(setup, "taps", engine, rows)
-        if not _loop_works(setup, rows):
-            _reraise(setup, rows)
-        if asked == "taps":
-            raise ProbeError(f"the taps engine cannot follow this model ({reason}); pass engine='auto' or 'loop'")
-        name = without_taps(setup.task)
-        notes.append(f"engine: not by taps, since {reason}")
-    if name == "vmap":
-        reason = _cannot_vectorise(setup, rows)
-        if reason and asked == "vmap":
-            raise ProbeError(f"{reason}; pass engine='loop'")
-        if reason:
-            name = "loop"
-            notes.append(f"engine: one backward per sample, since {reason}")
-    return _with_engine(replace(setup, notes=tuple(notes)), name, make_engine(name), rows)
-
-
-def _with_engine(setup: Setup, name: str, engine: Engine, rows: Batch) -> Setup:
-    chunk = choose_chunk(name, setup.task, rows, setup.options.memory)
-    return replace(setup, engine=engine, chunk_size=chunk)
-
-
-def _cannot_tap(engine: TapsEngine, setup: Setup, batch: Batch) -> str:
-    """Why taps cannot do the model; empty if it can."""
-    try:
-        share = engine.prepare(setup.task, batch)
-    except MixedSamplesError:
-        raise
-    except (RuntimeError, ValueError, AssertionError) as error:
-        return _first_line(error)
-    if share < 0.5 and setup.options.engine == "auto":
-        return f"its rules cover {share:.0%} of the parameters only"
-    return ""
-
-
-def _cannot_vectorise(setup: Setup, rows: Batch) -> str:
-    """Why vmap cannot do the model; empty if it can. What no engine can do is raised as it is."""
-    try:
-        with preserved_rng():
-            next(vmap_gradients(setup.task, rows, chunk_size=2))
-    except (RuntimeError, ValueError) as error:  # ProbeError is a ValueError
-        if not _loop_works(setup, rows):
-            raise
-        reason = _first_line(error).partition("; pass")[0]
-        return reason if reason.startswith(_CANNOT) else f"{_CANNOT} ({reason})"
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _loop_works(setup: Setup, rows: Batch) -> bool:
-    try:
-        with preserved_rng():
-            return bool(list(loop_gradients(setup.task, rows)))
-    except (RuntimeError, ValueError):
-        return False
-
-
-def _reraise(setup: Setup, rows: Batch) -> None:
-    """Raise what the model itself raises."""
-    with preserved_rng():
-        list(loop_gradients(setup.task, rows))
-
-
 class _ClassWatch:
     """Remembers whether more than one class came by."""
 
@@ -385,34 +286,3 @@ def full_batches(batches: list[Batch]) -> list[Batch]:
     """
     size = batch_length(batches[0])
     return [batch for batch in batches if batch_length(batch) == size][:MAX_BATCHES]
-
-
-def describe_setup(setup: Setup) -> dict[str, Any]:
-    """Which engine served how many parameters; to be asked after the gradients were taken.
-
-    Returns:
-        The coverage statement of a report.
-    """
-    sizes = {name: param.numel() for name, param in setup.task.params.items()}
-    total = sum(sizes.values())
-    shares = setup.engine.shares(setup.task)
-    served = {engine: sum(sizes[name] for name in names) for engine, names in shares.items()}
-    groups = {group.name for group in setup.groups.values()}
-    by_engine = ", ".join(f"{_percent(count, total)} by the {engine} engine" for engine, count in served.items())
-    return {
-        "parameters": total,
-        "tensors": len(sizes),
-        "groups": len(groups),
-        "engine": served,
-        "share": sum(served.values()) / total,
-        "sentence": (
-            f"{total:,} parameters in {len(sizes)} tensors, each in exactly one of {len(groups)} groups; {by_engine}"
-        ),
-    }
-
-
-def _percent(part: int, whole: int) -> str:
-    """Share in percent; only all is 100 %."""
-    if part == whole:
-        return "100 %"
-    return f"{min(100 * part / whole, 99.9):.1f} %"

@@ -12,10 +12,11 @@ PACKAGE = "gsnr_toolkit"
 
 # A file imports only files of its own floor or of a lower one.
 FLOORS = [
-    {"errors", "types", "provenance", "progress", "registry", "batches", "losses", "groups", "moments", "perturbation"}
-    | {"preserve", "options", "attribution"},
+    {"errors", "types", "provenance", "progress", "registry", "batches", "losses", "groups", "moments"}
+    | {"group_moments", "perturbation", "preserve", "options", "attribution"},
     {"gradients", "checks", "estimators", "data", "plots"},
-    {"prepare", "measure", "models", "training", "tables", "verdict", "trajectory"},
+    {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "tables", "verdict"}
+    | {"trajectory"},
     {"readings", "report"},
     {"measurement"},
     {"probing"},
@@ -30,6 +31,7 @@ APART = {
     "data": {"gradients", "estimators", "models", "plots"},
     "models": {"gradients", "estimators", "plots", "report"},
     "moments": {"gradients", "estimators"},
+    "group_moments": {"gradients", "estimators"},
 }
 
 

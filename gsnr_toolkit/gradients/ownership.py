@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gsnr_toolkit.errors import NonFiniteError
+
 
 @dataclass(frozen=True, order=True)
 class Owner:
@@ -84,7 +86,15 @@ class Evidence:
             gradient: Gradient of the value, of its shape.
             sample: Which of the N samples.
             count: Number N of samples.
+
+        Raises:
+            NonFiniteError: If an entry is NaN or infinite: that reaches the rows of all samples.
         """
+        if not torch.isfinite(gradient).all():
+            raise NonFiniteError(
+                "expected finite gradients to see which rows belong to which sample, got NaN or infinity; look for "
+                "sqrt(0), log(0) or a norm of zero in the model, or for inputs that are not finite"
+            )
         hit = gradient != 0
         if not bool(hit.any()):
             return

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.distributed import current_ranks
+from gsnr_toolkit.engine_choice import describe_setup
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.curvature import largest_curvature
 from gsnr_toolkit.estimators.rows import plan_rows
@@ -22,7 +23,7 @@ from gsnr_toolkit.measure import DriftMeasurement, measure_drift
 from gsnr_toolkit.moment_pass import MomentPass
 from gsnr_toolkit.moments import Moments
 from gsnr_toolkit.perturbation import perturbed
-from gsnr_toolkit.prepare import Setup, describe_setup, full_batches
+from gsnr_toolkit.prepare import Setup, full_batches
 from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.progress import stage
 from gsnr_toolkit.readings.evidence import Evidence

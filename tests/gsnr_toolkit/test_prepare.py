@@ -6,6 +6,8 @@ from cases import TinyViT
 from torch import nn
 
 from gsnr_toolkit import ProbeError, estimate_cor, estimate_gsnr, probe
+from gsnr_toolkit.engine_choice import settle_engine
+from gsnr_toolkit.gradients.taps import TapsEngine
 from gsnr_toolkit.losses import inferred_loss
 from gsnr_toolkit.options import ProbeOptions
 from gsnr_toolkit.prepare import count_outputs, find_device, prepare
@@ -99,11 +101,19 @@ def test_recurrent_models_are_measured(kind):
     assert found.total["gsnr"] == pytest.approx(expected.total["gsnr"], rel=1e-5)
 
 
-def test_a_model_that_vmap_cannot_do_is_done_by_the_loop_with_a_note():
+def test_a_model_that_neither_taps_nor_vmap_can_do_is_done_by_the_loop_with_a_note(monkeypatch):
     model = _Recurrent(nn.GRU)
-    report = estimate_gsnr(model, _loader(), progress=False)
-    assert set(report.coverage["engine"]) == {"loop"}
-    assert "one backward per sample, since the vmap engine cannot vectorise this model" in report.notes[0]
+    setup = prepare(model, None, ProbeOptions(self_check=False), None)
+    batch = next(iter(_loader()))
+
+    def hidden(self, task, rows):
+        raise RuntimeError("hidden from taps")
+
+    monkeypatch.setattr(TapsEngine, "prepare", hidden)
+    settled = settle_engine(setup, batch)
+    assert list(settled.engine.shares(settled.task)) == ["loop"]
+    assert settled.notes[0] == "engine: not by taps, since hidden from taps"
+    assert "one backward per sample, since the vmap engine cannot vectorise this model" in settled.notes[1]
     with pytest.raises(ProbeError, match=r"cannot vectorise this model.*pass engine='loop'"):
         estimate_gsnr(model, _loader(), engine="vmap", progress=False)
 
@@ -119,7 +129,7 @@ def test_a_model_that_no_engine_can_do_keeps_its_own_error():
         estimate_gsnr(Picky(4, 1), _loader(), progress=False)
 
 
-@pytest.mark.parametrize("engine", ["auto", "vmap", "loop"])
+@pytest.mark.parametrize("engine", ["auto", "taps", "vmap", "loop"])
 def test_batches_may_hold_names_and_nothing(engine):
     class Model(nn.Linear):
         def forward(self, x, path, mask):
@@ -130,7 +140,7 @@ def test_batches_may_hold_names_and_nothing(engine):
     model = Model(4, 1)
     batches = [{"x": x, "labels": y, "path": ["a.png"] * len(y), "mask": None} for x, y in _loader()]
     report = estimate_cor(model, batches, engine=engine, progress=False)
-    assert set(report.coverage["engine"]) == {"loop" if engine == "loop" else "vmap"}
+    assert set(report.coverage["engine"]) == {"taps" if engine == "auto" else engine}
     plain = nn.Linear(4, 1)
     plain.load_state_dict(model.state_dict())
     expected = estimate_cor(plain, _loader(), progress=False).total["gsnr"]
