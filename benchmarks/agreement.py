@@ -12,6 +12,7 @@ from benchmarks.methods import Method, deliver
 from benchmarks.peers import WHOLE
 from benchmarks.settings import Setting
 from gsnr_toolkit.gradients.loop import loop_gradients
+from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.moments import Moments
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def _given(method: Method, worker: Callable[[Batch], Any], batch: Batch) -> list
         pieces = [{name: grad.clone() for name, grad in grads.items()} for grads in worker(batch)]
         return [{name: torch.cat([grads[name] for grads in pieces]) for name in pieces[0]}]
     found = deliver(method, worker, batch)
+    if isinstance(found, GroupMoments):
+        return [found.mean, {name: torch.tensor(value) for name, value in found.squares.items()}]
     return [found.mean, found.m2] if isinstance(found, Moments) else [found]
 
 
@@ -97,4 +100,5 @@ def _expected(method: Method, samples: Params) -> list[Mapping[str, Tensor]]:
     mean = {name: value.mean(0) for name, value in samples.items()}
     if method.gives == "mean":
         return [mean]
-    return [mean, {name: (value - mean[name]).square().sum(0) for name, value in samples.items()}]
+    squares = {name: (value - mean[name]).square().sum(0) for name, value in samples.items()}
+    return [mean, {name: value.sum() for name, value in squares.items()} if method.gives == "spreads" else squares]

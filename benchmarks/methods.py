@@ -13,10 +13,11 @@ from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.registry import Registry, TargetError, is_target, load_target
 
 if TYPE_CHECKING:
+    from gsnr_toolkit.group_moments import GroupMoments
     from gsnr_toolkit.moments import Moments
     from gsnr_toolkit.types import Batch, Params
 
-    Delivered = Moments | Params
+    Delivered = Moments | GroupMoments | Params
 
 MOMENTS = "mean and centred second moment per parameter"
 UNCENTRED = "mean and E[g^2] - E[g]^2 per parameter"
@@ -31,8 +32,9 @@ class Method:
     Attributes:
         family: Whose it is.
         gives: What the prepared function returns for a batch: ``"gradients"``, an iterator of chunks, name to
-            ``(c, *shape)``, of which the benchmark takes moments itself; ``"moments"``; ``"spreads"``, the group-level mode's
-            means and sums of centred squares; ``"norms"``, name to squared norms ``(N,)``; ``"mean"``, name to the gradient of the mean loss.
+            ``(c, *shape)``, of which the benchmark takes moments itself; ``"moments"``; ``"spreads"``, the moments of
+            the group-level mode; ``"norms"``, name to squared norms ``(N,)``; ``"mean"``, name to the gradient of the
+            mean loss.
         product: What the time in the table was spent on, in words.
         prepare: ``(setting, chunk_size)`` to that function; may wrap the setting's model, which is its own.
     """
@@ -60,7 +62,7 @@ def _prepare_ours(engine: str, setting: Setting, chunk_size: int) -> Callable[[B
     return moments_of
 
 
-def _prepare_groups(setting: Setting, chunk_size: int) -> Callable[[Batch], dict[str, Any]]:
+def _prepare_groups(setting: Setting, chunk_size: int) -> Callable[[Batch], GroupMoments]:
     """The group-level mode: the mean gradient, and a sum of centred squares per parameter."""
     del chunk_size
     from gsnr_toolkit.gradients.taps import TapsEngine
@@ -71,7 +73,7 @@ def _prepare_groups(setting: Setting, chunk_size: int) -> Callable[[Batch], dict
     def spreads_of(batch: Batch) -> dict[str, Any]:
         moments = GroupMoments()
         engine.accumulate(setting.task, batch, moments, chunk_size=batch_length(batch))
-        return {"count": moments.count, "mean": moments.mean, "spread": moments.squares}
+        return moments
 
     return spreads_of
 
