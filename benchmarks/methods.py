@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks import peers
 from benchmarks.settings import Setting
-from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.registry import Registry, TargetError, is_target, load_target
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ class Method:
 
 def _prepare_ours(engine: str, setting: Setting, chunk_size: int) -> Callable[[Batch], Moments]:
     """One of the toolkit's engines; ``taps`` forms no gradients and takes the batch whole."""
+    from gsnr_toolkit.batches import batch_length
     from gsnr_toolkit.gradients.select import make_engine
     from gsnr_toolkit.gradients.taps import TapsEngine
     from gsnr_toolkit.moments import Moments
@@ -65,6 +65,7 @@ def _prepare_ours(engine: str, setting: Setting, chunk_size: int) -> Callable[[B
 def _prepare_groups(setting: Setting, chunk_size: int) -> Callable[[Batch], GroupMoments]:
     """The group-level mode: the mean gradient, and a sum of centred squares per parameter."""
     del chunk_size
+    from gsnr_toolkit.batches import batch_length
     from gsnr_toolkit.gradients.taps import TapsEngine
     from gsnr_toolkit.group_moments import GroupMoments
 

@@ -57,14 +57,14 @@ def run_case(case: Case, record: Callable[[dict[str, Any]], None]) -> None:
 
     from benchmarks.methods import deliver, find_method
     from benchmarks.settings import build_setting
-    from gsnr_toolkit.gradients.select import choose_chunk
+    from gsnr_toolkit.gradients.vmap import choose_vmap_chunk
 
     if case.threads is not None:
         torch.set_num_threads(case.threads)
     method = find_method(case.method)
     record({"family": method.family, "gives": method.gives, "product": method.product})
     setting = build_setting(case.model, case.batch, case.device)
-    chunk = choose_chunk(setting.task, memory=int(case.budget * 2**30))
+    chunk = choose_vmap_chunk(setting.task, memory=int(case.budget * 2**30))
     record({"num_params": setting.num_params(), "threads": torch.get_num_threads(), "chunk": chunk})
     record({"idle_gib": _peak_gib(case.device)})
     worker = method.prepare(setting, chunk)
