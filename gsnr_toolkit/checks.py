@@ -111,9 +111,9 @@ def check_finite(params: Params, losses: Tensor, batch_index: int, first_row: in
     """
     if not torch.isfinite(losses).all():
         rows = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
-        value, row = losses[rows[0]].item(), first_row + rows[0]
+        loss, row = losses[rows[0]].item(), first_row + rows[0]
         raise NonFiniteError(
-            f"expected finite losses, got {value} for sample {row} of batch {batch_index}; "
+            f"expected finite losses, got {loss} for sample {row} of batch {batch_index}; "
             "check that sample's input and label, the learning rate so far, and use float32 instead of half precision"
         )
     for name, value in params.items():

@@ -31,7 +31,7 @@ def probe_command(
     ] = None,
     data: Annotated[str, _opt(_INPUT, "Data name, image-folder:PATH, or module:function.", "--data", "-d")] = "demo-nt",
     data_root: Annotated[str | None, _opt(_INPUT, "Folder of the real data sets. Default: $GSNR_DATA.")] = None,
-    split: Annotated[str, _opt(_INPUT, "train, val or test.")] = "train",
+    split: Annotated[str | None, _opt(_INPUT, "train, val or test. Default: the data set's own.")] = None,
     strength: Annotated[float | None, _opt(_INPUT, "Strength of an embedded forgery (1 = default).")] = None,
     compression: Annotated[str | None, _opt(_INPUT, "FaceForensics++ compression: raw, c23 or c40.")] = None,
     tuning: Annotated[str, _opt(_RUN, "What is trained: head, norms, last-K (blocks) or full.")] = "full",
@@ -52,8 +52,13 @@ def probe_command(
     include_frozen: Annotated[bool, _opt(_MEASURE, "Measure frozen parameters as if they were trained.")] = False,
     confidence: Annotated[float, _opt(_MEASURE, "Nominal coverage of intervals.")] = 0.95,
     lipschitz: Annotated[bool, _opt(_MEASURE, "Also the Lanczos radius (slow).")] = False,
-    engine: Annotated[str, _opt(_MEASURE, "Per-sample gradients: auto, loop or vmap.")] = "auto",
-    memory: Annotated[str | None, _opt(_MEASURE, "Memory for per-sample gradients, such as 8GB.")] = None,
+    engine: Annotated[str, _opt(_MEASURE, "Per-sample gradients: auto, taps, vmap or loop.")] = "auto",
+    memory: Annotated[
+        str | None, _opt(_MEASURE, "Memory of a pass beside model and moments, such as 8GB. Default: a quarter of it.")
+    ] = None,
+    detail: Annotated[
+        str, _opt(_MEASURE, "Moments of every parameter, or by group at half the memory: parameter or group.")
+    ] = "parameter",
     device: Annotated[str | None, _opt(_MEASURE, "cpu, cuda, cuda:1, ... Default: a GPU if there is one.")] = None,
     dtype: Annotated[str, _opt(_MEASURE, "float32 or float64.")] = "float32",
     seed: Annotated[int, _opt(_MEASURE, "Seed of everything random.")] = 0,
@@ -108,12 +113,19 @@ def probe_command(
         confidence=confidence,
         engine=engine,
         memory=None if memory is None else parse_bytes(memory),
+        detail=detail,
         lipschitz=lipschitz,
         device=device,
         dtype=dtype,
         seed=seed,
     )
-    code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet)
+    from gsnr_toolkit.distributed import launched_group
+
+    with launched_group(device) as ranks:
+        if ranks.rank:
+            _follow(request)
+            return
+        code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet)
     if fail_in_collapse_zone and code[0] is not None:
         raise typer.Exit(collapse_code(code[0]) or code[1])
     raise typer.Exit(code[1])
@@ -152,6 +164,14 @@ def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quie
         kept = sorted({path.name for path in files if path.suffix != ".pdf"})
         errors.print(f"{folder}: {', '.join(kept)} (figures also as PDF)", style="dim")
     return report, 0
+
+
+def _follow(request: Any) -> None:
+    """Do one process's share of the work; the first process reports."""
+    from gsnr_toolkit.runner import run_probe
+
+    for _ in run_probe(request, progress=False):
+        pass
 
 
 def _print(report: Any, *, as_json: bool, quiet: bool) -> None:

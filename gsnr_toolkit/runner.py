@@ -40,7 +40,7 @@ class ProbeRequest:
     weights: str | None = None
     data: str = "demo-nt"
     data_root: str | None = None
-    split: str = "train"
+    split: str | None = None
     strength: float | None = None
     compression: str | None = None
     tuning: str = "full"
@@ -58,6 +58,7 @@ class ProbeRequest:
     confidence: float = 0.95
     engine: str = "auto"
     memory: int | None = None
+    detail: str = "parameter"
     lipschitz: bool = False
     device: str | None = None
     dtype: str = "float32"
@@ -172,6 +173,7 @@ def run_probe(request: ProbeRequest, *, progress: bool = True) -> Iterator[Repor
     """
     import torch
 
+    from gsnr_toolkit.distributed import current_ranks
     from gsnr_toolkit.models.registry import build_model
     from gsnr_toolkit.prepare import find_device
     from gsnr_toolkit.probing import iter_probe
@@ -179,6 +181,8 @@ def run_probe(request: ProbeRequest, *, progress: bool = True) -> Iterator[Repor
 
     began = time.perf_counter()
     device = find_device(request.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and current_ranks().size > 1:
+        device = torch.device("cuda", torch.cuda.current_device())
     with _named(request.model):
         model = build_model(request.model, weights=request.weights, seed=request.seed)
     set_tuning(model, parse_tuning(request.tuning))
@@ -235,6 +239,7 @@ def _options(request: ProbeRequest) -> dict[str, Any]:
         "confidence",
         "engine",
         "memory",
+        "detail",
         "lipschitz",
         "seed",
     )
@@ -317,11 +322,11 @@ def _model_provenance(model: nn.Module) -> dict[str, Any]:
 
 
 def _data_notes(dataset: ForgeryDataset) -> list[str]:
-    skipped = dataset.skipped
+    notes, skipped = list(dataset.notes), dataset.skipped
     if not len(skipped):
-        return []
+        return notes
     first = skipped.iloc[0]
-    return [f"{len(skipped)} entries of the data set were skipped, first {first['path']}: {first['reason']}"]
+    return [*notes, f"{len(skipped)} entries of the data set were skipped, first {first['path']}: {first['reason']}"]
 
 
 def save_run(report: Report, folder: Path, *, overwrite: bool) -> list[Path]:
