@@ -2,7 +2,8 @@
 
 Claim: every parameter of every architecture is covered, by a rule or by another engine, and agrees with one backward
 per sample. Command: ``python -m benchmarks.coverage`` (a minute on two cores). It writes
-``docs/engine-coverage.md``. The models are those of ``tests/zoo.py``: real classes with random weights, in tiny configurations.
+``docs/engine-coverage.md``. The models are those of ``tests/zoo.py``: real classes with random weights, in tiny
+configurations.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ HEAD = """# Coverage of the taps engine
 Written by `python -m benchmarks.coverage`. Each line is a real class of a public library with random weights in a tiny
 configuration (`tests/zoo.py`). *rules*: share of its parameters whose gradients come from a rule; the others come from
 `vmap` or one backward per sample, for the reason given, so that all parameters are always covered. *difference*:
-largest deviation from one backward per sample in float64, over all samples and parameters, as a share of the largest entry
-of the model's gradient.
+largest deviation from one backward per sample in float64, over all samples and parameters, as a share of the largest
+entry of the model's gradient.
 
 | architecture | parameters | rules | other engine | difference | why |
 |---|---|---|---|---|---|

@@ -1,8 +1,8 @@
 """Whether the cost of a sample depends on the batch size, on the number of groups, or on the number of samples.
 
 Claim: it does not. Command: ``python -m benchmarks.scaling`` (two minutes on two cores, clip-demo). Times are medians
-of interleaved repetitions, divided by the number of samples and by the cost of a sample in a plain forward + backward of a
-batch of 32.
+of interleaved repetitions, divided by the number of samples and by the cost of a sample in a plain forward + backward of
+a batch of 32.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,16 +48,14 @@ def _works() -> dict[str, tuple[int, Callable[[], object]]]:
 
         return work
 
-    works: dict[str, tuple[int, Callable[[], object]]] = {
-        "plain, batch 32": (32, lambda batch=_batches(32, 32)[0]: task.mean_gradient(batch))
-    }
+    (batch,) = _batches(32, 32)
+    many = _batches(256, 32)
+    works: dict[str, tuple[int, Callable[[], object]]] = {"plain, batch 32": (32, partial(task.mean_gradient, batch))}
     works |= {f"moments, batch {size}": (64, moments(64, size)) for size in (4, 8, 16, 32, 64)}
     works |= {f"moments, {count} samples": (count, moments(count, 32)) for count in (64, 128, 256)}
     for groups in ("block", "module", "parameter"):
-        works[f"estimate_gsnr, 256 samples, groups by {groups}"] = (
-            256,
-            lambda groups=groups, data=_batches(256, 32): estimate_gsnr(model, data, groups=groups, progress=False),
-        )
+        gsnr = partial(estimate_gsnr, model, many, groups=groups, progress=False)
+        works[f"estimate_gsnr, 256 samples, groups by {groups}"] = (256, gsnr)
     return works
 
 
