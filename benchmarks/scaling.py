@@ -1,7 +1,7 @@
 """Whether the cost of a sample depends on the batch size, on the number of groups, or on the number of samples.
 
 Claim: it does not. Command: ``python -m benchmarks.scaling`` (two minutes on two cores, clip-demo). Times are medians
-of interleaved repetitions, divided by the number of samples and by the cost of a sample in a plain forward + backward of
+of interleaved repetitions, over the number of samples and over the cost of a sample in a plain forward + backward of
 a batch of 32.
 """
 
