@@ -125,7 +125,7 @@ class _Finder:
         for i in wanted:
             for nr in self.graph.outputs(i):
                 self.evidence[i, nr] = Evidence.of_shape(self.graph.shape((i, nr)), self.count)
-        for sample in range(self.count):
+        for sample in range(min(self.count, PROBE_ROWS[1])):
 
             def receive(i: int, grads: tuple, sample: int = sample) -> None:
                 for nr in self.graph.outputs(i):
