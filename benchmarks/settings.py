@@ -41,7 +41,7 @@ MODELS: Registry[ModelRow] = Registry(
         "resnet18-gn": ModelRow("torchvision's ResNet-18, GroupNorm, nothing in place", 16, 64, 10),
         "clip-demo": ModelRow("the shipped CLIP, a small ViT", 16, 64),
         "clip-vit-b32": ModelRow("open_clip ViT-B/32, random weights", 8, 224),
-        "clip-vit-b16": ModelRow("open_clip ViT-B/16, random weights", 8, 224),
+        "clip-vit-b16": ModelRow("open_clip ViT-B/16, random weights", 16, 224),
     },
 )
 

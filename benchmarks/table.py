@@ -30,7 +30,8 @@ COLUMNS = (
 MARKS = {
     ("plain", "mean"): ("black", "D", "plain forward + backward"),
     ("ours", "moments"): ("blue", "o", "ours, moments"),
-    ("ours", "norms"): ("blue", "^", "ours, norms"),
+    ("ours", "spreads"): ("blue", "^", "ours, by group"),
+    ("ours", "norms"): ("blue", "v", "ours, norms"),
     ("peer", "moments"): ("vermillion", "o", "other library, moments"),
     ("peer", "norms"): ("vermillion", "^", "other library, norms only"),
 }

@@ -25,6 +25,10 @@ _BLOCK_BYTES = 2**26
 """Bytes of formed gradients that are alive at a time."""
 
 
+_CANCELLED = 0.01
+"""Share of the squared norms below which their spread about the mean is not taken as a difference of large numbers."""
+
+
 def add_parts(
     moments: AnyMoments, name: str, param: Tensor, seen: int, parts: Sequence[Part], workspace: Workspace
 ) -> None:
@@ -166,7 +170,9 @@ def _products_spread(mean: Tensor, term: Products, workspace: Workspace) -> floa
     if ghost_is_cheaper(rows, outputs, inputs):
         total, sqnorms = ghost_sums(term.left, term.right)
         mean.copy_(total.div_(term.count).view(mean.shape))
-        return max(0.0, sqnorms - term.count * float(mean.double().square().sum()))
+        spread = sqnorms - term.count * float(mean.square().sum(dtype=torch.float64))
+        if spread > _CANCELLED * sqnorms:
+            return spread
     spread = 0.0
     flat = mean.view(outputs, inputs) if mean.shape != (outputs, inputs) else mean
     for at, columns, batch_mean, batch_m2 in batch_moments(term.left, term.right, workspace):
