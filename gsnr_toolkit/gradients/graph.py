@@ -70,6 +70,16 @@ class Graph:
         node, nr = edge
         return tuple(self.nodes[node]._input_metadata[nr].shape)
 
+    def dtype(self, edge: Edge) -> torch.dtype:
+        """Type of a value in the graph."""
+        node, nr = edge
+        return self.nodes[node]._input_metadata[nr].dtype
+
+    def coarsest(self) -> torch.dtype:
+        """The least precise type that any value has, below autocast as well."""
+        found = {meta.dtype for node in self.nodes for meta in node._input_metadata if meta.dtype.is_floating_point}
+        return max(found, key=lambda dtype: torch.finfo(dtype).eps)
+
     def outputs(self, position: int) -> list[int]:
         """Numbers of a node's outputs that somebody uses; 0 for the last node."""
         count = len(self.nodes[position]._input_metadata)
