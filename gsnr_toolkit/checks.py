@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gsnr_toolkit.batches import batch_length, take_rows, tensors_of
 from gsnr_toolkit.errors import NonDeterministicError, NonFiniteError, ProbeError
 from gsnr_toolkit.gradients.functional import GradientTask
+from gsnr_toolkit.gradients.graph import Graph
 from gsnr_toolkit.losses import split_inputs
-from gsnr_toolkit.preserve import preserved_rng
+from gsnr_toolkit.preserve import in_eval_mode, preserved_rng
 from gsnr_toolkit.types import Batch, Loader, Params
 
 MIN_SAMPLES = 4
@@ -74,27 +76,50 @@ def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
 def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
     """Insist that a sample's loss does not depend on the other samples of its batch.
 
-    Skipped (the question has no answer there) when the model is in train mode and draws random numbers.
+    Where the model draws random numbers the question has no answer, and it is asked in eval mode instead; skipped if
+    it draws them there too, or does not run there.
 
     Raises:
         ProbeError: If the loss of the first sample changes when it stands alone.
     """
     if batch_length(batch) < 2:
         return
-    with preserved_rng(seed=seed), torch.no_grad():
-        together = task.losses(task.params, batch)
-    with preserved_rng(seed=seed + 1), torch.no_grad():
-        again = task.losses(task.params, batch)
-        if not torch.equal(together, again):
-            return
-        alone = task.losses(task.params, take_rows(batch, 0, 1))
-    low_precision = together.element_size() < 4
-    if not torch.allclose(together[:1], alone, rtol=5e-2 if low_precision else 1e-3, atol=1e-4, equal_nan=True):
+    found = _together_and_alone(task, batch, seed)
+    if found is None and task.model.training:
+        with in_eval_mode(task.model), suppress(Exception):  # a model may return something else there
+            found = _together_and_alone(task, batch, seed)
+    if found is None:
+        return
+    together, alone = found
+    if torch.allclose(together[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True):
+        return
+    rounded = torch.allclose(together[:1], alone, rtol=5e-2, atol=1e-4) and _is_half(task, batch)
+    if not rounded:
         raise ProbeError(
             f"expected a loss per sample that does not depend on the rest of the batch, got {together[0].item():.6g} "
             f"inside the batch and {alone[0].item():.6g} alone; contrastive losses, batch statistics and losses "
             "divided by the batch's size mix samples: rewrite loss_fn so that row i needs sample i only"
         )
+
+
+def _together_and_alone(task: GradientTask, batch: Batch, seed: int) -> tuple[Tensor, Tensor] | None:
+    """Losses of a batch, and of its first sample alone; None where they depend on the seed."""
+    with preserved_rng(seed=seed), torch.no_grad():
+        together = task.losses(task.params, batch)
+    with preserved_rng(seed=seed + 1), torch.no_grad():
+        again = task.losses(task.params, batch)
+        if not torch.equal(together, again):
+            return None
+        return together, task.losses(task.params, take_rows(batch, 0, 1))
+
+
+def _is_half(task: GradientTask, batch: Batch) -> bool:
+    """Whether anything on the way to the losses is in half precision, by autocast or by itself."""
+    leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
+    with preserved_rng(), torch.enable_grad():
+        losses = task.losses(leaves, take_rows(batch, 0, 2))
+    dtype = Graph(losses, leaves).coarsest() if losses.requires_grad else losses.dtype
+    return torch.finfo(dtype).bits < 32
 
 
 def check_finite(params: Params, losses: Tensor, batch_index: int, first_row: int = 0) -> None:

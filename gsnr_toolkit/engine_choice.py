@@ -95,7 +95,7 @@ def _cannot_vectorise(setup: Setup, rows: Batch) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).splitlines() or [type(error).__name__])[0].partition(" (PyTorch:")[0][:250]
 
 
 def _loop_works(setup: Setup, rows: Batch) -> bool:

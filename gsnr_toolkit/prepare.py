@@ -89,13 +89,14 @@ def check_model(model: nn.Module) -> None:
         model: The model as it is to be measured.
 
     Raises:
-        ProbeError: If the model is compiled or scripted, has parameters that are not made yet or were made in
+        ProbeError: If the model or a part of it is scripted, has parameters that are not made yet or were made in
             inference mode, or inference mode is on.
     """
-    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+    scripted = [name or "the model" for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
         raise ProbeError(
-            f"expected a plain nn.Module, got {type(model).__name__}; pass the module that was compiled or scripted "
-            "(compiled_model._orig_mod)"
+            f"expected modules that run in Python, got a scripted or traced one ({scripted[0]!r}); "
+            "pass the model as it was before torch.jit"
         )
     if torch.is_inference_mode_enabled():
         raise ProbeError(
@@ -132,8 +133,7 @@ def prepare(
         A setup.
 
     Raises:
-        ProbeError: If the model is compiled or scripted, has nothing to train, or mixes samples, or there is no
-            such device.
+        ProbeError: If the model is scripted, has nothing to train, or mixes samples, or there is no such device.
     """
     check_model(model)
     check_batchnorm(model)

@@ -147,6 +147,25 @@ def same_buffer_objects(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode, and every module back in its own on leaving.
+
+    Args:
+        model: The model that is run inside the block.
+
+    Yields:
+        Nothing.
+    """
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def preserved_model(model: nn.Module) -> Iterator[None]:
     """Restore buffers, gradients and train/eval modes on leaving, and prove that parameters did not change.
 
