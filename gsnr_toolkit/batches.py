@@ -54,8 +54,13 @@ def batch_length(batch: Batch) -> int:
         The common leading dimension of its tensors.
 
     Raises:
-        ProbeError: If there is no tensor, a scalar tensor, or leading dimensions disagree.
+        ProbeError: If there is no tensor, a scalar or nested tensor, or leading dimensions disagree.
     """
+    if any(tensor.is_nested for tensor in tensors_of(batch)):
+        raise ProbeError(
+            "expected tensors whose rows can be cut apart, got a nested (jagged) one; pad it, and pass the lengths or a "
+            "mask as a tensor besides"
+        )
     shapes = [tuple(tensor.shape) for tensor in tensors_of(batch)]
     if not shapes:
         raise ProbeError(

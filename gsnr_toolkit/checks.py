@@ -54,6 +54,25 @@ def _names(devices: Iterable[torch.device]) -> str:
     return ", ".join(sorted(str(device) for device in devices))
 
 
+def loss_values(task: GradientTask, batch: Batch) -> Tensor:
+    """Evaluate the losses, without a graph unless the model needs one (gradient penalties, hooks on tensors).
+
+    Args:
+        task: Model, parameters and loss.
+        batch: A batch of N samples.
+
+    Returns:
+        Losses, shape ``(N,)``.
+    """
+    try:
+        with torch.no_grad():
+            return task.losses(task.params, batch)
+    except RuntimeError:
+        leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
+        with torch.enable_grad():
+            return task.losses(leaves, batch).detach()
+
+
 def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
     """Evaluate one batch twice from one random state and insist on the same losses.
 
@@ -62,8 +81,8 @@ def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
     """
     values = []
     for _ in range(2):
-        with preserved_rng(seed=seed), torch.no_grad():
-            values.append(task.losses(task.params, batch))
+        with preserved_rng(seed=seed):
+            values.append(loss_values(task, batch))
     if not torch.allclose(values[0], values[1], rtol=1e-6, atol=1e-8, equal_nan=True):
         gap = (values[0] - values[1]).abs().max().item()
         raise NonDeterministicError(
@@ -104,13 +123,13 @@ def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
 
 def _together_and_alone(task: GradientTask, batch: Batch, seed: int) -> tuple[Tensor, Tensor] | None:
     """Losses of a batch, and of its first sample alone; None where they depend on the seed."""
-    with preserved_rng(seed=seed), torch.no_grad():
-        together = task.losses(task.params, batch)
-    with preserved_rng(seed=seed + 1), torch.no_grad():
-        again = task.losses(task.params, batch)
+    with preserved_rng(seed=seed):
+        together = loss_values(task, batch)
+    with preserved_rng(seed=seed + 1):
+        again = loss_values(task, batch)
         if not torch.equal(together, again):
             return None
-        return together, task.losses(task.params, take_rows(batch, 0, 1))
+        return together, loss_values(task, take_rows(batch, 0, 1))
 
 
 def _is_half(task: GradientTask, batch: Batch) -> bool:

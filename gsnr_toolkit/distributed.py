@@ -99,7 +99,7 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     while True:
         if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             model = model.module
-        elif isinstance(model, torch._dynamo.OptimizedModule):
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):  # by name: the class would import the compiler
             model, notes = model._orig_mod, ("compiled model: its uncompiled module was measured",)
         else:
             break

@@ -19,6 +19,7 @@ from gsnr_toolkit.checks import (
     check_device,
     check_independent,
     draw_batches,
+    loss_values,
 )
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import Engine, GradientTask, trainable_params
@@ -160,17 +161,28 @@ def prepare(
 
 
 def _notes(model: nn.Module) -> list[str]:
-    dropping = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.training and module.p > 0
-    ]
+    dropping = [name for name, module in model.named_modules() if module.training and _drops(module)]
+    notes = []
     if dropping:
-        return [
+        notes.append(
             f"dropout is active ({dropping[0]!r} and {len(dropping) - 1} more): its noise counts as gradient noise, "
             "with the same masks at every radius; call model.eval() to measure without it"
-        ]
-    return []
+        )
+    compiled = [
+        name or "the model"
+        for name, module in model.named_modules()
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+    ]
+    if compiled:
+        notes.append(f"compiled modules ({compiled[0]!r} and {len(compiled) - 1} more) were run uncompiled")
+    return notes
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module drops entries, or (stochastic depth of timm and torchvision) whole branches, in train mode."""
+    if type(module).__name__ in ("DropPath", "StochasticDepth"):
+        return float(getattr(module, "drop_prob", None) or getattr(module, "p", 0)) > 0
+    return isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0
 
 
 def checked_batches(setup: Setup, loader: Loader, *, move: bool) -> Iterator[Batch]:
@@ -226,8 +238,8 @@ def count_outputs(setup: Setup, batch: Batch) -> int | None:
         seen.append(rows_first(model_logits(model, batch), count).shape)
         return torch.zeros(count)
 
-    with preserved_rng(seed=setup.options.seed), torch.no_grad():
-        replace(setup.task, loss_fn=watch).losses(setup.task.params, rows)
+    with preserved_rng(seed=setup.options.seed):
+        loss_values(replace(setup.task, loss_fn=watch), rows)
     shape = seen[0]
     return shape.numel() // count if shape[0] == count and len(shape) <= 2 else None
 

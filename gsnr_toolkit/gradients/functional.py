@@ -6,7 +6,9 @@ so ``.grad``, ``requires_grad`` and the values themselves stay as they were, wha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -75,7 +77,8 @@ class GradientTask:
         wrapper = _LossModule(self.model, self.loss_fn)
         wrapper.training = self.model.training
         named = {f"model.{name}": value for name, value in {**self.constants, **params}.items()}
-        return functional_call(wrapper, named, (batch, then))
+        with _uncompiled():
+            return functional_call(wrapper, named, (batch, then))
 
     def mean_gradient(self, batch: Batch, params: Params | None = None) -> tuple[Params, Tensor]:
         """Gradient of the batch's mean loss, at the task's parameters or at others.
@@ -96,6 +99,12 @@ class GradientTask:
         # the backward runs while the leaves stand in: activation checkpointing runs the model again inside it
         with torch.enable_grad(), in_plain_words():
             return self._run(leaves, batch, differentiate)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled functions as they were written: a fused one hides the operations that meet parameters."""
+    # nothing was compiled where the compiler was never imported, and importing it takes seconds
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def gradients_of(loss: Tensor, leaves: Params, *, retain: bool = False) -> Params:

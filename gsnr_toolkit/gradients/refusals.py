@@ -12,7 +12,7 @@ _TURN_OFF = "model.gradient_checkpointing_disable() or model.set_grad_checkpoint
 _SENTENCES = {
     "already unpacked once": (
         "expected saved activations that can be read twice, got activation checkpointing, which gives them out once; "
-        f"turn it off to measure by taps ({_TURN_OFF}), or pass engine='loop'"
+        f"turn it off to measure by taps ({_TURN_OFF})"
     ),
     "use_reentrant=True": (
         "expected a graph that can be differentiated towards chosen tensors, got reentrant activation checkpointing; "

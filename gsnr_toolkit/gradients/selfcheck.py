@@ -32,9 +32,8 @@ def reference_gradients(
 ) -> list[Params]:
     """Gradients of the first samples, each by a backward of its own.
 
-    The sample is run alone. Where that gives another loss than in the batch because random numbers are drawn
-    (dropout), and in half precision, where batches of two sizes are rounded differently throughout, the batch's own
-    graph is differentiated for that sample's loss instead.
+    The sample is run alone. Where random numbers are drawn (dropout), and in half precision, where batches of two
+    sizes are rounded differently throughout, the batch's own graph is differentiated for that sample's loss instead.
 
     Args:
         task: Model, parameters and loss.
@@ -58,15 +57,14 @@ def reference_gradients(
             alone, loss = task.mean_gradient(take_rows(rows, i, i + 1))
             draws = random_state() != before
         allowed = _LOSS_TOLERANCE.get(precision, _HALF_LOSS_TOLERANCE) * largest_entry([losses.detach().nan_to_num()])
-        same = torch.allclose(loss[0], losses[i].detach(), rtol=0, atol=allowed, equal_nan=True)
-        if not same and not draws:
+        if not draws and not torch.allclose(loss[0], losses[i].detach(), rtol=0, atol=allowed, equal_nan=True):
             raise MixedSamplesError(
                 f"expected a loss per sample that depends on that sample alone, got {losses[i].item():.6g} for sample "
                 f"{i} in a batch of {len(losses)} and {loss[0].item():.6g} alone; batch statistics, contrastive "
                 "losses, losses divided by the batch's size and branches on the batch's values mix samples: rewrite "
                 "the model or loss_fn so that row i needs sample i only"
             )
-        found.append(alone if same and not half else gradients_of(losses[i], leaves, retain=True))
+        found.append(gradients_of(losses[i], leaves, retain=True) if draws or half else alone)
     return found
 
 
