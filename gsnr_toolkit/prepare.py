@@ -91,7 +91,7 @@ def check_model(model: nn.Module) -> None:
 
     Raises:
         ProbeError: If the model or a part of it is scripted, has parameters that are not made yet or were made in
-            inference mode, or inference mode is on.
+            inference mode, or inference mode or autocast is on.
     """
     scripted = [name or "the model" for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
     if scripted:
@@ -103,6 +103,12 @@ def check_model(model: nn.Module) -> None:
         raise ProbeError(
             "expected to be called where gradients can be taken, but torch.inference_mode() is on; leave that block (a "
             "probe changes no parameter, and torch.no_grad() around it is fine)"
+        )
+    casting = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    if casting:
+        raise ProbeError(
+            f"expected autocast inside the model or loss_fn, got a probe called under torch.autocast({casting[0]!r}), which "
+            "would round the sums over gradients as well; put `with torch.autocast(...)` into loss_fn(model, batch)"
         )
     named = list(chain(model.named_parameters(), model.named_buffers()))
     lazy = [name for name, value in named if is_lazy(value)]
