@@ -64,7 +64,10 @@ def reference_gradients(
                 "losses, losses divided by the batch's size and branches on the batch's values mix samples: rewrite "
                 "the model or loss_fn so that row i needs sample i only"
             )
-        found.append(gradients_of(losses[i], leaves, retain=True) if draws or half else alone)
+        if draws or half:
+            with torch.enable_grad():
+                alone = gradients_of(losses[i], leaves, retain=True)
+        found.append(alone)
     return found
 
 
