@@ -104,7 +104,7 @@ def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
     if batch_length(batch) < 2:
         return
     found = _together_and_alone(task, batch, seed)
-    if found is None and task.model.training:
+    if found is None and any(module.training for module in task.model.modules()):
         with in_eval_mode(task.model), suppress(Exception):  # a model may return something else there
             found = _together_and_alone(task, batch, seed)
     if found is None:
@@ -160,8 +160,8 @@ def check_finite(params: Params, losses: Tensor, batch_index: int, first_row: in
             f"expected finite losses, got {value} for sample {row} of batch {batch_index}; "
             "check that sample's input and label, the learning rate so far, and use float32 instead of half precision"
         )
-    for name, value in params.items():
-        if not torch.isfinite(value).all():
+    for name, tensor in params.items():
+        if not torch.isfinite(tensor).all():
             raise NonFiniteError(
                 f"expected finite gradients, got NaN or infinity first in {name!r} for batch {batch_index} although "
                 "the losses are finite; look for sqrt(0), log(0) or a norm of zero behind that parameter"

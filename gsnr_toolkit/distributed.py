@@ -99,10 +99,11 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     while True:
         if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):  # by name: the class would import the compiler
-            model, notes = model._orig_mod, ("compiled model: its uncompiled module was measured",)
-        else:
+            continue
+        inner = getattr(model, "_orig_mod", None)  # not by its class, which would import the compiler
+        if not isinstance(inner, nn.Module):
             break
+        model, notes = inner, ("compiled model: its uncompiled module was measured",)
     sharded = [name for name, param in model.named_parameters() if hasattr(param, "device_mesh")]
     if sharded or type(model).__name__ == "FullyShardedDataParallel":
         where = f"{sharded[0]!r} is a DTensor" if sharded else "FullyShardedDataParallel"

@@ -107,8 +107,9 @@ def check_model(model: nn.Module) -> None:
     casting = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     if casting:
         raise ProbeError(
-            f"expected autocast inside the model or loss_fn, got a probe called under torch.autocast({casting[0]!r}), which "
-            "would round the sums over gradients as well; put `with torch.autocast(...)` into loss_fn(model, batch)"
+            "expected autocast inside the model or loss_fn, got a probe called under "
+            f"torch.autocast({casting[0]!r}), which would round the sums over gradients as well; put the autocast block "
+            "into loss_fn(model, batch)"
         )
     named = list(chain(model.named_parameters(), model.named_buffers()))
     lazy = [name for name, value in named if is_lazy(value)]
@@ -187,7 +188,7 @@ def _notes(model: nn.Module) -> list[str]:
 def _drops(module: nn.Module) -> bool:
     """Whether a module drops entries, or (stochastic depth of timm and torchvision) whole branches, in train mode."""
     if type(module).__name__ in ("DropPath", "StochasticDepth"):
-        return float(getattr(module, "drop_prob", None) or getattr(module, "p", 0)) > 0
+        return bool(getattr(module, "drop_prob", None) or getattr(module, "p", None))
     return isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0
 
 

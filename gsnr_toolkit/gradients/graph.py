@@ -69,6 +69,9 @@ class Graph:
     def shape(self, edge: Edge) -> tuple[int, ...]:
         """Shape of a value in the graph.
 
+        Returns:
+            Its sizes.
+
         Raises:
             ProbeError: If a size is not a number.
         """

@@ -80,9 +80,7 @@ def largest_entry(gradients: Iterable[Tensor]) -> float:
     return max((float(grad.abs().max()) for grad in gradients if grad.numel()), default=0.0)
 
 
-def failures(
-    name: str, actual: Tensor, expected: list[Tensor], scale: float, precision: torch.dtype
-) -> dict[str, str]:
+def failures(name: str, actual: Tensor, expected: list[Tensor], scale: float, precision: torch.dtype) -> dict[str, str]:
     """Compare one parameter's gradients.
 
     Args:

@@ -53,9 +53,9 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
                 # attention has no batching rule: torch falls back to a loop inside and says so each time
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 grads, losses = vectorised(task.params, tensors_of(rows))
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             _insist_that_the_model_runs(task, rows)
             raise ProbeError(
                 f"the vmap engine cannot vectorise this model ({str(error).splitlines()[0][:200]}); pass engine='loop'"

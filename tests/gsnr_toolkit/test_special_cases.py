@@ -10,10 +10,13 @@ from torch.utils.checkpoint import checkpoint
 
 from gsnr_toolkit import estimate_cor, estimate_gsnr, probe
 from gsnr_toolkit.checks import check_independent
+from gsnr_toolkit.distributed import Ranks
 from gsnr_toolkit.errors import NonDeterministicError, ProbeError
+from gsnr_toolkit.estimators.rows import plan_rows
 from gsnr_toolkit.estimators.shards import ShardCollector
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.select import make_engine
+from gsnr_toolkit.groups import assign_groups
 from gsnr_toolkit.losses import inferred_loss
 from gsnr_toolkit.moment_pass import MomentPass
 from gsnr_toolkit.moments import Moments
@@ -44,7 +47,7 @@ def _assert_like_loop(model, batch=None, rel=1e-5, **options):
     batch = batch or _data()
     expected = _gsnr(model, batch, engine="loop", **options)
     found = _gsnr(model, batch, **options)
-    assert found.layers["gsnr"].tolist() == pytest.approx(expected.layers["gsnr"].tolist(), rel=rel)
+    assert found.layers["gsnr"].tolist() == pytest.approx(expected.layers["gsnr"].tolist(), rel=rel, nan_ok=True)
     return found
 
 
@@ -90,9 +93,7 @@ def test_rounding_under_autocast_is_not_taken_for_mixing():
     model, batch = Rounding(), _data()
     params = trainable_params(model)
     check_independent(GradientTask(model, params, inferred_loss), batch, seed=0)
-    plain = GradientTask(
-        model, params, lambda m, b: F.cross_entropy(m(b[0], cast=False), b[1], reduction="none")
-    )
+    plain = GradientTask(model, params, lambda m, b: F.cross_entropy(m(b[0], cast=False), b[1], reduction="none"))
     with pytest.raises(ProbeError, match="does not depend on the rest of the batch"):
         check_independent(plain, batch, seed=0)
 
@@ -229,8 +230,8 @@ def test_scripted_modules_are_refused_wherever_they_are():
 @pytest.mark.parametrize("engine", ["taps", "loop"])
 def test_samples_of_one_batch_draw_different_masks(engine):
     """The same sample again and again: all spread is dropout's, and no shard may repeat another's masks."""
-    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 3, bias=False))
-    batch = (torch.ones(96, 6), torch.zeros(96, dtype=torch.long))
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(60, 3, bias=False))
+    batch = (torch.ones(96, 60), torch.zeros(96, dtype=torch.long))
     task = GradientTask(model, trainable_params(model), inferred_loss)
     seen = []
 
@@ -239,16 +240,12 @@ def test_samples_of_one_batch_draw_different_masks(engine):
             seen.append(tuple(other.mean["1.weight"].flatten().tolist()))
             super().absorb(other)
 
-    def count(batches):
-        from gsnr_toolkit.distributed import Ranks
-        from gsnr_toolkit.estimators.rows import plan_rows
-        from gsnr_toolkit.groups import assign_groups
-
+    def run(batches):
         plan = plan_rows(task.params, assign_groups(model, task.params, "block"), num_rows=1, seed=0)
         work = MomentPass(task, make_engine(engine), 4, 0, Watched)
         work.run(batches, ShardCollector(plan, size=4), lambda _: None, Ranks())
 
-    count([batch])
+    run([batch])
     assert len(seen) >= 8
     assert len(set(seen)) == len(seen)
 
@@ -356,7 +353,7 @@ def test_nested_and_packed_batches_are_sentences():
     with pytest.raises(ProbeError, match=r"got a nested \(jagged\) one; pad it"):
         _gsnr(nn.Linear(6, 3), (rows, torch.arange(8) % 3))
     packed = nn.utils.rnn.pack_sequence([torch.randn(3, 6), torch.randn(2, 6)])
-    with pytest.raises(ProbeError, match="one row per sample, got shapes"):
+    with pytest.raises(ProbeError, match="got a PackedSequence; pass padded"):
         _gsnr(nn.LSTM(6, 3), (packed, torch.tensor([0, 1])))
 
 
@@ -374,7 +371,9 @@ def test_losses_that_differentiate_and_hooks_on_tensors():
             return y
 
     assert list(_assert_like_loop(_mlp(), loss_fn=penalised).coverage["engine"]) == ["taps"]
-    assert list(_assert_like_loop(nn.Sequential(Hooked(6, 6), nn.Tanh(), nn.Linear(6, 3))).coverage["engine"]) == ["taps"]
+    assert list(_assert_like_loop(nn.Sequential(Hooked(6, 6), nn.Tanh(), nn.Linear(6, 3))).coverage["engine"]) == [
+        "taps"
+    ]
 
 
 def test_a_power_iteration_that_moves_is_refused():

@@ -68,7 +68,9 @@ def _assert_right(model, batch, loss_fn=None, rtol=1e-10, other=()):
     grads = _gradients(_task(model, loss_fn), batch, engine)
     for name, grad in _truth(model, batch, loss_fn).items():
         scale = float(grad.abs().max()) if grad.numel() else 0.0
-        torch.testing.assert_close(grads[name], grad, rtol=0, atol=rtol * scale, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            grads[name], grad, rtol=0, atol=rtol * scale, msg=lambda text, n=name: f"{n}: {text}"
+        )
     assert set(engine.other()) == set(other)
 
 
@@ -326,7 +328,7 @@ def test_a_branch_on_the_batch_is_found():
     model = Net(lambda net, x: net.a(x) if x.sum() > 0 else 2 * net.a(x), a=nn.Linear(6, 3)).double()
     inputs, labels = _rows()
     batch = (inputs.abs() * torch.tensor([1.0, -0.1, 1, 1, 1, 1]).unsqueeze(1), labels)
-    with pytest.raises(MixedSamplesError, match="for sample 1 in a batch of 3 and .* alone.*branches"):
+    with pytest.raises(MixedSamplesError, match=r"for sample 1 in a batch of 3 and .* alone.*branches"):
         _gradients(_task(model), batch)
 
 
@@ -416,7 +418,9 @@ def _tied_modules():
 
 def _strided():
     turned, cut = nn.Parameter(torch.randn(6, 6).double().t()), nn.Parameter(torch.randn(12).double()[::2])
-    return Net(lambda net, x: net.b(torch.tanh(F.linear(x, net.w)) * net.v), w=turned, v=cut, b=nn.Linear(6, 3).double())
+    return Net(
+        lambda net, x: net.b(torch.tanh(F.linear(x, net.w)) * net.v), w=turned, v=cut, b=nn.Linear(6, 3).double()
+    )
 
 
 def _with_hook(register):
@@ -452,7 +456,11 @@ PLAIN = {
     ),
     "no entries, unused": lambda: Net(lambda net, x: net.b(x), e=nn.Parameter(torch.zeros(0)), b=nn.Linear(6, 3)),
     "no dimension": lambda: Net(
-        lambda net, x: net.b(torch.tanh(net.a(x)) * net.t + net.u), t=_param(), u=_param(), a=nn.Linear(6, 6), b=nn.Linear(6, 3)
+        lambda net, x: net.b(torch.tanh(net.a(x)) * net.t + net.u),
+        t=_param(),
+        u=_param(),
+        a=nn.Linear(6, 6),
+        b=nn.Linear(6, 3),
     ),
     "not contiguous": _strided,
     "weight norm": lambda: _parametrised(parametrizations.weight_norm),
