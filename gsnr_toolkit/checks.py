@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -63,11 +64,16 @@ def loss_values(task: GradientTask, batch: Batch) -> Tensor:
 
     Returns:
         Losses, shape ``(N,)``.
+
+    Raises:
+        RuntimeError: The model's own.
     """
     try:
         with torch.no_grad():
             return task.losses(task.params, batch)
-    except RuntimeError:
+    except RuntimeError as error:
+        if not re.search(r"(does not|doesn't) require grad", str(error)):
+            raise
         leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
         with torch.enable_grad():
             return task.losses(leaves, batch).detach()

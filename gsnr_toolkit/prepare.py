@@ -108,7 +108,7 @@ def check_model(model: nn.Module) -> None:
     if casting:
         raise ProbeError(
             "expected autocast inside the model or loss_fn, got a probe called under "
-            f"torch.autocast({casting[0]!r}), which would round the sums over gradients as well; put the autocast block "
+            f"torch.autocast({casting[0]!r}), which would round sums over gradients too; put the autocast block "
             "into loss_fn(model, batch)"
         )
     named = list(chain(model.named_parameters(), model.named_buffers()))
