@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.types import Batch, Loader
@@ -22,6 +23,9 @@ def map_tensors(batch: Batch, function: Callable[[Tensor], Any]) -> Batch:
     Returns:
         The same nesting with every tensor replaced.
 
+    Raises:
+        ProbeError: If there is a packed sequence, whose rows are not samples.
+
     >>> map_tensors({"x": torch.zeros(2, 3), "kind": "train"}, lambda t: tuple(t.shape))
     {'x': (2, 3), 'kind': 'train'}
     """
@@ -29,6 +33,11 @@ def map_tensors(batch: Batch, function: Callable[[Tensor], Any]) -> Batch:
         return function(batch)
     if isinstance(batch, Mapping):
         return {key: map_tensors(value, function) for key, value in batch.items()}
+    if isinstance(batch, PackedSequence):
+        raise ProbeError(
+            "expected a batch whose tensors have one row per sample, got a PackedSequence; pass padded sequences and "
+            "their lengths, and pack them inside the model"
+        )
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(map_tensors(value, function) for value in batch))
     if isinstance(batch, (tuple, list)):
@@ -54,8 +63,13 @@ def batch_length(batch: Batch) -> int:
         The common leading dimension of its tensors.
 
     Raises:
-        ProbeError: If there is no tensor, a scalar tensor, or leading dimensions disagree.
+        ProbeError: If there is no tensor, a scalar or nested tensor, or leading dimensions disagree.
     """
+    if any(tensor.is_nested for tensor in tensors_of(batch)):
+        raise ProbeError(
+            "expected tensors whose rows can be cut apart, got a nested (jagged) one; pad it, and pass the lengths or "
+            "a mask as a tensor besides"
+        )
     shapes = [tuple(tensor.shape) for tensor in tensors_of(batch)]
     if not shapes:
         raise ProbeError(

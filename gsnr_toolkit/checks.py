@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gsnr_toolkit.batches import batch_length, take_rows, tensors_of
 from gsnr_toolkit.errors import NonDeterministicError, NonFiniteError, ProbeError
 from gsnr_toolkit.gradients.functional import GradientTask
+from gsnr_toolkit.gradients.graph import Graph
 from gsnr_toolkit.losses import split_inputs
-from gsnr_toolkit.preserve import preserved_rng
+from gsnr_toolkit.preserve import in_eval_mode, preserved_rng
 from gsnr_toolkit.types import Batch, Loader, Params
 
 MIN_SAMPLES = 4
@@ -52,6 +55,30 @@ def _names(devices: Iterable[torch.device]) -> str:
     return ", ".join(sorted(str(device) for device in devices))
 
 
+def loss_values(task: GradientTask, batch: Batch) -> Tensor:
+    """Evaluate the losses, without a graph unless the model needs one (gradient penalties, hooks on tensors).
+
+    Args:
+        task: Model, parameters and loss.
+        batch: A batch of N samples.
+
+    Returns:
+        Losses, shape ``(N,)``.
+
+    Raises:
+        RuntimeError: The model's own.
+    """
+    try:
+        with torch.no_grad():
+            return task.losses(task.params, batch)
+    except RuntimeError as error:
+        if not re.search(r"(does not|doesn't) require grad", str(error)):
+            raise
+        leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
+        with torch.enable_grad():
+            return task.losses(leaves, batch).detach()
+
+
 def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
     """Evaluate one batch twice from one random state and insist on the same losses.
 
@@ -60,8 +87,8 @@ def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
     """
     values = []
     for _ in range(2):
-        with preserved_rng(seed=seed), torch.no_grad():
-            values.append(task.losses(task.params, batch))
+        with preserved_rng(seed=seed):
+            values.append(loss_values(task, batch))
     if not torch.allclose(values[0], values[1], rtol=1e-6, atol=1e-8, equal_nan=True):
         gap = (values[0] - values[1]).abs().max().item()
         raise NonDeterministicError(
@@ -74,27 +101,50 @@ def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
 def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
     """Insist that a sample's loss does not depend on the other samples of its batch.
 
-    Skipped (the question has no answer there) when the model is in train mode and draws random numbers.
+    Where the model draws random numbers the question has no answer, and it is asked in eval mode instead; skipped if
+    it draws them there too, or does not run there.
 
     Raises:
         ProbeError: If the loss of the first sample changes when it stands alone.
     """
     if batch_length(batch) < 2:
         return
-    with preserved_rng(seed=seed), torch.no_grad():
-        together = task.losses(task.params, batch)
-    with preserved_rng(seed=seed + 1), torch.no_grad():
-        again = task.losses(task.params, batch)
-        if not torch.equal(together, again):
-            return
-        alone = task.losses(task.params, take_rows(batch, 0, 1))
-    low_precision = together.element_size() < 4
-    if not torch.allclose(together[:1], alone, rtol=5e-2 if low_precision else 1e-3, atol=1e-4, equal_nan=True):
+    found = _together_and_alone(task, batch, seed)
+    if found is None and any(module.training for module in task.model.modules()):
+        with in_eval_mode(task.model), suppress(Exception):  # a model may return something else there
+            found = _together_and_alone(task, batch, seed)
+    if found is None:
+        return
+    together, alone = found
+    if torch.allclose(together[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True):
+        return
+    rounded = torch.allclose(together[:1], alone, rtol=5e-2, atol=1e-4) and _is_half(task, batch)
+    if not rounded:
         raise ProbeError(
             f"expected a loss per sample that does not depend on the rest of the batch, got {together[0].item():.6g} "
             f"inside the batch and {alone[0].item():.6g} alone; contrastive losses, batch statistics and losses "
             "divided by the batch's size mix samples: rewrite loss_fn so that row i needs sample i only"
         )
+
+
+def _together_and_alone(task: GradientTask, batch: Batch, seed: int) -> tuple[Tensor, Tensor] | None:
+    """Losses of a batch, and of its first sample alone; None where they depend on the seed."""
+    with preserved_rng(seed=seed):
+        together = loss_values(task, batch)
+    with preserved_rng(seed=seed + 1):
+        again = loss_values(task, batch)
+        if not torch.equal(together, again):
+            return None
+        return together, loss_values(task, take_rows(batch, 0, 1))
+
+
+def _is_half(task: GradientTask, batch: Batch) -> bool:
+    """Whether anything on the way to the losses is in half precision, by autocast or by itself."""
+    leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
+    with preserved_rng(), torch.enable_grad():
+        losses = task.losses(leaves, take_rows(batch, 0, 2))
+    dtype = Graph(losses, leaves).coarsest() if losses.requires_grad else losses.dtype
+    return torch.finfo(dtype).bits < 32
 
 
 def check_finite(params: Params, losses: Tensor, batch_index: int, first_row: int = 0) -> None:
@@ -116,8 +166,8 @@ def check_finite(params: Params, losses: Tensor, batch_index: int, first_row: in
             f"expected finite losses, got {loss} for sample {row} of batch {batch_index}; "
             "check that sample's input and label, the learning rate so far, and use float32 instead of half precision"
         )
-    for name, value in params.items():
-        if not torch.isfinite(value).all():
+    for name, tensor in params.items():
+        if not torch.isfinite(tensor).all():
             raise NonFiniteError(
                 f"expected finite gradients, got NaN or infinity first in {name!r} for batch {batch_index} although "
                 "the losses are finite; look for sqrt(0), log(0) or a norm of zero behind that parameter"

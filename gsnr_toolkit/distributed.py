@@ -78,20 +78,32 @@ def launched_group(device: str | None = None) -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside a data-parallel wrapper: its forward needs no other process.
+def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module inside wrappers, data-parallel or of ``torch.compile``: parameters and buffers are the same objects.
+
+    A wrapped forward needs other processes, or is a fused one without the operations that ``taps`` follows.
 
     Args:
         model: Any module.
 
     Returns:
-        The module itself, or the one inside ``DistributedDataParallel`` or ``DataParallel``.
+        The module itself, or the innermost one, and what a reader must know.
 
     Raises:
         ProbeError: If parameters are sharded over processes.
+
+    >>> unwrapped(torch.compile(nn.Linear(2, 1), backend="eager"))
+    (Linear(in_features=2, out_features=1, bias=True), ('compiled model: its uncompiled module was measured',))
     """
-    if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        model = model.module
+    notes: tuple[str, ...] = ()
+    while True:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+            continue
+        inner = getattr(model, "_orig_mod", None)  # not by its class, which would import the compiler
+        if not isinstance(inner, nn.Module):
+            break
+        model, notes = inner, ("compiled model: its uncompiled module was measured",)
     sharded = [name for name, param in model.named_parameters() if hasattr(param, "device_mesh")]
     if sharded or type(model).__name__ == "FullyShardedDataParallel":
         where = f"{sharded[0]!r} is a DTensor" if sharded else "FullyShardedDataParallel"
@@ -99,7 +111,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
             f"expected every process to hold whole parameters, got sharded ones ({where}); a sample's gradient needs "
             "all of them at once: load the full state_dict into an unsharded copy of the model and measure that"
         )
-    return model
+    return model, notes
 
 
 def broadcast_model(model: nn.Module, ranks: Ranks) -> None:

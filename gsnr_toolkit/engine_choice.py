@@ -89,13 +89,14 @@ def _cannot_vectorise(setup: Setup, rows: Batch) -> str:
     except (RuntimeError, ValueError) as error:  # ProbeError is a ValueError
         if not _loop_works(setup, rows):
             raise
-        reason = _first_line(error).partition("; pass")[0]
+        reason = _first_line(error)
         return reason if reason.startswith(_CANNOT) else f"{_CANNOT} ({reason})"
     return ""
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.partition(" (PyTorch:")[0].partition("; pass engine")[0][:250]
 
 
 def _loop_works(setup: Setup, rows: Batch) -> bool:

@@ -62,6 +62,7 @@ def measure(
     progress: bool,
     step: int = 0,
     extra: dict[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Measured:
     """Measure a model on a loader and leave both as they were.
 
@@ -75,6 +76,7 @@ def measure(
         progress: Show progress bars.
         step: Training step to write beside the numbers.
         extra: Further settings to save.
+        notes: What a reader must know already.
 
     Returns:
         The report, and what several steps together need.
@@ -118,7 +120,7 @@ def measure(
         provenance={**_device(setup), **environment(), "wall_seconds": round(time.perf_counter() - began, 3)},
         coverage=evidence.coverage,
         groups={name: list(evidence.plan.members[name]) for name in evidence.plan.group_names},
-        notes=(*evidence.notes, *_few_batches(drift)),
+        notes=(*notes, *evidence.notes, *_few_batches(drift)),
     )
     comparable = drift if options.layerwise == "parameters" else None
     return Measured(report, comparable, _entropy(evidence.labels) if loss_fn is None else None)

@@ -81,7 +81,7 @@ class MomentPass:
         task: Model, parameters and loss.
         engine: Per-sample gradient engine.
         chunk_size: Samples that may run at once; halved when a GPU runs out of memory.
-        seed: Random state of batch k is ``seed + k``.
+        seed: Random state of the rows that begin with sample i is ``seed + i``: no two draw the same dropout masks.
         new: Makes empty moments.
     """
 
@@ -161,7 +161,7 @@ class MomentPass:
             return shard
 
     def _take(self, piece: Piece, shard: AnyMoments, losses: dict[int, Tensor]) -> None:
-        with preserved_rng(seed=self.seed + piece.batch):
+        with preserved_rng(seed=self.seed + piece.first):
             found = self.engine.accumulate(self.task, piece.rows, shard, chunk_size=self.chunk_size)
         check_finite({}, found, piece.batch, piece.start)
         losses[piece.first] = found

@@ -19,6 +19,7 @@ from gsnr_toolkit.checks import (
     check_device,
     check_independent,
     draw_batches,
+    loss_values,
 )
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import Engine, GradientTask, trainable_params
@@ -89,18 +90,26 @@ def check_model(model: nn.Module) -> None:
         model: The model as it is to be measured.
 
     Raises:
-        ProbeError: If the model is compiled or scripted, has parameters that are not made yet or were made in
-            inference mode, or inference mode is on.
+        ProbeError: If the model or a part of it is scripted, has parameters that are not made yet or were made in
+            inference mode, or inference mode or autocast is on.
     """
-    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+    scripted = [name or "the model" for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    if scripted:
         raise ProbeError(
-            f"expected a plain nn.Module, got {type(model).__name__}; pass the module that was compiled or scripted "
-            "(compiled_model._orig_mod)"
+            f"expected modules that run in Python, got a scripted or traced one ({scripted[0]!r}); "
+            "pass the model as it was before torch.jit"
         )
     if torch.is_inference_mode_enabled():
         raise ProbeError(
             "expected to be called where gradients can be taken, but torch.inference_mode() is on; leave that block (a "
             "probe changes no parameter, and torch.no_grad() around it is fine)"
+        )
+    casting = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    if casting:
+        raise ProbeError(
+            "expected autocast inside the model or loss_fn, got a probe called under "
+            f"torch.autocast({casting[0]!r}), which would round sums over gradients too; put the autocast block "
+            "into loss_fn(model, batch)"
         )
     named = list(chain(model.named_parameters(), model.named_buffers()))
     lazy = [name for name, value in named if is_lazy(value)]
@@ -132,8 +141,7 @@ def prepare(
         A setup.
 
     Raises:
-        ProbeError: If the model is compiled or scripted, has nothing to train, or mixes samples, or there is no
-            such device.
+        ProbeError: If the model is scripted, has nothing to train, or mixes samples, or there is no such device.
     """
     check_model(model)
     check_batchnorm(model)
@@ -160,17 +168,28 @@ def prepare(
 
 
 def _notes(model: nn.Module) -> list[str]:
-    dropping = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.training and module.p > 0
-    ]
+    dropping = [name for name, module in model.named_modules() if module.training and _drops(module)]
+    notes = []
     if dropping:
-        return [
+        notes.append(
             f"dropout is active ({dropping[0]!r} and {len(dropping) - 1} more): its noise counts as gradient noise, "
             "with the same masks at every radius; call model.eval() to measure without it"
-        ]
-    return []
+        )
+    compiled = [
+        name or "the model"
+        for name, module in model.named_modules()
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+    ]
+    if compiled:
+        notes.append(f"compiled modules ({compiled[0]!r} and {len(compiled) - 1} more) were run uncompiled")
+    return notes
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module drops entries, or (stochastic depth of timm and torchvision) whole branches, in train mode."""
+    if type(module).__name__ in ("DropPath", "StochasticDepth"):
+        return bool(getattr(module, "drop_prob", None) or getattr(module, "p", None))
+    return isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0
 
 
 def checked_batches(setup: Setup, loader: Loader, *, move: bool) -> Iterator[Batch]:
@@ -226,8 +245,8 @@ def count_outputs(setup: Setup, batch: Batch) -> int | None:
         seen.append(rows_first(model_logits(model, batch), count).shape)
         return torch.zeros(count)
 
-    with preserved_rng(seed=setup.options.seed), torch.no_grad():
-        replace(setup.task, loss_fn=watch).losses(setup.task.params, rows)
+    with preserved_rng(seed=setup.options.seed):
+        loss_values(replace(setup.task, loss_fn=watch), rows)
     shape = seen[0]
     return shape.numel() // count if shape[0] == count and len(shape) <= 2 else None
 

@@ -55,6 +55,23 @@ def preserved_rng(*sources: Any, seed: int | None = None) -> Iterator[None]:
             owner.epoch = epoch
 
 
+def random_state() -> tuple[Any, ...]:
+    """What the random numbers to come depend on: equal before and after code that draws none.
+
+    Returns:
+        States of python, numpy, torch's CPU and its GPUs, comparable.
+
+    >>> before = random_state()
+    >>> _ = torch.rand(1)
+    >>> random_state() == before
+    False
+    """
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - models may draw from it
+    gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    states = [bytes(state.numpy()) for state in (torch.get_rng_state(), *gpu_states)]
+    return random.getstate(), name, np.asarray(keys).tobytes(), tuple(rest), *states
+
+
 def _owners(sources: tuple[Any, ...]) -> list[Any]:
     """Collect the distinct loaders, samplers and batch samplers that have attributes of their own."""
     found: dict[int, Any] = {}
@@ -127,6 +144,25 @@ def same_buffer_objects(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         buffers.restore()
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode, and every module back in its own on leaving.
+
+    Args:
+        model: The model that is run inside the block.
+
+    Yields:
+        Nothing.
+    """
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager

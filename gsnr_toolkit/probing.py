@@ -78,9 +78,9 @@ def estimate_gsnr(
         seed=seed,
         **options,
     )
-    model = unwrapped(model)
+    model, notes = unwrapped(model)
     check_model(model)
-    return measure(model, loader, loss_fn, chosen, device, with_cor=False, progress=progress).report
+    return measure(model, loader, loss_fn, chosen, device, with_cor=False, progress=progress, notes=notes).report
 
 
 def estimate_cor(
@@ -158,9 +158,9 @@ def estimate_cor(
         confidence=confidence,
         **options,
     )
-    model = unwrapped(model)
+    model, notes = unwrapped(model)
     check_model(model)
-    return measure(model, loader, loss_fn, chosen, device, with_cor=True, progress=progress).report
+    return measure(model, loader, loss_fn, chosen, device, with_cor=True, progress=progress, notes=notes).report
 
 
 def iter_probe(
@@ -204,7 +204,7 @@ def iter_probe(
     run = {"steps": steps, "schedule": schedule, "lr": lr, "data": data, **(extra_settings or {})}
     measured: list[Measured] = []
     training_data = loader if train_loader is None else train_loader
-    model = unwrapped(model)
+    model, notes = unwrapped(model)
     check_model(model)
     with preserved_rng(loader, train_loader, seed=chosen.seed), restored_parameters(model):
         make = partial(PlainRun, lr=lr, optimizer=optimizer, device=device)
@@ -216,7 +216,16 @@ def iter_probe(
                 training.advance_to(step, progress=progress)
                 broadcast_model(model, current_ranks())
             done = measure(
-                model, batches, loss_fn, chosen, device, with_cor=True, progress=progress, step=step, extra=run
+                model,
+                batches,
+                loss_fn,
+                chosen,
+                device,
+                with_cor=True,
+                progress=progress,
+                step=step,
+                extra=run,
+                notes=notes,
             )
             measured.append(done)
             joint = join_steps([item.report for item in measured], escape=run_escape(measured, chosen))

@@ -6,9 +6,11 @@ so ``.grad``, ``requires_grad`` and the values themselves stay as they were, wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch.func import functional_call
 
 from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.gradients.refusals import in_plain_words
 from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.losses import check_loss_shape
 from gsnr_toolkit.moments import Moments
@@ -32,8 +35,8 @@ class _LossModule(nn.Module):
         self.model = model
         self.loss_fn = loss_fn
 
-    def forward(self, batch: Batch) -> Tensor:
-        return self.loss_fn(self.model, batch)
+    def forward(self, batch: Batch, then: Callable[[Tensor], Any]) -> Any:
+        return then(check_loss_shape(self.loss_fn(self.model, batch), batch_length(batch)))
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,15 @@ class GradientTask:
         Returns:
             Losses, shape ``(N,)``.
         """
+        return self._run(params, batch, lambda losses: losses)
+
+    def _run(self, params: Params, batch: Batch, then: Callable[[Tensor], Any]) -> Any:
+        """Evaluate the losses, and something of them while the model still holds these parameters."""
         wrapper = _LossModule(self.model, self.loss_fn)
         wrapper.training = self.model.training
         named = {f"model.{name}": value for name, value in {**self.constants, **params}.items()}
-        return check_loss_shape(functional_call(wrapper, named, (batch,)), batch_length(batch))
+        with _uncompiled():
+            return functional_call(wrapper, named, (batch, then))
 
     def mean_gradient(self, batch: Batch, params: Params | None = None) -> tuple[Params, Tensor]:
         """Gradient of the batch's mean loss, at the task's parameters or at others.
@@ -83,15 +91,39 @@ class GradientTask:
             ``(gradient by name, losses (N,))``; a parameter that the loss does not reach has gradient 0.
         """
         leaves = {name: value.detach().requires_grad_() for name, value in (params or self.params).items()}
-        with torch.enable_grad():
-            losses = self.losses(leaves, batch)
+
+        def differentiate(losses: Tensor) -> tuple[Params, Tensor]:
             check_reaches(losses)
-            grads = torch.autograd.grad(losses.mean(), list(leaves.values()), allow_unused=True)
-        filled = {
-            name: torch.zeros_like(leaf) if grad is None else grad
-            for (name, leaf), grad in zip(leaves.items(), grads, strict=True)
-        }
-        return filled, losses.detach()
+            return gradients_of(losses.mean(), leaves), losses.detach()
+
+        # the backward runs while the leaves stand in: activation checkpointing runs the model again inside it
+        with torch.enable_grad(), in_plain_words():
+            return self._run(leaves, batch, differentiate)
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled functions as they were written: a fused one hides the operations that meet parameters."""
+    # nothing was compiled where the compiler was never imported, and importing it takes seconds
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def gradients_of(loss: Tensor, leaves: Params, *, retain: bool = False) -> Params:
+    """Differentiate one number.
+
+    Args:
+        loss: The number.
+        leaves: Leaves of its graph by name.
+        retain: Keep the graph for another backward.
+
+    Returns:
+        Dense gradients by name; zero where the loss does not depend on a leaf.
+    """
+    grads = torch.autograd.grad(loss, list(leaves.values()), retain_graph=retain, allow_unused=True)
+    found = {}
+    for (name, leaf), grad in zip(leaves.items(), grads, strict=True):
+        dense = torch.zeros_like(leaf) if grad is None else grad
+        found[name] = dense.to_dense() if dense.is_sparse else dense
+    return found
 
 
 def check_reaches(losses: Tensor) -> None:

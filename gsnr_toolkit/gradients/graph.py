@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.types import Params
 
 Node: TypeAlias = Any
@@ -66,9 +67,32 @@ class Graph:
         self.signature = hash((tuple(self.names), tuple(tuple(edges) for edges in self.inputs)))
 
     def shape(self, edge: Edge) -> tuple[int, ...]:
-        """Shape of a value in the graph."""
+        """Shape of a value in the graph.
+
+        Returns:
+            Its sizes.
+
+        Raises:
+            ProbeError: If a size is not a number.
+        """
         node, nr = edge
-        return tuple(self.nodes[node]._input_metadata[nr].shape)
+        found = tuple(self.nodes[node]._input_metadata[nr].shape)
+        if not all(isinstance(size, int) for size in found):
+            raise ProbeError(
+                f"expected tensors with a size in every dimension, got a nested (jagged) one from {self.names[node]}; "
+                "pad it, or pass engine='loop'"
+            )
+        return found
+
+    def dtype(self, edge: Edge) -> torch.dtype:
+        """Type of a value in the graph."""
+        node, nr = edge
+        return self.nodes[node]._input_metadata[nr].dtype
+
+    def coarsest(self) -> torch.dtype:
+        """The least precise type that any value has, below autocast as well."""
+        found = {meta.dtype for node in self.nodes for meta in node._input_metadata if meta.dtype.is_floating_point}
+        return max(found, key=lambda dtype: torch.finfo(dtype).eps)
 
     def outputs(self, position: int) -> list[int]:
         """Numbers of a node's outputs that somebody uses; 0 for the last node."""

@@ -215,6 +215,8 @@ def _plan_use(
     if kind not in RULES:
         return None, f"no rule for {kind.removesuffix('Backward')}"
     output = (consumer.position, 0)
+    if finder.graph.dtype(output).is_complex:
+        return None, f"no rule for {kind.removesuffix('Backward')} of complex numbers"
     seen = [(finder.graph.shape(output), finder.evidence[output])]
     owner = common_owner(seen, [finder.count]) if seen[0][1].reached else None
     if owner is None:

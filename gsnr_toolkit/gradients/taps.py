@@ -24,6 +24,7 @@ from gsnr_toolkit.gradients.functional import AnyMoments, Engine, GradientChunk,
 from gsnr_toolkit.gradients.graph import Edge, Graph
 from gsnr_toolkit.gradients.loop import loop_gradients
 from gsnr_toolkit.gradients.plan import Plan, PlannedUse, Route, make_plan
+from gsnr_toolkit.gradients.refusals import in_plain_words
 from gsnr_toolkit.gradients.rules import RULES, Use
 from gsnr_toolkit.gradients.selfcheck import failures, largest_entry, reference_gradients
 from gsnr_toolkit.gradients.streaming import StreamingEngine
@@ -141,9 +142,10 @@ class TapsEngine:
             for name, grad in chunk.grads.items():
                 receive(name, [(Stored(grad), ())])
             return chunk.losses, None
-        forward = run_forward(task, rows)
-        plan = self._plan_for(task, rows, forward)
-        tap(forward, plan, task.params, receive)
+        with in_plain_words():
+            forward = run_forward(task, rows)
+            plan = self._plan_for(task, rows, forward)
+            tap(forward, plan, task.params, receive)
         return forward.losses.detach(), restricted(task, plan.other) if plan.other else None
 
     def _other_engine(self, left: GradientTask, rows: Batch) -> Engine:
@@ -167,7 +169,7 @@ class TapsEngine:
         Returns:
             Share of the parameters that rules cover.
         """
-        with preserved_rng():
+        with preserved_rng(), in_plain_words():
             self._plans.update(self._make_plan(task, rows))
         other = self.other()
         return 1 - sum(task.params[name].numel() for name in other) / task.num_params
@@ -240,13 +242,14 @@ class TapsEngine:
         if not self._check:
             tap(forward, plan, task.params, lambda _, __: None, found)
             return found
-        samples = min(2, batch_length(rows))
-        expected = reference_gradients(task, rows, forward.losses, forward.leaves, samples)
+        samples, precision = min(2, batch_length(rows)), forward.graph.coarsest()
+        expected = reference_gradients(task, rows, forward.losses, forward.leaves, samples, precision)
         scale = largest_entry(grad for one in expected for grad in one.values())
 
         def receive(name: str, parts: list[Part]) -> None:
             whole = as_whole(parts, tuple(task.params[name].shape))
-            found.update(failures(name, whole.samples(0, samples), [one[name] for one in expected], scale))
+            wanted = [one[name] for one in expected]
+            found.update(failures(name, whole.samples(0, samples), wanted, scale, precision))
 
         tap(forward, plan, task.params, receive, found)
         return found
@@ -259,8 +262,10 @@ def run_forward(task: GradientTask, rows: Batch) -> Pass:
         The pass.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
+    # where a batch came from (a slice, a gather) must not show in the graph
+    cut = map_tensors(rows, lambda tensor: tensor.detach().requires_grad_() if tensor.requires_grad else tensor)
     with torch.enable_grad():
-        losses = task.losses(leaves, rows)
+        losses = task.losses(leaves, cut)
     check_reaches(losses)
     return Pass(losses, Graph(losses, leaves), leaves, batch_length(rows))
 

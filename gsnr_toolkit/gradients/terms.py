@@ -64,7 +64,8 @@ class Products:
         >>> term.samples(0, 2).shape
         torch.Size([2, 4, 5])
         """
-        return torch.bmm(_full(self.left[start:stop]).mT, _full(self.right[start:stop])).view(-1, *self.shape)
+        left, right = _full(self.left[start:stop]), _full(self.right[start:stop])
+        return torch.bmm(left.mT, right).view(len(left), *self.shape)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ class Gathered:
         Returns:
             Shape ``(stop - start, *shape)``.
         """
-        return self._tables(self.rows[start:stop], start, stop, self.shape[0]).view(-1, *self.shape)
+        tables = self._tables(self.rows[start:stop], start, stop, self.shape[0])
+        return tables.view(len(tables), *self.shape)
 
     def compact(self) -> tuple[Tensor, Tensor]:
         """Form all gradients on the rows that any sample looked up.

@@ -5,16 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from gsnr_toolkit.batches import batch_length, map_tensors, take_rows, tensors_of
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import GradientChunk, GradientTask
-from gsnr_toolkit.preserve import same_buffer_objects
+from gsnr_toolkit.preserve import preserved_rng, same_buffer_objects
 from gsnr_toolkit.types import Batch, Params
-
-_TRANSFORM_ERRORS = ("vmap", "functorch", "transform, the function provided")
 
 
 def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
@@ -30,9 +29,8 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
 
     Raises:
         ProbeError: If the model holds an operation that cannot be vectorised; the loop engine can do it.
-        RuntimeError: If the model itself fails.
+        RuntimeError: If the model itself fails, on one sample too, or memory runs out.
 
-    >>> import torch
     >>> from gsnr_toolkit.gradients.functional import trainable_params
     >>> from gsnr_toolkit.losses import inferred_loss
     >>> model = torch.nn.Linear(2, 1, bias=False)
@@ -56,12 +54,19 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 grads, losses = vectorised(task.params, tensors_of(rows))
         except RuntimeError as error:
-            if not any(word in str(error) for word in _TRANSFORM_ERRORS):
+            if isinstance(error, torch.OutOfMemoryError):
                 raise
+            _insist_that_the_model_runs(task, rows)
             raise ProbeError(
                 f"the vmap engine cannot vectorise this model ({str(error).splitlines()[0][:200]}); pass engine='loop'"
             ) from error
         yield GradientChunk(start, losses.detach(), {name: grad.detach() for name, grad in grads.items()})
+
+
+def _insist_that_the_model_runs(task: GradientTask, rows: Batch) -> None:
+    """Raise the model's own error, if it is not the transform that fails."""
+    with preserved_rng():
+        task.mean_gradient(take_rows(rows, 0, 1))
 
 
 def choose_vmap_chunk(task: GradientTask, memory: int = 2**28) -> int:

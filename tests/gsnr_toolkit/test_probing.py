@@ -395,10 +395,6 @@ def test_guard_a_loss_that_trains_the_model():
         estimate_gsnr(_mlp(), _loader(), loss_fn=training, progress=False)
 
 
-def test_guard_compiled_models():
-    _raises(ProbeError, "_orig_mod", torch.compile(_mlp()))
-
-
 def test_guard_options():
     _raises(ProbeError, "rho to be a positive radius.*got -1", rho=-1)
     _raises(ProbeError, "radii to be two or more positive, increasing.*1.0, 0.5", radii=[1.0, 0.5])
