@@ -73,5 +73,5 @@ def test_losses_come_in_the_order_of_the_samples():
 
 def test_data_parallel_wrappers_are_taken_off():
     inner = nn.Linear(2, 1)
-    assert unwrapped(nn.DataParallel(inner)) is inner
-    assert unwrapped(inner) is inner
+    assert unwrapped(nn.DataParallel(inner))[0] is inner
+    assert unwrapped(inner)[0] is inner
