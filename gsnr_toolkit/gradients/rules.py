@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gsnr_toolkit.gradients.graph import Node
 from gsnr_toolkit.gradients.ownership import Owner
@@ -289,6 +290,8 @@ def _convolution(use: Use) -> Term | None:
         return _per_channel(use, use.gradient)
     if _is_patchify(node, use.shape):
         return _patches(use)
+    if _unfolds(use):
+        return _windows(use)
     inputs, grad, weight = use.split(_full(node._saved_input)), _full(use.grad), _full(node._saved_weight)
 
     def form(start: int, stop: int) -> Tensor:
@@ -337,6 +340,29 @@ def _patches(use: Use) -> Products:
     inputs = inputs.unflatten(3, (across, width)).unflatten(2, (down, height))  # (R, C, down, h, across, w)
     rows = use.split(inputs.permute(0, 2, 4, 1, 3, 5)).reshape(use.count, -1, channels * height * width)
     grad = use.split(use.gradient.permute(0, 2, 3, 1)).reshape(use.count, -1, use.shape[0])
+    return Products(grad, rows, use.shape)
+
+
+_UNFOLDED_BYTES = 2**28
+"""Most memory for the windows of a convolution written out; beyond it, each sample is convolved by itself."""
+
+
+def _unfolds(use: Use) -> bool:
+    """Whether a plain convolution's windows may be written out: then it is a matrix product of windows."""
+    node = use.node
+    if len(use.shape) != 4 or node._saved_transposed or node._saved_groups != 1:
+        return False
+    places = use.output_shape[0] * use.output_shape[2] * use.output_shape[3]
+    return 4 * places * use.shape[1] * use.shape[2] * use.shape[3] <= _UNFOLDED_BYTES
+
+
+def _windows(use: Use) -> Products:
+    node = use.node
+    unfolded = functional.unfold(
+        _full(node._saved_input), use.shape[2:], node._saved_dilation, node._saved_padding, node._saved_stride
+    )
+    rows = use.split(unfolded.mT).reshape(use.count, -1, unfolded.shape[1])
+    grad = use.split(_full(use.gradient).flatten(2).mT).reshape(use.count, -1, use.shape[0])
     return Products(grad, rows, use.shape)
 
 

@@ -142,6 +142,8 @@ class TapsEngine:
             for name, grad in chunk.grads.items():
                 receive(name, [(Stored(grad), ())])
             return chunk.losses, None
+        if not self._plans:
+            self.prepare(task, rows)  # before the forward, so that two graphs are not alive together
         with in_plain_words():
             forward = run_forward(task, rows)
             plan = self._plan_for(task, rows, forward)
