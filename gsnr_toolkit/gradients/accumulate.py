@@ -174,11 +174,11 @@ def _products_spread(mean: Tensor, term: Products, workspace: Workspace) -> floa
         if spread >= _CANCELLED * torch.finfo(total.dtype).eps * sqnorms:
             return spread
     spread = 0.0
-    flat = mean if mean.shape == (outputs, inputs) else mean.new_empty(outputs, inputs)
+    flat = mean.reshape(outputs, inputs)  # the same memory unless the view's strides forbid it
     for at, columns, batch_mean, batch_m2 in batch_moments(term.left, term.right, workspace):
         flat[at, columns] = batch_mean
         spread += float(batch_m2.sum(dtype=torch.float64))
-    if flat is not mean:
+    if flat.data_ptr() != mean.data_ptr():
         mean.copy_(flat.view(mean.shape))
     return spread
 

@@ -192,18 +192,17 @@ def check_both(terms, shape, views=(), rtol=1e-10):
 
 
 @pytest.mark.parametrize("shape", [(20, 3), (20, 2, 3), (20,)])
-@pytest.mark.parametrize("block_bytes", [2**26, 4 * 3 * 4 * 2, 1])
+@pytest.mark.parametrize("block_bytes", [2**26, 96, 1])
 def test_tables_with_rows_that_come_and_go(shape, block_bytes, monkeypatch):
     monkeypatch.setattr(accumulate, "_BLOCK_BYTES", block_bytes)
     width = torch.Size(shape[1:]).numel()
     looked_up = [torch.randint(0, 20, (4, 6)), torch.randint(5, 9, (3, 6)), torch.full((5, 6), 7), torch.arange(6)[None]]
     terms = [Gathered(rows, 3 + rand(*rows.shape, width), shape) for rows in looked_up]
     check_both(terms, shape)
-    assert len(list(row_blocks(terms[0]))) == (1 if block_bytes == 2**26 else 8 if block_bytes == 96 else 16) or True
 
 
 def test_blocks_of_rows_put_together_are_the_compact_form(monkeypatch):
-    monkeypatch.setattr(accumulate, "_BLOCK_BYTES", 4 * 3 * 4 * 2)
+    monkeypatch.setattr(accumulate, "_BLOCK_BYTES", 2 * 4 * 3 * 4)
     term = Gathered(torch.randint(0, 20, (4, 6)), rand(4, 6, 3), (20, 3))
     used, grads = term.compact()
     blocks = list(row_blocks(term))
