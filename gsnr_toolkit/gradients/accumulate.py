@@ -24,9 +24,9 @@ Part: TypeAlias = tuple[Term, tuple[View, ...]]
 _BLOCK_BYTES = 2**26
 """Bytes of formed gradients that are alive at a time."""
 
-
-_CANCELLED = 0.01
-"""Share of the squared norms below which their spread about the mean is not taken as a difference of large numbers."""
+_CANCELLED = 1e5
+"""Units of rounding of the sum of squared norms. A ghost norm's spread below that has lost its digits to the mean's
+square, and is taken again from formed products."""
 
 
 def add_parts(
@@ -170,14 +170,16 @@ def _products_spread(mean: Tensor, term: Products, workspace: Workspace) -> floa
     if ghost_is_cheaper(rows, outputs, inputs):
         total, sqnorms = ghost_sums(term.left, term.right)
         mean.copy_(total.div_(term.count).view(mean.shape))
-        spread = sqnorms - term.count * float(mean.square().sum(dtype=torch.float64))
-        if spread > _CANCELLED * sqnorms:
+        spread = sqnorms - term.count * float(mean.double().square().sum())
+        if spread >= _CANCELLED * torch.finfo(total.dtype).eps * sqnorms:
             return spread
     spread = 0.0
-    flat = mean.view(outputs, inputs) if mean.shape != (outputs, inputs) else mean
+    flat = mean.reshape(outputs, inputs)  # the same memory unless the view's strides forbid it
     for at, columns, batch_mean, batch_m2 in batch_moments(term.left, term.right, workspace):
         flat[at, columns] = batch_mean
         spread += float(batch_m2.sum(dtype=torch.float64))
+    if flat.data_ptr() != mean.data_ptr():
+        mean.copy_(flat.view(mean.shape))
     return spread
 
 

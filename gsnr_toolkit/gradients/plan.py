@@ -19,6 +19,9 @@ PROBE_ROWS = (3, 5)
 """Samples of a probe: three, and five where three leave open how an output is dealt out. Both are prime, so that few
 other dimensions are multiples of both."""
 
+TWIN_ROWS = 2
+"""Samples of one more forward, to see that what is dealt out to samples grows with their number."""
+
 
 @dataclass(frozen=True)
 class Route:
@@ -201,6 +204,8 @@ def make_plan(
         if use is not None:
             uses.append(use)
         reasons.update(dict.fromkeys(finder.routes[edge], reason) if reason else {})
+    if exactly is None:
+        reasons.update(_not_growing(uses, graph, count, probe(TWIN_ROWS)))
     if reasons or any(views is None for routes in finder.routes.values() for views in routes.values()):
         _insist_on_separate_samples(finder, other_probe())
     unreached = tuple(name for name in params if name not in graph.leaves)
@@ -225,9 +230,23 @@ def _plan_use(
             seen.append((again.graph.shape(output), again.evidence[output]))
             owner = common_owner(seen, [finder.count, again.count])
     if owner is None:
-        return None, f"whose rows of {kind.removesuffix('Backward')} are could not be told"
+        return None, _untold(kind)
     routes = tuple(Route(name, _usable(views, finder, name)) for name, views in finder.routes[edge].items())
     return PlannedUse(consumer.position, consumer.slot, edge, owner, routes), ""
+
+
+def _untold(kind: str) -> str:
+    return f"which rows of {kind.removesuffix('Backward')} belong to which sample could not be told"
+
+
+def _not_growing(uses: list[PlannedUse], graph: Graph, count: int, twin: Graph) -> dict[str, str]:
+    """Parameters of operations whose rows do not grow with the samples: a table that three samples took rows of."""
+    found: dict[str, str] = {}
+    for use in uses if twin.signature == graph.signature else []:
+        rows, twin_rows = (one.shape((use.position, 0))[use.owner.dim] for one in (graph, twin))
+        if rows * TWIN_ROWS != twin_rows * count:
+            found.update({route.name: _untold(graph.names[use.position]) for route in use.routes})
+    return found
 
 
 def _usable(views: tuple[View, ...] | None, finder: _Finder, name: str) -> tuple[View, ...] | None:

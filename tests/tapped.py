@@ -1,0 +1,75 @@
+"""One-line set-up for tests of the taps engine: a task in float64, what the engine found, and the literal truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from reference import one_row, per_sample_gradients
+from torch import Tensor, nn
+
+from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
+from gsnr_toolkit.gradients.plan import Plan
+from gsnr_toolkit.gradients.taps import TapsEngine, run_forward
+from gsnr_toolkit.losses import resolve_loss
+
+
+class Model(nn.Module):
+    """Parameters by name and a function ``(params, inputs) -> outputs`` that uses them."""
+
+    def __init__(self, use: Callable[[Any, Tensor], Tensor], **params: Tensor) -> None:
+        super().__init__()
+        self.p = nn.ParameterDict({name: nn.Parameter(value) for name, value in params.items()})
+        self.use = use
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.use(self.p, inputs)
+
+
+def square_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+    """A loss that weighs every output entry of a sample differently; the number of rows does not matter to it."""
+    outputs = model(batch[0]).flatten(1)
+    weights = torch.linspace(0.5, 1.5, outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
+    return (weights * (outputs + 0.3).square()).sum(1)
+
+
+def make_task(model: nn.Module, loss_fn: Any = square_loss) -> GradientTask:
+    """The task of differentiating everything trainable."""
+    return GradientTask(model, trainable_params(model), resolve_loss(loss_fn))
+
+
+def truth(task: GradientTask, batch: Any) -> dict[str, Tensor]:
+    """One ``.backward()`` for each sample."""
+    return per_sample_gradients(task.model, batch, task.loss_fn, one_row)
+
+
+def tapped(task: GradientTask, batch: Any, engine: TapsEngine | None = None) -> dict[str, Tensor]:
+    """Per-sample gradients of the taps engine, all at once."""
+    (chunk,) = (engine or TapsEngine())(task, batch, chunk_size=1000)
+    return chunk.grads
+
+
+def only_plan(engine: TapsEngine) -> Plan:
+    """The plan of an engine that saw one kind of graph."""
+    (plan,) = engine._plans.values()
+    return plan
+
+
+def used_rules(engine: TapsEngine, task: GradientTask, batch: Any) -> set[tuple[str, int]]:
+    """Operation and slot of every use in the plan of a batch's graph."""
+    graph = run_forward(task, batch).graph
+    return {(graph.names[use.position], use.slot) for use in engine._plans[graph.signature].uses}
+
+
+def assert_same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], rtol: float = 1e-10) -> None:
+    """Compare tensors by name, each by its own largest entry."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = max(float(value.abs().max()), 1e-30) if value.numel() else 1.0
+        torch.testing.assert_close(actual[name].to(value.dtype), value, rtol=rtol, atol=rtol * scale, msg=name_of(name))
+
+
+def name_of(name: str) -> Callable[[str], str]:
+    """Say which parameter a failed comparison was about."""
+    return lambda message: f"{name}: {message}"
