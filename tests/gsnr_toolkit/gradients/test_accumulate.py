@@ -196,7 +196,12 @@ def check_both(terms, shape, views=(), rtol=1e-10):
 def test_tables_with_rows_that_come_and_go(shape, block_bytes, monkeypatch):
     monkeypatch.setattr(accumulate, "_BLOCK_BYTES", block_bytes)
     width = torch.Size(shape[1:]).numel()
-    looked_up = [torch.randint(0, 20, (4, 6)), torch.randint(5, 9, (3, 6)), torch.full((5, 6), 7), torch.arange(6)[None]]
+    looked_up = [
+        torch.randint(0, 20, (4, 6)),
+        torch.randint(5, 9, (3, 6)),
+        torch.full((5, 6), 7),
+        torch.arange(6)[None],
+    ]
     terms = [Gathered(rows, 3 + rand(*rows.shape, width), shape) for rows in looked_up]
     check_both(terms, shape)
 
@@ -233,7 +238,9 @@ def test_samples_are_formed_a_block_at_a_time(monkeypatch):
     assert [len(block) for block in sample_blocks(Stored(values[0]))] == [2, 2, 1]
 
 
-@pytest.mark.parametrize(("rows", "outputs", "inputs"), [(1, 9, 4), (1, 4, 9), (2, 9, 4), (2, 4, 9), (40, 5, 3), (40, 3, 5)])
+@pytest.mark.parametrize(
+    ("rows", "outputs", "inputs"), [(1, 9, 4), (1, 4, 9), (2, 9, 4), (2, 4, 9), (40, 5, 3), (40, 3, 5)]
+)
 @pytest.mark.parametrize("counts", [(4, 3), (1, 5), (1,), (1, 1, 1)])
 def test_matrix_products(rows, outputs, inputs, counts):
     """Ghost and formed norms, both orientations, one row per sample, one sample per batch."""
@@ -246,7 +253,9 @@ def test_matrix_products(rows, outputs, inputs, counts):
 def test_matrix_products_in_several_tiles(tile, monkeypatch):
     monkeypatch.setattr(batch_moments, "TILE_ROWS", tile)
     for outputs, inputs in ((5, 3), (3, 5)):
-        check_both([Products(rand(n, 40, outputs), rand(n, 40, inputs), (outputs, inputs)) for n in (4, 3)], (outputs, inputs))
+        check_both(
+            [Products(rand(n, 40, outputs), rand(n, 40, inputs), (outputs, inputs)) for n in (4, 3)], (outputs, inputs)
+        )
 
 
 def test_ghost_norms_of_some_samples_at_a_time(monkeypatch):

@@ -315,5 +315,7 @@ def test_classes_looked_up_in_an_adapted_table_are_no_samples(classes, learned):
     for chunk_size in (9, 6, 3):
         engine = TapsEngine()
         chunks = list(engine(task, batch, chunk_size=chunk_size))
-        assert_same({name: torch.cat([chunk.grads[name] for chunk in chunks]) for name in task.params}, truth(task, batch))
+        assert_same(
+            {name: torch.cat([chunk.grads[name] for chunk in chunks]) for name in task.params}, truth(task, batch)
+        )
         assert engine.other()["p.w"] == "which rows of Mm belong to which sample could not be told"

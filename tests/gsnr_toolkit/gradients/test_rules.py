@@ -97,7 +97,10 @@ MODELS = {
         Model(lambda p, x: torch.bmm(x.transpose(0, 1), p["w"]).transpose(0, 1), w=rand(2, 4, 3)),
         rows(2, 4),
     ),
-    ("MvBackward", 1): lambda: (Model(lambda p, x: (x.flatten(0, 1) @ p["w"]).view(-1, 2).tanh(), w=rand(4)), rows(2, 4)),
+    ("MvBackward", 1): lambda: (
+        Model(lambda p, x: (x.flatten(0, 1) @ p["w"]).view(-1, 2).tanh(), w=rand(4)),
+        rows(2, 4),
+    ),
     ("NativeLayerNormBackward", 1): lambda: (shaken(net(nn.LayerNorm((2, 4)))), rows(3, 2, 4)),
     ("NativeLayerNormBackward", 2): lambda: (shaken(net(nn.LayerNorm(4))), rows(2, 4)),
     ("NativeGroupNormBackward", 1): lambda: (shaken(net(nn.GroupNorm(2, 6))), rows(6, 3, 2)),
@@ -190,8 +193,6 @@ SHAPES = {
 def test_shapes_that_a_rule_must_cope_with(name):
     kind, make = SHAPES[name]
     assert kind in {found for found, _ in _check(*make())}
-
-
 
 
 UNUSUAL = {
