@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 from gsnr_toolkit.errors import MixedSamplesError, ProbeError
 from gsnr_toolkit.gradients.graph import Consumer, Edge, Graph
@@ -208,7 +209,7 @@ def make_plan(
     if exactly is None:
         twin = probe(TWIN_ROWS)
         if twin.signature != graph.signature and probe(count).signature not in (graph.signature, twin.signature):
-            raise changing_graph()
+            refuse_changing_graph()
         reasons.update(_not_growing(uses, graph, count, twin))
     if reasons or any(views is None for routes in finder.routes.values() for views in routes.values()):
         _insist_on_separate_samples(finder, other_probe())
@@ -217,9 +218,13 @@ def make_plan(
     return replace(plan, placed=_placed(plan, params)), graph
 
 
-def changing_graph() -> ProbeError:
-    """The error for a model whose graph is another one at each run."""
-    return ProbeError(
+def refuse_changing_graph() -> NoReturn:
+    """Refuse a model whose graph is another one at each run.
+
+    Raises:
+        ProbeError: Always.
+    """
+    raise ProbeError(
         "expected a model that runs the same operations each time it sees a batch, but the graph of its losses changed "
         "from one run to the next; pass engine='loop'"
     )

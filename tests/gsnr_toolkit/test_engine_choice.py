@@ -7,6 +7,7 @@ from cases import TinyViT
 from torch import nn
 
 from gsnr_toolkit import ProbeError, estimate_gsnr
+from gsnr_toolkit.errors import MixedSamplesError
 
 SUMMARIES = ["gsnr_param_median", "gsnr_param_p95", "gsnr_param_above_floor", "zero_variance"]
 
@@ -134,7 +135,7 @@ def test_what_neither_can_follow_is_looped():
     assert first == "engine: not by taps, since three is a crowd"
     assert second.startswith("engine: one backward per sample, since the vmap engine cannot vectorise this model")
     assert report.coverage["engine"] == {"loop": 7}
-    with pytest.raises(ProbeError, match="vmap engine cannot vectorise this model .*; pass engine='loop'"):
+    with pytest.raises(ProbeError, match=r"vmap engine cannot vectorise this model .*; pass engine='loop'"):
         estimate_gsnr(model, _vectors(), engine="vmap", progress=False)
 
 
@@ -150,6 +151,24 @@ def test_trouble_of_the_model_itself_is_raised_as_it_is():
             estimate_gsnr(Broken(6, 1).double(), _vectors(), engine=engine, progress=False)
 
 
+class CentredNoise(nn.Module):
+    """Mixes samples where random numbers hide it from a comparison of losses."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.noise, self.head = nn.Linear(6, 5).double(), nn.Dropout(0.5), nn.Linear(5, 1).double()
+
+    def forward(self, x):
+        hidden = self.inner(x)
+        return self.head(self.noise(hidden - hidden.mean(0)))
+
+
+@pytest.mark.parametrize("engine", ["auto", "taps"])
+def test_mixed_samples_are_no_reason_for_another_engine(engine):
+    with pytest.raises(MixedSamplesError, match="depends on that sample alone"):
+        estimate_gsnr(CentredNoise().train(), _vectors(), engine=engine, progress=False)
+
+
 class Restless(nn.Linear):
     """Another graph at every run, and always the same numbers."""
 
@@ -158,9 +177,9 @@ class Restless(nn.Linear):
     def forward(self, x):
         self.runs += 1
         outputs = super().forward(x)
-        for _ in range(self.runs):
+        for _ in range(2 * self.runs):
             outputs = outputs.neg()
-        return outputs if self.runs % 2 == 0 else outputs.neg()
+        return outputs
 
 
 def test_a_graph_that_never_stays_the_same_is_left_to_another_engine():
