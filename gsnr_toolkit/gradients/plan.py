@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
-from gsnr_toolkit.errors import MixedSamplesError
+from gsnr_toolkit.errors import MixedSamplesError, ProbeError
 from gsnr_toolkit.gradients.graph import Consumer, Edge, Graph
 from gsnr_toolkit.gradients.ownership import Evidence, Owner, common_owner, one_hot
 from gsnr_toolkit.gradients.rules import RULES
@@ -183,6 +184,7 @@ def make_plan(
 
     Raises:
         MixedSamplesError: If a value between parameters and samples grows with the batch although all samples reach it.
+        ProbeError: If the graph is another one at each run.
     """
     count = exactly or PROBE_ROWS[0]
     graph = probe(count)
@@ -205,12 +207,27 @@ def make_plan(
             uses.append(use)
         reasons.update(dict.fromkeys(finder.routes[edge], reason) if reason else {})
     if exactly is None:
-        reasons.update(_not_growing(uses, graph, count, probe(TWIN_ROWS)))
+        twin = probe(TWIN_ROWS)
+        if twin.signature != graph.signature and probe(count).signature not in (graph.signature, twin.signature):
+            refuse_changing_graph()
+        reasons.update(_not_growing(uses, graph, count, twin))
     if reasons or any(views is None for routes in finder.routes.values() for views in routes.values()):
         _insist_on_separate_samples(finder, other_probe())
     unreached = tuple(name for name in params if name not in graph.leaves)
     plan = Plan(tuple(uses), frozenset(), unreached=unreached).without(reasons)
     return replace(plan, placed=_placed(plan, params)), graph
+
+
+def refuse_changing_graph() -> NoReturn:
+    """Refuse a model whose graph is another one at each run.
+
+    Raises:
+        ProbeError: Always.
+    """
+    raise ProbeError(
+        "expected a model that runs the same operations each time it sees a batch, but the graph of its losses changed "
+        "from one run to the next; pass engine='loop'"
+    )
 
 
 def _plan_use(

@@ -173,16 +173,16 @@ def _bmm(use: Use) -> Term | None:
     grad = use.grad
     if use.slot == 1:
         rows = use.split(use.node._saved_self)
-        return Computed(lambda a, b: rows[a:b].mT @ grad[a:b], use.count, use.shape)
+        return Computed(lambda a, b: _full(rows[a:b]).mT @ _full(grad[a:b]), use.count, use.shape)
     columns = use.split(use.node._saved_mat2)
-    return Computed(lambda a, b: grad[a:b] @ columns[a:b].mT, use.count, use.shape)
+    return Computed(lambda a, b: _full(grad[a:b]) @ _full(columns[a:b]).mT, use.count, use.shape)
 
 
 def _mv(use: Use) -> Term | None:
     if use.slot != 1:
         return None
     rows = use.split(use.node._saved_self)
-    return Stored(torch.einsum("nt,ntk->nk", use.grad, rows))
+    return Stored(torch.einsum("nt,ntk->nk", _full(use.grad), _full(rows)))
 
 
 def _linear(use: Use) -> Term | None:

@@ -23,7 +23,7 @@ from gsnr_toolkit.gradients.batch_moments import Workspace
 from gsnr_toolkit.gradients.functional import AnyMoments, Engine, GradientChunk, GradientTask, check_reaches
 from gsnr_toolkit.gradients.graph import Edge, Graph
 from gsnr_toolkit.gradients.loop import loop_gradients
-from gsnr_toolkit.gradients.plan import Plan, PlannedUse, Route, make_plan
+from gsnr_toolkit.gradients.plan import Plan, PlannedUse, Route, make_plan, refuse_changing_graph
 from gsnr_toolkit.gradients.refusals import in_plain_words
 from gsnr_toolkit.gradients.rules import RULES, Use
 from gsnr_toolkit.gradients.selfcheck import failures, largest_entry, reference_gradients
@@ -221,10 +221,7 @@ class TapsEngine:
             with preserved_rng():
                 self._plans.update(self._make_plan(task, rows, batch_length(rows)))
         if signature not in self._plans:
-            raise ProbeError(
-                "expected a model that runs the same operations each time it sees a batch, but the graph of its "
-                "losses changed from one run to the next; pass engine='loop'"
-            )
+            refuse_changing_graph()
         return self._plans[signature]
 
     def _make_plan(self, task: GradientTask, rows: Batch, exactly: int | None = None) -> dict[int, Plan]:

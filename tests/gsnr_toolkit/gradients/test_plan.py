@@ -211,6 +211,36 @@ def test_a_graph_that_changes_from_run_to_run_is_refused():
         TapsEngine(check=False).accumulate(task, (rand(6, 4),), Moments(), chunk_size=6)
 
 
+class Gate(torch.autograd.Function):
+    """Lets no gradient through while it is closed: None, not zeros."""
+
+    closed = False
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None if Gate.closed else grad
+
+
+def test_gradients_that_do_not_arrive_are_zero(monkeypatch):
+    model = Model(lambda p, x: Gate.apply(torch.tanh(x @ p["w"]) @ p["v"]) + x @ p["u"], w=rand(4, 3), v=rand(3, 2),
+                  u=rand(4, 2))  # fmt: skip
+    task, batch, engine = make_task(model), (rand(7, 4),), TapsEngine()
+    assert_same(tapped(task, batch, engine), truth(task, batch))
+    monkeypatch.setattr(Gate, "closed", True)
+    grads = tapped(task, batch, engine)
+    assert_same(grads, truth(task, batch))
+    assert [name for name, grad in grads.items() if grad.any()] == ["p.u"]
+    assert len(engine._plans) == 1
+    unheard = TapsEngine()  # a plan made while the gate is closed
+    assert_same(tapped(task, batch, unheard), truth(task, batch))
+    monkeypatch.setattr(Gate, "closed", False)
+    assert_same(tapped(task, batch, unheard), truth(task, batch))
+
+
 class ByRows(nn.Module):
     """Other operations for an even number of rows, and one sample's row at a time in a loop over the batch."""
 

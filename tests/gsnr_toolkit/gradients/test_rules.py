@@ -246,6 +246,21 @@ def test_linear_as_an_operation_of_its_own():
     assert rule(_use(1, (3, 4), rand(5, 6), Owner(1), input=rand(5, 4))) is None
 
 
+def test_half_precision_is_multiplied_in_float32():
+    grad, left, right = (rand(*shape).bfloat16() for shape in ((2, 30, 5), (2, 30, 4), (2, 5, 30)))
+    exact = torch.einsum("bto,bti->tbio", grad.double(), left.double()).view(6, 5, 2, 4, 5).sum(1)
+    second = RULES["BmmBackward"](_use(1, (2, 4, 5), grad, Owner(1), self=left))
+    torch.testing.assert_close(second.samples(0, 6).double(), exact, rtol=1e-5, atol=1e-5)
+    columns = rand(2, 4, 30).bfloat16()
+    exact = torch.einsum("bot,bit->tboi", right.double(), columns.double()).view(6, 5, 2, 5, 4).sum(1)
+    first = RULES["BmmBackward"](_use(0, (2, 5, 4), right, Owner(2), mat2=columns))
+    torch.testing.assert_close(first.samples(0, 6).double(), exact, rtol=1e-5, atol=1e-5)
+    grad, rows_of = rand(30).bfloat16(), rand(30, 4).bfloat16()
+    exact = (grad.double()[:, None] * rows_of.double()).view(6, 5, 4).sum(1)
+    vector = RULES["MvBackward"](_use(1, (4,), grad, Owner(0), self=rows_of))
+    torch.testing.assert_close(vector.samples(0, 6).double(), exact, rtol=1e-5, atol=1e-5)
+
+
 def test_fused_rms_norm_as_an_operation_of_its_own():
     inputs, grad = rand(6, 5, 2, 4), rand(6, 5, 2, 4)
     rstd = torch.rsqrt(inputs.square().mean((2, 3), keepdim=True) + 1e-6)
