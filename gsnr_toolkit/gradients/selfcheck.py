@@ -43,7 +43,9 @@ def reference_gradients(task: GradientTask, rows: Batch, losses: Tensor, leaves:
         with preserved_rng():
             alone, loss = task.mean_gradient(take_rows(rows, i, i + 1))
         if not torch.allclose(loss[0], losses[i].detach(), rtol=1e-3, atol=1e-5):
-            grads = torch.autograd.grad(losses[i], list(leaves.values()), retain_graph=True, allow_unused=True)
+            with torch.enable_grad():  # picking one loss belongs to the graph
+                one = losses[i]
+            grads = torch.autograd.grad(one, list(leaves.values()), retain_graph=True, allow_unused=True)
             pairs = zip(leaves.items(), grads, strict=True)
             alone = {name: torch.zeros_like(leaf) if grad is None else grad for (name, leaf), grad in pairs}
         found.append(alone)

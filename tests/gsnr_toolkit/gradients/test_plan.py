@@ -329,6 +329,20 @@ def test_random_numbers_are_left_as_they_were():
     assert engine.other() == {}
 
 
+def test_a_plan_made_while_sums_are_taken_copes_with_dropout():
+    """Sums are taken without a graph; the check compares with the batch's own masks, and needs one."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3)).double().train()
+    task, batch = make_task(model), (rand(6, 4),)
+    formed, summed, moments = TapsEngine(), TapsEngine(), Moments()
+    torch.manual_seed(7)
+    grads = tapped(task, batch, formed)
+    torch.manual_seed(7)
+    summed.accumulate(task, batch, moments, chunk_size=6)
+    assert summed.other() == {}
+    for name, grad in grads.items():
+        torch.testing.assert_close(moments.mean[name], grad.mean(0))
+
+
 @pytest.mark.parametrize("classes", [3, 6])
 @pytest.mark.parametrize("learned", [False, True])
 def test_classes_looked_up_in_an_adapted_table_are_no_samples(classes, learned):
