@@ -191,22 +191,23 @@ def test_rules_that_decline_later_are_an_error(monkeypatch):
 
 
 class Restless(nn.Module):
-    """Another graph at every run."""
+    """Another graph at every run on more than a few rows."""
 
-    def __init__(self):
+    def __init__(self, still):
         super().__init__()
-        self.layer, self.runs = nn.Linear(4, 3).double(), 0
+        self.layer, self.runs, self.still = nn.Linear(4, 3).double(), 0, still
 
     def forward(self, x):
         self.runs += 1
         x = self.layer(x)
-        for _ in range(self.runs):
+        for _ in range(self.runs if len(x) > self.still else 0):
             x = x.cos()
         return x
 
 
-def test_a_graph_that_changes_from_run_to_run_is_refused():
-    task = make_task(Restless())
+@pytest.mark.parametrize("still", [0, 3])
+def test_a_graph_that_changes_from_run_to_run_is_refused(still):
+    task = make_task(Restless(still))
     with pytest.raises(ProbeError, match=r"graph of its losses changed from one run to the next; pass engine='loop'"):
         TapsEngine(check=False).accumulate(task, (rand(6, 4),), Moments(), chunk_size=6)
 
@@ -327,6 +328,20 @@ def test_random_numbers_are_left_as_they_were():
         for name, grad in zip(forward.leaves, rows, strict=True):
             torch.testing.assert_close(grads[name][i], grad)
     assert engine.other() == {}
+
+
+def test_a_plan_made_while_sums_are_taken_copes_with_dropout():
+    """Sums are taken without a graph; the check compares with the batch's own masks, and needs one."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3)).double().train()
+    task, batch = make_task(model), (rand(6, 4),)
+    formed, summed, moments = TapsEngine(), TapsEngine(), Moments()
+    torch.manual_seed(7)
+    grads = tapped(task, batch, formed)
+    torch.manual_seed(7)
+    summed.accumulate(task, batch, moments, chunk_size=6)
+    assert summed.other() == {}
+    for name, grad in grads.items():
+        torch.testing.assert_close(moments.mean[name], grad.mean(0))
 
 
 @pytest.mark.parametrize("classes", [3, 6])
