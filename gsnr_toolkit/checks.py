@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gsnr_toolkit.batches import batch_length, take_rows, tensors_of
-from gsnr_toolkit.errors import NonDeterministicError, NonFiniteError, ProbeError
+from gsnr_toolkit.errors import MixedSamplesError, NonDeterministicError, NonFiniteError, ProbeError
 from gsnr_toolkit.gradients.functional import GradientTask
 from gsnr_toolkit.gradients.graph import Graph
 from gsnr_toolkit.losses import split_inputs
@@ -105,7 +105,7 @@ def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
     it draws them there too, or does not run there.
 
     Raises:
-        ProbeError: If the loss of the first sample changes when it stands alone.
+        MixedSamplesError: If the loss of the first sample changes when it stands alone.
     """
     if batch_length(batch) < 2:
         return
@@ -120,7 +120,7 @@ def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
         return
     rounded = torch.allclose(together[:1], alone, rtol=5e-2, atol=1e-4) and _is_half(task, batch)
     if not rounded:
-        raise ProbeError(
+        raise MixedSamplesError(
             f"expected a loss per sample that does not depend on the rest of the batch, got {together[0].item():.6g} "
             f"inside the batch and {alone[0].item():.6g} alone; contrastive losses, batch statistics and losses "
             "divided by the batch's size mix samples: rewrite loss_fn so that row i needs sample i only"

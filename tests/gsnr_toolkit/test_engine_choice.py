@@ -165,7 +165,7 @@ class CentredNoise(nn.Module):
 
 @pytest.mark.parametrize("engine", ["auto", "taps"])
 def test_mixed_samples_are_no_reason_for_another_engine(engine):
-    with pytest.raises(MixedSamplesError, match="depends on that sample alone"):
+    with pytest.raises(MixedSamplesError, match="does not depend on the rest of the batch"):
         estimate_gsnr(CentredNoise().train(), _vectors(), engine=engine, progress=False)
 
 
