@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gsnr_toolkit.optim.statistics import restore_running_stats, save_running_stats
 from gsnr_toolkit.types import Params
 
 
 class Displacement:
-    """Copies of weights and running statistics, and gradients that may be needed again.
+    """Copies of weights and running statistics, and what becomes of the gradients of an ascent that moved nothing.
 
     Truthy while weights are saved. Restoring writes the copies back: subtracting the perturbation would leave
     rounding errors that add up.
@@ -21,7 +22,7 @@ class Displacement:
     def __init__(self) -> None:
         self._weights: list[tuple[Tensor, Tensor]] = []
         self._stats: list[tuple[Tensor, Tensor]] = []
-        self._grads: list[tuple[Tensor, Tensor]] = []
+        self._hooks: list[RemovableHandle] = []
 
     def __bool__(self) -> bool:
         return bool(self._weights)
@@ -39,14 +40,30 @@ class Displacement:
         restore_running_stats(self._stats)
         self._weights, self._stats = [], []
 
-    def set_gradients_aside(self, groups: list[dict[str, Any]]) -> None:
-        """Remember the gradients, which are about to be cleared (no copy is made)."""
-        params = [param for group in groups for param in group["params"]]
-        self._grads = [(param, param.grad) for param in params if param.grad is not None]
+    def let_gradients_be_replaced(self, groups: list[dict[str, Any]]) -> None:
+        """Leave gradients where they are, to be stepped with, but let a second backward replace them.
 
-    def bring_gradients_back(self, groups: list[dict[str, Any]]) -> None:
-        """Put them back if no other gradient has come, and forget them."""
-        if all(param.grad is None for group in groups for param in group["params"]):
-            for param, grad in self._grads:
-                param.grad = grad
-        self._grads = []
+        It would add to them otherwise. Whatever else is put in their place meanwhile is added to as ever.
+        """
+        for group in groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    self._hooks.append(param.register_hook(_Replace(param)))
+
+    def keep_gradients(self) -> None:
+        """From here on, backwards add to the gradients that are there."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+class _Replace:
+    """Runs just before a gradient is added to a parameter's."""
+
+    def __init__(self, param: Tensor) -> None:
+        self._param, self._old = param, param.grad
+
+    def __call__(self, _: Tensor) -> None:
+        if self._old is not None and self._param.grad is self._old:
+            self._param.grad = None
+        self._old = None

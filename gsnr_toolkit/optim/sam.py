@@ -75,7 +75,7 @@ class SAM(Optimizer):
     ...     loss = model(inputs).square().mean()
     ...     loss.backward()
     ...     return loss
-    >>> losses = [float(optimizer.step(closure)) for _ in range(3)]
+    >>> losses = [optimizer.step(closure).item() for _ in range(3)]
     >>> losses[0] > losses[1] > losses[2]
     True
     """
@@ -113,8 +113,6 @@ class SAM(Optimizer):
         self.state = self.base_optimizer.state
         self.defaults = {**self.base_optimizer.defaults, **self.defaults}
         self._choose()
-
-    # Groups
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, to the base optimizer too.
@@ -162,8 +160,6 @@ class SAM(Optimizer):
     def _factor(self) -> float:
         factor = 1.0 if self.rho_schedule is None else self.rho_schedule(self.steps)
         return check_radius(factor, f"rho_schedule({self.steps})")
-
-    # The step
 
     def step(
         self,
@@ -219,7 +215,7 @@ class SAM(Optimizer):
         """Ascend along the gradients that are there; call :meth:`second_step` next, whatever is returned.
 
         Args:
-            zero_grad: Clear the gradients. Should no second backward follow, :meth:`second_step` finds them again.
+            zero_grad: Clear the gradients. Where no second backward is needed they stay, and one would replace them.
             scaler: The GradScaler that scaled them.
             local_ascent: The DDP model, if they come from a backward in its ``no_sync()``.
 
@@ -246,7 +242,7 @@ class SAM(Optimizer):
         if not self._pending:
             raise ProbeError("expected first_step() or perturbed() before second_step(), got none since the last step")
         self._displaced.restore()
-        self._displaced.bring_gradients_back(self.param_groups)
+        self._displaced.keep_gradients()
         if scaler is not None and not self._spoiled:
             self._unscaler.descent(scaler, self)
         if self._spoiled or not gradients_finite(self.param_groups):
@@ -254,8 +250,8 @@ class SAM(Optimizer):
             if scaler is None or not scaler.is_enabled():
                 self._tell(
                     "skipped",
-                    f"the gradient of step {self.steps} is not finite: the step is skipped and the weights are left "
-                    "as they are (counted in optimizer.skipped); lower the learning rate or rho, and check the batch",
+                    f"the gradient of step {self.steps} is not finite: the weights are left as they are (counted in "
+                    "optimizer.skipped); lower the learning rate or rho, and check the batch",
                 )
         else:
             self.base_optimizer.step()
@@ -286,14 +282,13 @@ class SAM(Optimizer):
             self.restore()
             raise
         self._displaced.restore()
-        self._displaced.bring_gradients_back(self.param_groups)
+        self._displaced.keep_gradients()
 
     def restore(self) -> None:
         """Give up a step that is half done: the weights are as before it, and no step is taken."""
         self._displaced.restore()
+        self._displaced.keep_gradients()
         self._close()
-
-    # Inside a step
 
     def _open(self) -> None:
         if not self._pending:
@@ -325,10 +320,10 @@ class SAM(Optimizer):
         # a gradient of this process alone, or one that is unscaled already, is no gradient to step with
         unfit = local_ascent is not None or (scaler is not None and any(radii))
         again = moved or (unfit and not self._spoiled)
-        if zero_grad:
-            if not again and not self._spoiled:
-                self._displaced.set_gradients_aside(self.param_groups)
+        if zero_grad and (again or self._spoiled):
             self.zero_grad()
+        elif zero_grad:
+            self._displaced.let_gradients_be_replaced(self.param_groups)
         return again
 
     def _judge(self, scaler: torch.amp.GradScaler | None, local_ascent: DistributedDataParallel | None) -> None:
@@ -350,8 +345,8 @@ class SAM(Optimizer):
             self.unperturbed += 1
             self._tell(
                 "zero",
-                f"the ascent gradient of step {self.steps} has norm {float(norm):g}: without a direction the weights are"
-                " not perturbed (counted in optimizer.unperturbed); check that the loss reaches them",
+                f"the ascent gradient of step {self.steps} has norm {float(norm):g} and no direction: the weights are "
+                "not perturbed (counted in optimizer.unperturbed); check that the loss reaches them",
             )
             return False
         self._displaced.save(params, self._model)
@@ -362,8 +357,6 @@ class SAM(Optimizer):
         if kind not in self._told:
             self._told.add(kind)
             warnings.warn(message, ProbeWarning, stacklevel=4)
-
-    # State
 
     def state_dict(self) -> dict[str, Any]:
         """State of the base optimizer, with radii, the schedule's position, counters and the controller's state.
