@@ -24,7 +24,7 @@ def train(interface, model, optimizer, rank):
     for step in range(STEPS):
         batch = shard(make_batch(step), rank)
 
-        def closure(batch=batch):
+        def closure(batch=batch, step=step):
             loss = losses(model, batch).mean()
             loss.backward()
             calls.append(step)
