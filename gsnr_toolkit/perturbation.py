@@ -24,8 +24,8 @@ def global_norm(vector: Params) -> Tensor:
     >>> global_norm({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}).item()
     5.0
     """
-    squares = [value.double().square().sum() for value in vector.values()]
-    return torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
+    norms = [torch.linalg.vector_norm(value, dtype=torch.float64) for value in vector.values()]
+    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
 
 
 def ascent_norm(gradient: Params, weights: Params | None = None, eta: float = 0.0) -> Tensor:

@@ -69,7 +69,10 @@ def gradients_finite(groups: list[dict[str, Any]]) -> bool:
     """
     grads = [param.grad for group in groups for param in group["params"] if param.grad is not None]
     dense = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
-    return not dense or bool(torch.isfinite(get_total_norm(dense, norm_type=math.inf)))
+    if not dense or bool(torch.isfinite(get_total_norm(dense))):
+        return True
+    # squares of finite numbers may overflow; the largest number tells, and takes several times as long
+    return bool(torch.isfinite(get_total_norm(dense, norm_type=math.inf)))
 
 
 def all_agree(good: bool, model: DistributedDataParallel | None, device: torch.device) -> bool:

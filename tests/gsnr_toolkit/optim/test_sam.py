@@ -337,6 +337,19 @@ def test_a_gradient_that_is_not_finite_skips_the_step_and_is_said_once(bad, pass
     assert not optimizer.state  # AdamW has not stepped
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e25])
+def test_gradients_whose_squares_leave_float32_are_still_gradients(size):
+    model = nn.Linear(3, 1)
+    optimizer, before = SAM(model, lr=0.0, rho=0.5), bits(model)
+    (model(torch.ones(1, 3)).sum() * size).backward()
+    assert optimizer.first_step()
+    moved = [a - b for a, b in zip(bits(model), before, strict=True)]
+    assert math.hypot(*(float(part.norm()) for part in moved)) == pytest.approx(0.5, rel=1e-6)
+    (model(torch.ones(1, 3)).sum() * size).backward()
+    optimizer.second_step()
+    assert (optimizer.skipped, optimizer.unperturbed) == (0, 0)
+
+
 def test_a_skipped_ascent_stays_skipped_when_the_user_goes_on(model, batch):
     optimizer, before = SAM(model, lr=0.1), bits(model)
     (losses(model, batch).mean() * math.nan).backward()
