@@ -22,12 +22,16 @@ _PUBLIC = {
     "ProbeError": "gsnr_toolkit.errors",
     "ProbeWarning": "gsnr_toolkit.errors",
     "Moments": "gsnr_toolkit.moments",
+    "SAM": "gsnr_toolkit.optim.sam",
+    "AutoRho": "gsnr_toolkit.optim.auto",
     "build_model": "gsnr_toolkit.models.registry",
     "open_dataset": "gsnr_toolkit.data.registry",
     "probe_loader": "gsnr_toolkit.data.loaders",
 }
 
 __all__ = [
+    "SAM",
+    "AutoRho",
     "Moments",
     "ProbeError",
     "ProbeOptions",
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from gsnr_toolkit.errors import ProbeError, ProbeWarning
     from gsnr_toolkit.models.registry import build_model
     from gsnr_toolkit.moments import Moments
+    from gsnr_toolkit.optim.auto import AutoRho
+    from gsnr_toolkit.optim.sam import SAM
     from gsnr_toolkit.options import ProbeOptions
     from gsnr_toolkit.probing import estimate_cor, estimate_gsnr, iter_probe, probe
     from gsnr_toolkit.report import Report

@@ -1,12 +1,13 @@
-"""SAM's ascent step: the one definition of the perturbation radius rho.
+"""SAM's ascent step: the one definition of the perturbation radius rho, for measuring and for training.
 
-Source: Foret et al., ICLR 2021 (arXiv 2010.01412). ``theta + rho * g / |g|``, with the norm taken over
-all perturbed parameters together.
+Sources: Foret et al., ICLR 2021 (arXiv 2010.01412): ``theta + rho * g / |g|``, with the norm taken over all perturbed
+parameters together. Kwon et al., ICML 2021 (arXiv 2102.11600): ASAM, the same in coordinates scaled by
+``T = |theta| + eta``: ``theta + rho * T^2 g / |T g|``, so that ``|T^-1 epsilon| = rho``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -18,29 +19,56 @@ def global_norm(vector: Params) -> Tensor:
     """Euclidean norm over all tensors together, accumulated in float64.
 
     Returns:
-        A scalar tensor.
+        A scalar tensor, on the first tensor's device.
 
     >>> global_norm({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}).item()
     5.0
     """
-    return torch.stack([value.double().square().sum() for value in vector.values()]).sum().sqrt()
+    norms = [torch.linalg.vector_norm(value, dtype=torch.float64) for value in vector.values()]
+    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
 
 
-def ascent_direction(gradient: Params, names: Collection[str] | None = None) -> Params:
-    """Unit vector along the gradient, restricted to the perturbed parameters.
+def ascent_norm(gradient: Params, weights: Params | None = None, eta: float = 0.0) -> Tensor:
+    """Norm that an ascent direction is divided by.
+
+    Args:
+        gradient: Mini-batch gradient by name, of the perturbed parameters only.
+        weights: The parameters, for ASAM's scaling; None for SAM.
+        eta: What ASAM adds to each ``|theta|``.
+
+    Returns:
+        ``|g|``, or ``|T g|`` with ``T = |theta| + eta``, as a scalar tensor.
+
+    >>> gradient, weights = {"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([-1.0, 0.0])}
+    >>> ascent_norm(gradient).item(), ascent_norm(gradient, weights).item()
+    (5.0, 3.0)
+    """
+    if weights is None:
+        return global_norm(gradient)
+    return global_norm({name: _scale(weights[name], eta) * value for name, value in gradient.items()})
+
+
+def ascent_direction(
+    gradient: Params, names: Collection[str] | None = None, *, weights: Params | None = None, eta: float = 0.0
+) -> Params:
+    """Direction of SAM's ascent step, restricted to the perturbed parameters; of length 1 in SAM's norm.
 
     Args:
         gradient: Mini-batch gradient by name.
         names: Parameters to perturb; all when None.
+        weights: The parameters, for ASAM's scaling; None for SAM.
+        eta: What ASAM adds to each ``|theta|``.
 
     Returns:
-        ``u = g / |g|`` over those names only. Zero where the gradient is exactly zero: there SAM's step
-        is undefined and a perturbation of zero is what every implementation takes.
+        ``u = g / |g|`` over those names only; ``T^2 g / |T g|`` for ASAM. Zero where the gradient is exactly zero:
+        there SAM's step is undefined and a perturbation of zero is what every implementation takes.
     """
     chosen = {name: value for name, value in gradient.items() if names is None or name in names}
-    norm = global_norm(chosen)
-    scale = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
-    return {name: value * scale.to(value.dtype) for name, value in chosen.items()}
+    inverse = _inverse(ascent_norm(chosen, weights, eta))
+    return {
+        name: _along(value, inverse, None if weights is None else _scale(weights[name], eta))
+        for name, value in chosen.items()
+    }
 
 
 def perturbed(params: Params, direction: Params, rho: float) -> Params:
@@ -55,3 +83,49 @@ def perturbed(params: Params, direction: Params, rho: float) -> Params:
         ``theta + rho u`` for names in ``direction``, the same tensors elsewhere.
     """
     return {name: value + rho * direction[name] if name in direction else value for name, value in params.items()}
+
+
+@torch.no_grad()
+def perturb_(
+    params: Params,
+    gradient: Params,
+    norm: Tensor,
+    rho: float | Mapping[str, float],
+    *,
+    adaptive: bool = False,
+    eta: float = 0.0,
+) -> None:
+    """SAM's ascent step in place, one tensor after the other: no second copy of all parameters is made.
+
+    Args:
+        params: Parameters to perturb, by name; they are written.
+        gradient: Their mini-batch gradient.
+        norm: :func:`ascent_norm` of that gradient.
+        rho: Radius, or one for each name.
+        adaptive: Take ASAM's step.
+        eta: What ASAM adds to each ``|theta|``.
+
+    The result has the bits of ``perturbed(params, ascent_direction(gradient, ...), rho)``.
+
+    >>> weights = {"w": torch.zeros(2)}
+    >>> perturb_(weights, {"w": torch.tensor([3.0, 4.0])}, torch.tensor(5.0), rho=0.5)
+    >>> weights["w"]
+    tensor([0.3000, 0.4000])
+    """
+    inverse = _inverse(norm)
+    for name, value in params.items():
+        radius = rho[name] if isinstance(rho, Mapping) else rho
+        value.add_(radius * _along(gradient[name], inverse, _scale(value, eta) if adaptive else None))
+
+
+def _inverse(norm: Tensor) -> Tensor:
+    return torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
+
+
+def _scale(weights: Tensor, eta: float) -> Tensor:
+    return weights.abs() + eta
+
+
+def _along(gradient: Tensor, inverse: Tensor, scale: Tensor | None) -> Tensor:
+    unit = gradient * inverse.to(gradient)
+    return unit if scale is None else scale.square() * unit

@@ -1,0 +1,173 @@
+"""A user's parameter groups, and which of the parameters are perturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.optim.rho import check_radius
+from gsnr_toolkit.training.tuning import is_norm
+from gsnr_toolkit.types import Params
+
+Perturb: TypeAlias = str | Callable[[str, Tensor], bool]
+"""``"all"``, ``"norms"``, or ``(name, parameter) -> bool``."""
+
+
+def parameter_groups(params: Any) -> list[dict[str, Any]]:
+    """Write a user's parameters as groups.
+
+    Args:
+        params: A module (its trainable parameters, with names), parameters, ``(name, parameter)`` pairs, or groups
+            of either.
+
+    Returns:
+        Fresh group dictionaries, with every option that the user's groups had.
+
+    Raises:
+        ProbeError: If there is no parameter.
+    """
+    if isinstance(params, nn.Module):
+        params = [(name, param) for name, param in params.named_parameters() if param.requires_grad]
+    if isinstance(params, Tensor):
+        params = [params]
+    given = list(params)
+    if not given:
+        raise ProbeError(
+            "expected at least one parameter to train, got none; pass a module with trainable parameters, "
+            "model.parameters() (not an iterator that is used up), or groups"
+        )
+    return [dict(group) for group in given] if isinstance(given[0], dict) else [{"params": given}]
+
+
+def choose_perturbed(groups: Iterable[dict[str, Any]], perturb: Perturb, model: nn.Module | None) -> set[Tensor]:
+    """Find the parameters that SAM's ascent step moves.
+
+    Args:
+        groups: An optimizer's parameter groups.
+        perturb: See :data:`Perturb`.
+        model: Tells which parameters are norms', and what parameters without a name are called.
+
+    Returns:
+        Parameters, by identity.
+
+    Raises:
+        ProbeError: If the choice is unknown, needs a model or names that are not given, or chooses nothing.
+    """
+    groups = list(groups)
+    everything = [param for group in groups for param in group["params"]]
+    if callable(perturb):
+        names = _names(groups, model)
+        chosen = {param for param in everything if perturb(names[param], param)}
+    elif perturb == "all":
+        chosen = set(everything)
+    elif perturb == "norms":
+        if model is None:
+            raise ProbeError(
+                "expected the model with perturb='norms' (a parameter does not tell which layer it is of), got none; "
+                "pass the model in the place of its parameters, or model=model"
+            )
+        norms = {param for module in model.modules() if is_norm(module) for param in module.parameters(recurse=False)}
+        chosen = {param for param in everything if param in norms}
+    else:
+        raise ProbeError(
+            f"expected perturb to be 'all', 'norms' or a function (name, parameter) -> bool, got {perturb!r}"
+        )
+    if not chosen:
+        raise ProbeError(
+            f"expected perturb={perturb!r} to choose at least one of {len(everything)} parameters, got none; "
+            "use rho=0 for steps without a perturbation"
+        )
+    return chosen
+
+
+def ascent_set(
+    groups: Iterable[dict[str, Any]], radii: Iterable[float], chosen: set[Tensor]
+) -> tuple[Params, Params, dict[str, float]]:
+    """Collect what an ascent moves.
+
+    Args:
+        groups: An optimizer's parameter groups.
+        radii: The radius of each; a group of radius 0 is left out.
+        chosen: Parameters that may be moved.
+
+    Returns:
+        Those that have a gradient, their gradients, and their radii (negative where the optimizer maximises: there
+        sharpness lies downhill), by a key that is unique.
+    """
+    params: Params = {}
+    gradient: Params = {}
+    rho: dict[str, float] = {}
+    for g, (group, radius) in enumerate(zip(groups, radii, strict=True)):
+        for i, param in enumerate(group["params"] if radius > 0 else ()):
+            if param.grad is None or param not in chosen:
+                continue
+            key = f"{g}.{i}"
+            params[key], rho[key] = param, -radius if group.get("maximize") else radius
+            gradient[key] = param.grad.to_dense() if param.grad.is_sparse else param.grad
+    return params, gradient, rho
+
+
+def check_group_radii(groups: Iterable[dict[str, Any]], *, controlled: bool) -> None:
+    """Insist on radii that a group can have.
+
+    Args:
+        groups: A user's groups.
+        controlled: Whether a controller sets the radius of all groups.
+
+    Raises:
+        ProbeError: If a group's rho is out of its range, or a controller would overwrite it.
+    """
+    for group in groups:
+        if "rho" not in group:
+            continue
+        check_radius(group["rho"], "a group's rho")
+        if controlled:
+            raise ProbeError(
+                f"expected groups without a rho of their own under a radius controller, got rho={group['rho']!r}; "
+                "leave groups out of the ascent with perturb=function(name, parameter)"
+            )
+
+
+def make_base(base: Callable[..., Optimizer], groups: list[dict[str, Any]], options: dict[str, Any]) -> Optimizer:
+    """Make the optimizer that takes the step.
+
+    Args:
+        base: An optimizer class, or a function from parameter groups to an optimizer.
+        groups: Parameter groups; they become the base optimizer's own.
+        options: Options for it.
+
+    Returns:
+        The base optimizer.
+
+    Raises:
+        ProbeError: If it is an instance already, or needs a closure.
+    """
+    if isinstance(base, Optimizer):
+        raise ProbeError(
+            f"expected an optimizer class or a function that makes one, got an instance of {type(base).__name__}; pass "
+            f"torch.optim.{type(base).__name__} and its options, SAM(params, torch.optim.{type(base).__name__}, lr=...)"
+        )
+    made = base(groups, **options)
+    if isinstance(made, LBFGS):
+        raise ProbeError(
+            "expected a base optimizer that steps from one gradient, got LBFGS, which evaluates the loss by itself; "
+            "use torch.optim.SGD, AdamW or another"
+        )
+    return made
+
+
+def _names(groups: list[dict[str, Any]], model: nn.Module | None) -> dict[Tensor, str]:
+    known: dict[Tensor, str] = {} if model is None else {param: name for name, param in model.named_parameters()}
+    for group in groups:
+        known.update(zip(group["params"], group.get("param_names", ()), strict=False))
+    missing = sum(param not in known for group in groups for param in group["params"])
+    if missing:
+        raise ProbeError(
+            f"expected parameters with names for perturb=function(name, parameter), got {missing} without; pass the "
+            "model, model.named_parameters(), or model=model"
+        )
+    return known

@@ -1,0 +1,189 @@
+"""How the radius changes over a run: factors by step, and what a radius controller must offer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from torch import Tensor
+
+from gsnr_toolkit.errors import ProbeError
+
+RhoSchedule: TypeAlias = Callable[[int], float]
+"""Step, from 0, to a factor of every group's rho; at a factor of 0 the step is the base optimizer's."""
+
+
+@runtime_checkable
+class RadiusController(Protocol):
+    """Sets the radius from what it measures; see :class:`gsnr_toolkit.optim.auto.AutoRho`."""
+
+    def attach(self, perturbed: Collection[Tensor], *, adaptive: bool) -> None:
+        """Learn which parameters are perturbed, and refuse what the radius would not hold for."""
+        ...
+
+    def radius(self, step: int) -> float:
+        """Return the radius for a step; called before it, and once or more often."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` returned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same factor at every step.
+
+    Raises:
+        ProbeError: If the factor is negative or not finite.
+    """
+
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_factors(self.factor)
+
+    def __call__(self, step: int) -> float:  # noqa: ARG002 - a schedule takes a step
+        """Return the factor of a step."""
+        return self.factor
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From ``start`` to ``end`` in equal steps, then ``end``.
+
+    Attributes:
+        steps: Steps on the way: step 0 has ``start``, step ``steps`` and all later ones have ``end``.
+        start: First factor.
+        end: Last factor.
+
+    Raises:
+        ProbeError: If a factor is negative or not finite, or there is no step.
+
+    >>> [Linear(4)(step) for step in (0, 1, 4, 9)]
+    [0.0, 0.25, 1.0, 1.0]
+    """
+
+    steps: int
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_factors(self.start, self.end)
+        _check_steps(self.steps, least=1)
+
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step."""
+        share = min(step, self.steps) / self.steps
+        return self.start * (1 - share) + self.end * share
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """From ``start`` to ``end`` along half a cosine wave, then ``end``.
+
+    Attributes:
+        steps: Steps on the way, as for :class:`Linear`.
+        start: First factor.
+        end: Last factor.
+
+    Raises:
+        ProbeError: If a factor is negative or not finite, or there is no step.
+
+    >>> [round(Cosine(4, start=1.0, end=0.0)(step), 3) for step in (0, 1, 2, 4, 9)]
+    [1.0, 0.854, 0.5, 0.0, 0.0]
+    """
+
+    steps: int
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_factors(self.start, self.end)
+        _check_steps(self.steps, least=1)
+
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step."""
+        share = (1 - math.cos(math.pi * min(step, self.steps) / self.steps)) / 2
+        return self.start * (1 - share) + self.end * share
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Plain steps of the base optimizer first; none of them pays for a second backward.
+
+    Attributes:
+        plain_steps: How many.
+        then: The schedule from there on, which counts its steps from 0.
+
+    Raises:
+        ProbeError: If the number of steps is negative.
+
+    >>> [WarmStart(2, Linear(2, start=0.5))(step) for step in range(5)]
+    [0.0, 0.0, 0.5, 0.75, 1.0]
+    """
+
+    plain_steps: int
+    then: RhoSchedule = field(default_factory=Constant)
+
+    def __post_init__(self) -> None:
+        _check_steps(self.plain_steps, least=0)
+
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step."""
+        return 0.0 if step < self.plain_steps else self.then(step - self.plain_steps)
+
+
+def fixed_radius(rho: float | RadiusController) -> float:
+    """The radius that groups without one of their own start with.
+
+    Args:
+        rho: What the user gave.
+
+    Returns:
+        That number; 0 under a controller, which sets the radius before the first step.
+
+    Raises:
+        ProbeError: If it is neither a controller nor a radius.
+    """
+    if isinstance(rho, str):
+        raise ProbeError(
+            f"expected rho to be a number or a controller, got {rho!r}; for a radius that follows the measured COR "
+            "pass rho=gsnr_toolkit.AutoRho(model, loader)"
+        )
+    return 0.0 if isinstance(rho, RadiusController) else check_radius(rho, "rho")
+
+
+def check_radius(value: float, what: str) -> float:
+    """Insist on a radius (or a factor of one) that is not negative and finite.
+
+    Args:
+        value: The radius.
+        what: Its name in the message.
+
+    Returns:
+        The same number as a float.
+
+    Raises:
+        ProbeError: If it is negative, infinite, NaN or no number.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
+        raise ProbeError(f"expected {what} to be a finite number, 0 or above, got {value!r}")
+    return float(value)
+
+
+def _check_factors(*factors: float) -> None:
+    for factor in factors:
+        check_radius(factor, "a factor of rho")
+
+
+def _check_steps(steps: int, *, least: int) -> None:
+    if not isinstance(steps, int) or steps < least:
+        raise ProbeError(f"expected a whole number of steps, {least} or more, got {steps!r}")

@@ -1,0 +1,398 @@
+"""SAM and ASAM around any torch optimizer.
+
+Sources: Foret et al., ICLR 2021 (arXiv 2010.01412); Kwon et al., ICML 2021 (arXiv 2102.11600).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from gsnr_toolkit.errors import ProbeError, ProbeWarning
+from gsnr_toolkit.optim.displacement import Displacement
+from gsnr_toolkit.optim.parameters import (
+    Perturb,
+    ascent_set,
+    check_group_radii,
+    choose_perturbed,
+    make_base,
+    parameter_groups,
+)
+from gsnr_toolkit.optim.rho import RadiusController, RhoSchedule, check_radius, fixed_radius
+from gsnr_toolkit.optim.scaling import Unscaler, all_agree, gradients_finite, spoil
+from gsnr_toolkit.perturbation import ascent_norm, perturb_
+
+_OWN_STATE = "sam"
+_COUNTERS = ("steps", "skipped", "unperturbed")
+
+
+class SAM(Optimizer):
+    r"""Sharpness-aware minimization: the base optimizer's step, with the gradient at the ascended weights.
+
+    .. math:: g_{SAM} = \nabla L_B\left(\theta + \rho \frac{T^2 g_B}{|T g_B|}\right), \quad g_B = \nabla L_B(\theta),
+
+    with ``T = 1`` (SAM) or ``T = |theta| + adaptive_eta`` (ASAM). The norm is over all perturbed parameters of all
+    groups together. Parameter groups and optimizer state are those of ``base_optimizer``, shared with it, so
+    learning-rate schedulers work on either of the two.
+
+    Args:
+        params: A module (its trainable parameters), parameters, ``(name, parameter)`` pairs, or groups. A group may
+            have a ``rho`` of its own; a group with rho 0 is not perturbed and does not count in the norm.
+        base_optimizer: An optimizer class, or a function that makes one from parameter groups.
+        rho: Radius, in units of the parameters; or a controller that sets it, such as
+            :class:`gsnr_toolkit.optim.auto.AutoRho`.
+        adaptive: Take ASAM's step. Biases and norms are scaled too, so that the step does not change when layers
+            are rescaled.
+        adaptive_eta: What ASAM adds to each ``|theta|``; 0 is exactly scale-invariant but never moves a zero.
+        perturb: ``"all"``, ``"norms"`` (needs the model) or a function ``(name, parameter) -> bool``. Radii compare
+            only between equal choices.
+        rho_schedule: From step to a factor of every rho (:mod:`gsnr_toolkit.optim.rho`). Where all radii are 0,
+            the step is the base optimizer's and costs one backward.
+        model: The model, where ``params`` is not the module itself. With it, running statistics of BatchNorm and
+            the like are updated by the first forward only.
+        **base_options: Options of ``base_optimizer``.
+
+    Attributes:
+        base_optimizer: The optimizer that takes the step.
+        steps: Steps so far, skipped ones included: the schedule's position.
+        skipped: Steps not taken since a gradient was not finite; the weights were left untouched.
+        unperturbed: Ascents left out since the gradient was exactly zero.
+
+    Raises:
+        ProbeError: If an option is out of its range, or the base optimizer is one that needs a closure (LBFGS).
+
+    >>> _ = torch.manual_seed(0)
+    >>> model, inputs = nn.Linear(3, 1), torch.randn(8, 3)
+    >>> optimizer = SAM(model, torch.optim.SGD, rho=0.05, lr=0.1)
+    >>> def closure():
+    ...     loss = model(inputs).square().mean()
+    ...     loss.backward()
+    ...     return loss
+    >>> losses = [optimizer.step(closure).item() for _ in range(3)]
+    >>> losses[0] > losses[1] > losses[2]
+    True
+    """
+
+    base_optimizer: Optimizer
+
+    def __init__(
+        self,
+        params: Any,
+        base_optimizer: Callable[..., Optimizer] = torch.optim.SGD,
+        *,
+        rho: float | RadiusController = 0.05,
+        adaptive: bool = False,
+        adaptive_eta: float = 0.01,
+        perturb: Perturb = "all",
+        rho_schedule: RhoSchedule | None = None,
+        model: nn.Module | None = None,
+        **base_options: Any,
+    ) -> None:
+        groups = parameter_groups(params)
+        self._controller = rho if isinstance(rho, RadiusController) else None
+        self.adaptive = adaptive
+        self.adaptive_eta = check_radius(adaptive_eta, "adaptive_eta")
+        self.rho_schedule = rho_schedule
+        self.steps = self.skipped = self.unperturbed = 0
+        self._perturb, self._model = perturb, params if isinstance(params, nn.Module) else model
+        self._told: set[str] = set()
+        self._unscaler = Unscaler()
+        self._displaced = Displacement()
+        self._pending = self._spoiled = False
+        check_group_radii(groups, controlled=self._controller is not None)
+        super().__init__(groups, {"rho": fixed_radius(rho)})
+        self.base_optimizer = make_base(base_optimizer, self.param_groups, base_options)
+        self.param_groups = self.base_optimizer.param_groups
+        self.state = self.base_optimizer.state
+        self.defaults = {**self.base_optimizer.defaults, **self.defaults}
+        self._choose()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, to the base optimizer too.
+
+        Args:
+            param_group: Parameters and options, ``rho`` among them.
+        """
+        if "base_optimizer" not in self.__dict__:  # called by Optimizer.__init__
+            super().add_param_group(param_group)
+            return
+        check_group_radii([param_group], controlled=self._controller is not None)
+        param_group.setdefault("rho", self.defaults["rho"])
+        self.base_optimizer.add_param_group(param_group)
+        self._choose()
+
+    def _choose(self) -> None:
+        self._perturbed = choose_perturbed(self.param_groups, self._perturb, self._model)
+        if self._controller is not None:
+            self._controller.attach(self._perturbed, adaptive=self.adaptive)
+        if any(param.element_size() < 4 for param in self._perturbed):
+            self._tell(
+                "half",
+                "expected perturbed parameters in float32, got half precision: much of a step of rho is rounded away; "
+                "keep parameters in float32 and use torch.autocast",
+            )
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The radius of each group at the present step: its rho times the schedule's factor."""
+        factor = self._factor()
+        return tuple(check_radius(group["rho"], "rho") * factor for group in self.param_groups)
+
+    def next_radii(self) -> tuple[float, ...]:
+        """Ask the controller, if there is one and the schedule's factor is above 0; every step begins so.
+
+        Returns:
+            :attr:`radii`, as the coming step will have them.
+        """
+        if self._controller is not None and self._factor():
+            radius = check_radius(self._controller.radius(self.steps), "the controller's radius")
+            for group in self.param_groups:
+                group["rho"] = radius
+        return self.radii
+
+    def _factor(self) -> float:
+        factor = 1.0 if self.rho_schedule is None else self.rho_schedule(self.steps)
+        return check_radius(factor, f"rho_schedule({self.steps})")
+
+    def step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+        local_ascent: DistributedDataParallel | None = None,
+    ) -> Any:
+        """Take a whole step.
+
+        Args:
+            closure: Runs forward and backward (``scaler.scale(loss).backward()`` with a scaler) over the whole
+                batch, in micro-batches if it likes, and returns the loss. Called twice, once where all radii are 0;
+                gradients are cleared before.
+            scaler: The GradScaler; call its ``update()`` afterwards.
+            local_ascent: A DDP model, whose processes each ascend along the gradient of their own shard. When None,
+                DDP averages the ascent gradient as well.
+
+        Returns:
+            What the closure returned first, at the unperturbed weights.
+
+        Raises:
+            ProbeError: If there is no closure, or a step is half done.
+        """
+        if closure is None:
+            raise ProbeError(
+                "expected a closure (SAM runs the model twice), got none; call step(closure), or first_step() and "
+                "second_step(); with a GradScaler step(closure, scaler=scaler) in the place of scaler.step(optimizer)"
+            )
+        self._insist_new()
+        self._open()
+        local = local_ascent if any(self.radii) else None
+        try:
+            self.zero_grad()
+            with nullcontext() if local is None else local.no_sync(), torch.enable_grad():
+                loss = closure()
+            if self._ascend(zero_grad=True, scaler=scaler, local_ascent=local):
+                with torch.enable_grad():
+                    closure()
+        except BaseException:
+            self.restore()
+            raise
+        self.second_step(scaler=scaler)
+        return loss
+
+    def first_step(
+        self,
+        *,
+        zero_grad: bool = True,
+        scaler: torch.amp.GradScaler | None = None,
+        local_ascent: DistributedDataParallel | None = None,
+    ) -> bool:
+        """Ascend along the gradients that are there; call :meth:`second_step` next, whatever is returned.
+
+        Args:
+            zero_grad: Clear the gradients. Where no second backward is needed they stay, and one would replace them.
+            scaler: The GradScaler that scaled them.
+            local_ascent: The DDP model, if they come from a backward in its ``no_sync()``.
+
+        Returns:
+            Whether a second backward is needed. It is not where all radii are 0, the gradient is exactly zero, or
+            it is not finite and the step will be skipped. A second backward all the same does no harm.
+
+        Raises:
+            ProbeError: If a step is half done.
+        """
+        self._insist_new()
+        self._open()
+        return self._ascend(zero_grad=zero_grad, scaler=scaler, local_ascent=local_ascent)
+
+    def second_step(self, *, scaler: torch.amp.GradScaler | None = None) -> None:
+        """Give the weights back bit for bit, and take the base optimizer's step, unless a gradient is not finite.
+
+        Args:
+            scaler: The GradScaler. To clip, call ``scaler.unscale_(optimizer)`` and clip before.
+
+        Raises:
+            ProbeError: If no ascent came before.
+        """
+        if not self._pending:
+            raise ProbeError("expected first_step() or perturbed() before second_step(), got none since the last step")
+        self._displaced.restore()
+        self._displaced.keep_gradients()
+        if scaler is not None and not self._spoiled:
+            self._unscaler.descent(scaler, self)
+        if self._spoiled or not gradients_finite(self.param_groups):
+            self.skipped += 1
+            if scaler is None or not scaler.is_enabled():
+                self._tell(
+                    "skipped",
+                    f"the gradient of step {self.steps} is not finite: the weights are left as they are (counted in "
+                    "optimizer.skipped); lower the learning rate or rho, and check the batch",
+                )
+        else:
+            self.base_optimizer.step()
+        self._opt_called = True  # for learning-rate schedulers, which watch step() only
+        self.steps += 1
+        self._close()
+
+    @contextmanager
+    def perturbed(
+        self,
+        *,
+        zero_grad: bool = True,
+        scaler: torch.amp.GradScaler | None = None,
+        local_ascent: DistributedDataParallel | None = None,
+    ) -> Iterator[bool]:
+        """Ascended weights inside, the old ones bit for bit outside, also when the inside raises.
+
+        Takes what :meth:`first_step` takes. May be entered several times before :meth:`second_step` (m-sharpness),
+        which then takes the step.
+
+        Yields:
+            Whether a second backward is needed, as :meth:`first_step` returns it.
+        """
+        self._open()
+        try:
+            yield self._ascend(zero_grad=zero_grad, scaler=scaler, local_ascent=local_ascent)
+        except BaseException:
+            self.restore()
+            raise
+        self._displaced.restore()
+        self._displaced.keep_gradients()
+
+    def restore(self) -> None:
+        """Give up a step that is half done: the weights are as before it, and no step is taken."""
+        self._displaced.restore()
+        self._displaced.keep_gradients()
+        self._close()
+
+    def _open(self) -> None:
+        if not self._pending:
+            self.next_radii()
+            self._unscaler.begin()
+            self._pending = True
+
+    def _close(self) -> None:
+        self._pending = self._spoiled = False
+
+    def _insist_new(self) -> None:
+        if self._pending:
+            raise ProbeError(
+                "expected second_step() after first_step() or perturbed(), got a new step instead; call second_step() "
+                "also where first_step() returned False, or restore() to give up a step (after an exception, say)"
+            )
+
+    def _ascend(
+        self, *, zero_grad: bool, scaler: torch.amp.GradScaler | None, local_ascent: DistributedDataParallel | None
+    ) -> bool:
+        if self._displaced:
+            raise ProbeError("expected unperturbed weights, got perturbed() inside of perturbed(); leave it first")
+        if scaler is not None:
+            self._unscaler.insist_updated(scaler)
+        radii, moved = self.radii, False
+        if any(radii) and not self._spoiled:
+            self._judge(scaler, local_ascent)
+            moved = not self._spoiled and self._move(radii)
+        # a gradient of this process alone, or one that is unscaled already, is no gradient to step with
+        unfit = local_ascent is not None or (scaler is not None and any(radii))
+        again = moved or (unfit and not self._spoiled)
+        if zero_grad and (again or self._spoiled):
+            self.zero_grad()
+        elif zero_grad:
+            self._displaced.let_gradients_be_replaced(self.param_groups)
+        return again
+
+    def _judge(self, scaler: torch.amp.GradScaler | None, local_ascent: DistributedDataParallel | None) -> None:
+        """Unscale the ascent gradient, and give up the step where it is not finite, in any process."""
+        finite = gradients_finite(self.param_groups)
+        if not all_agree(finite, local_ascent, self.param_groups[0]["params"][0].device):
+            self._spoiled = True
+            if finite:
+                spoil(self.param_groups)
+        if scaler is not None:
+            self._unscaler.ascent(scaler, self.param_groups)
+
+    @torch.no_grad()
+    def _move(self, radii: tuple[float, ...]) -> bool:
+        params, gradient, rho = ascent_set(self.param_groups, radii, self._perturbed)
+        weights = params if self.adaptive else None
+        norm = ascent_norm(gradient, weights, self.adaptive_eta) if params else torch.zeros(())
+        if not 0 < float(norm) < float("inf"):
+            self.unperturbed += 1
+            self._tell(
+                "zero",
+                f"the ascent gradient of step {self.steps} has norm {float(norm):g} and no direction: the weights are "
+                "not perturbed (counted in optimizer.unperturbed); check that the loss reaches them",
+            )
+            return False
+        self._displaced.save(params, self._model)
+        perturb_(params, gradient, norm, rho, adaptive=self.adaptive, eta=self.adaptive_eta)
+        return True
+
+    def _tell(self, kind: str, message: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            warnings.warn(message, ProbeWarning, stacklevel=4)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the base optimizer, with radii, the schedule's position, counters and the controller's state.
+
+        Returns:
+            A dictionary that ``torch.save`` takes.
+
+        Raises:
+            ProbeError: If the weights are perturbed: a checkpoint of them would be wrong.
+        """
+        if self._displaced:
+            raise ProbeError("expected unperturbed weights to save, got a step half done; save after second_step()")
+        state = super().state_dict()
+        own: dict[str, Any] = {name: getattr(self, name) for name in _COUNTERS}
+        if self._controller is not None:
+            own["controller"] = self._controller.state_dict()
+        return {**state, _OWN_STATE: own}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a saved state. That of a plain base optimizer will do too: then SAM starts from there.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned.
+        """
+        self.restore()
+        radii = [group["rho"] for group in self.param_groups]
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != _OWN_STATE})
+        for group, rho in zip(self.param_groups, radii, strict=True):
+            group.setdefault("rho", rho)
+        self.base_optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups})
+        own = state_dict.get(_OWN_STATE, {})
+        for name in _COUNTERS:
+            setattr(self, name, own.get(name, 0))
+        if self._controller is not None and "controller" in own:
+            self._controller.load_state_dict(own["controller"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # an instance attribute called step is a learning-rate scheduler's wrapper
+        return {name: value for name, value in self.__dict__.items() if name != "step" and "_hooks" not in name}
