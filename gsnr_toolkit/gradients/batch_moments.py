@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gsnr_toolkit.gradients.products import by_kernel, product_sums
+from gsnr_toolkit.gradients.terms import full_precision
 
 TILE_ROWS = 1536
 
@@ -58,10 +59,10 @@ def batch_moments(
     """
     left, right = left.detach(), right.detach()
     if left.device.type == "cpu" and left.shape[1] > 1:
-        yield from _tall_tiles(_full(left), _full(right), workspace)
+        yield from _tall_tiles(full_precision(left), full_precision(right), workspace)
         return
     if not by_kernel(left):
-        left, right = _full(left), _full(right)
+        left, right = full_precision(left), full_precision(right)
     dtype = torch.promote_types(left.dtype, torch.float32)
     centre = left[0].mT.to(dtype) @ right[0].to(dtype)
     total, squares = product_sums(left[1:], right[1:], centre)
@@ -104,8 +105,3 @@ def _finished(centre: Tensor, total: Tensor, squares: Tensor, count: int) -> tup
     """Mean and centred squares from sums about a centre, in place."""
     squares.addcmul_(total, total, value=-1 / count).clamp_(min=0)
     return centre.add_(total, alpha=1 / count), squares
-
-
-def _full(tensor: Tensor) -> Tensor:
-    """At least float32."""
-    return tensor.float() if tensor.element_size() < 4 else tensor

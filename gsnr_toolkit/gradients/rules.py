@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from gsnr_toolkit.gradients.graph import Node
 from gsnr_toolkit.gradients.ownership import Owner
-from gsnr_toolkit.gradients.terms import Computed, Gathered, Products, Stored, Term
+from gsnr_toolkit.gradients.terms import Computed, Gathered, Products, Stored, Term, full_precision
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def reduce_to(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     >>> reduce_to(torch.ones(2, 3, 4), (1, 4)).shape, reduce_to(torch.ones(2, 3, 4), ()).tolist()
     (torch.Size([2, 1, 4]), [12.0, 12.0])
     """
-    values = _full(values)
+    values = full_precision(values)
     made = values.ndim - 1 - len(shape)
     stretched = [made + i for i, size in enumerate(shape) if size == 1 and values.shape[1 + made + i] != 1]
     dims = [1 + dim for dim in (*range(made), *stretched)]
@@ -173,16 +173,16 @@ def _bmm(use: Use) -> Term | None:
     grad = use.grad
     if use.slot == 1:
         rows = use.split(use.node._saved_self)
-        return Computed(lambda a, b: _full(rows[a:b]).mT @ _full(grad[a:b]), use.count, use.shape)
+        return Computed(lambda a, b: full_precision(rows[a:b]).mT @ full_precision(grad[a:b]), use.count, use.shape)
     columns = use.split(use.node._saved_mat2)
-    return Computed(lambda a, b: _full(grad[a:b]) @ _full(columns[a:b]).mT, use.count, use.shape)
+    return Computed(lambda a, b: full_precision(grad[a:b]) @ full_precision(columns[a:b]).mT, use.count, use.shape)
 
 
 def _mv(use: Use) -> Term | None:
     if use.slot != 1:
         return None
     rows = use.split(use.node._saved_self)
-    return Stored(torch.einsum("nt,ntk->nk", _full(use.grad), _full(rows)))
+    return Stored(torch.einsum("nt,ntk->nk", full_precision(use.grad), full_precision(rows)))
 
 
 def _linear(use: Use) -> Term | None:
@@ -215,7 +215,7 @@ def _per_channel(use: Use, values: Tensor) -> Stored:
     """Sum everything but samples and channels; values have the output's shape (N, C, ...)."""
     split = use.split(values)  # (N, share, C, ...)
     flat = split.flatten(3) if split.ndim > 3 else split.unsqueeze(-1)
-    return Stored(_full(flat).sum((1, 3)).view(use.count, *use.shape))
+    return Stored(full_precision(flat).sum((1, 3)).view(use.count, *use.shape))
 
 
 def _group_norm(use: Use) -> Term | None:
@@ -292,7 +292,11 @@ def _convolution(use: Use) -> Term | None:
         return _patches(use)
     if _unfolds(use):
         return _windows(use)
-    inputs, grad, weight = use.split(_full(node._saved_input)), _full(use.grad), _full(node._saved_weight)
+    inputs, grad, weight = (
+        use.split(full_precision(node._saved_input)),
+        full_precision(use.grad),
+        full_precision(node._saved_weight),
+    )
 
     def form(start: int, stop: int) -> Tensor:
         return torch.stack([_conv_weight_grad(node, grad[i], inputs[i], weight) for i in range(start, stop)])
@@ -314,11 +318,6 @@ def _conv_weight_grad(node: Node, grad: Tensor, inputs: Tensor, weight: Tensor) 
         node._saved_groups,
         [False, True, False],
     )[1]
-
-
-def _full(tensor: Tensor) -> Tensor:
-    """At least float32."""
-    return tensor.float() if tensor.element_size() < 4 else tensor
 
 
 def _is_patchify(node: Node, shape: tuple[int, ...]) -> bool:
@@ -359,10 +358,10 @@ def _unfolds(use: Use) -> bool:
 def _windows(use: Use) -> Products:
     node = use.node
     unfolded = functional.unfold(
-        _full(node._saved_input), use.shape[2:], node._saved_dilation, node._saved_padding, node._saved_stride
+        full_precision(node._saved_input), use.shape[2:], node._saved_dilation, node._saved_padding, node._saved_stride
     )
     rows = use.split(unfolded.mT).reshape(use.count, -1, unfolded.shape[1])
-    grad = use.split(_full(use.gradient).flatten(2).mT).reshape(use.count, -1, use.shape[0])
+    grad = use.split(full_precision(use.gradient).flatten(2).mT).reshape(use.count, -1, use.shape[0])
     return Products(grad, rows, use.shape)
 
 

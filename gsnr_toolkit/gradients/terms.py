@@ -64,7 +64,7 @@ class Products:
         >>> term.samples(0, 2).shape
         torch.Size([2, 4, 5])
         """
-        left, right = _full(self.left[start:stop]), _full(self.right[start:stop])
+        left, right = full_precision(self.left[start:stop]), full_precision(self.right[start:stop])
         return torch.bmm(left.mT, right).view(len(left), *self.shape)
 
 
@@ -158,7 +158,7 @@ class Gathered:
         return used, self._tables(places, 0, self.count, len(used))
 
     def _tables(self, rows: Tensor, start: int, stop: int, height: int) -> Tensor:
-        grads = _full(self.grads[start:stop])
+        grads = full_precision(self.grads[start:stop])
         tables = grads.new_zeros(stop - start, height, grads.shape[-1])
         return tables.scatter_add_(1, rows.unsqueeze(-1).expand_as(grads), grads)
 
@@ -247,6 +247,10 @@ def add_terms(terms: Sequence[Term]) -> Term:
     return Summed(terms)
 
 
-def _full(tensor: Tensor) -> Tensor:
-    """At least float32."""
+def full_precision(tensor: Tensor) -> Tensor:
+    """A tensor in float32 at least.
+
+    Returns:
+        The tensor itself unless it is in half precision.
+    """
     return tensor.float() if tensor.element_size() < 4 else tensor
