@@ -27,6 +27,9 @@ _PUBLIC = {
     "build_model": "gsnr_toolkit.models.registry",
     "open_dataset": "gsnr_toolkit.data.registry",
     "probe_loader": "gsnr_toolkit.data.loaders",
+    "Recorder": "gsnr_toolkit.training.recorder",
+    "TrainConfig": "gsnr_toolkit.training.config",
+    "run_training": "gsnr_toolkit.training.run",
 }
 
 __all__ = [
@@ -36,7 +39,9 @@ __all__ = [
     "ProbeError",
     "ProbeOptions",
     "ProbeWarning",
+    "Recorder",
     "Report",
+    "TrainConfig",
     "__version__",
     "build_model",
     "estimate_cor",
@@ -45,6 +50,7 @@ __all__ = [
     "open_dataset",
     "probe",
     "probe_loader",
+    "run_training",
 ]
 
 if TYPE_CHECKING:
@@ -58,6 +64,9 @@ if TYPE_CHECKING:
     from gsnr_toolkit.options import ProbeOptions
     from gsnr_toolkit.probing import estimate_cor, estimate_gsnr, iter_probe, probe
     from gsnr_toolkit.report import Report
+    from gsnr_toolkit.training.config import TrainConfig
+    from gsnr_toolkit.training.recorder import Recorder
+    from gsnr_toolkit.training.run import run_training
 
 
 def __getattr__(name: str) -> Any:

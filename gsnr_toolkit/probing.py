@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from gsnr_toolkit.checks import draw_batches
 from gsnr_toolkit.distributed import broadcast_model, current_ranks, unwrapped
 from gsnr_toolkit.groups import GroupBy
-from gsnr_toolkit.measurement import Measured, measure
+from gsnr_toolkit.measurement import measure
 from gsnr_toolkit.options import DEFAULT_RHO, make_options
 from gsnr_toolkit.prepare import check_model
 from gsnr_toolkit.preserve import preserved_rng, restored_parameters
-from gsnr_toolkit.report import Report, join_steps
+from gsnr_toolkit.report import Report
 from gsnr_toolkit.training.plain import PlainRun, measured_steps
-from gsnr_toolkit.trajectory import run_escape
+from gsnr_toolkit.training.recorder import Recorder
 from gsnr_toolkit.types import Loader, PerSampleLoss
 
 
@@ -198,38 +198,22 @@ def iter_probe(
     Yields:
         A report of all steps measured so far; its ``partial`` flag is set until the last.
     """
-    chosen = make_options(**options)
     schedule = measured_steps(steps, measurements)
-    data = type(getattr(loader, "dataset", loader)).__name__
-    run = {"steps": steps, "schedule": schedule, "lr": lr, "data": data, **(extra_settings or {})}
-    measured: list[Measured] = []
+    run = {"steps": steps, "schedule": schedule, "lr": lr, **(extra_settings or {})}
+    recorder = Recorder(
+        model, loader, loss_fn, eval_mode=False, device=device, progress=progress, extra_settings=run, **options
+    )
     training_data = loader if train_loader is None else train_loader
-    model, notes = unwrapped(model)
+    model = unwrapped(model)[0]
     check_model(model)
-    with preserved_rng(loader, train_loader, seed=chosen.seed), restored_parameters(model):
+    with preserved_rng(loader, train_loader, seed=recorder.options.seed), restored_parameters(model):
         make = partial(PlainRun, lr=lr, optimizer=optimizer, device=device)
         training = make(model, training_data, loss_fn) if steps else None
-        with preserved_rng(loader, seed=chosen.seed):
-            batches = list(draw_batches(loader, chosen.max_samples))
         for step in schedule:
             if training is not None:
                 training.advance_to(step, progress=progress)
                 broadcast_model(model, current_ranks())
-            done = measure(
-                model,
-                batches,
-                loss_fn,
-                chosen,
-                device,
-                with_cor=True,
-                progress=progress,
-                step=step,
-                extra=run,
-                notes=notes,
-            )
-            measured.append(done)
-            joint = join_steps([item.report for item in measured], escape=run_escape(measured, chosen))
-            yield join_steps([joint], partial=step != schedule[-1])
+            yield replace(recorder.measure(step), partial=step != schedule[-1])
 
 
 def probe(model: nn.Module, loader: Loader, **options: Any) -> Report:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Tells a progress bar what was done."""
+
+    def __call__(self, done: int, note: str = "") -> None:
+        """Add the units just done; a note, where given, stands behind the bar from now on."""
+        ...
 
 
 @contextmanager
-def stage(label: str, total: int | None, *, show: bool) -> Iterator[Callable[[int], None]]:
+def stage(label: str, total: int | None, *, show: bool) -> Iterator[Advance]:
     """Show one stage of work.
 
     Args:
@@ -20,12 +29,22 @@ def stage(label: str, total: int | None, *, show: bool) -> Iterator[Callable[[in
         A function to call with the units just done.
     """
     if not show or total == 0 or not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda done, note="": None  # noqa: ARG005 - nobody looks
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=total)
-        yield lambda done: bars.advance(task, done)
+        task = bars.add_task(label, total=total, note="")
+
+        def advance(done: int, note: str = "") -> None:
+            bars.update(task, advance=done, **({"note": note} if note else {}))
+
+        yield advance

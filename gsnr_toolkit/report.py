@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from gsnr_toolkit import verdict as sentences
+from gsnr_toolkit.atomic import each_leaf, spelled, unspelled, write_text
+from gsnr_toolkit.differences import differences
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius
 
@@ -148,20 +149,27 @@ class Report:
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        summary = self._summary()
         existing = folder / _SUMMARY
         if existing.exists() and not overwrite:
             theirs = json.loads(existing.read_text(encoding="utf8")).get("settings")
-            if theirs != json.loads(_dumps(summary["settings"])):
+            ours = json.loads(_dumps(self.settings))
+            if theirs != ours:
                 raise ProbeError(
                     f"expected {folder} to be empty or to hold a report with these settings, but its report differs in "
-                    f"{_differences(theirs, json.loads(_dumps(summary['settings'])))}; choose another folder or "
-                    "overwrite it"
+                    f"{differences(theirs, ours)}; choose another folder or overwrite it"
                 )
-        for name in _TABLES:
-            _write_atomically(folder / f"{name}.csv", getattr(self, name).to_csv(index=False))
-        _write_atomically(existing, _dumps(_spelled(summary), indent=2))
+        for name, text in self.to_texts().items():
+            write_text(folder / name, text)
         return folder
+
+    def to_texts(self) -> dict[str, str]:
+        """The files of a saved report, the summary last.
+
+        Returns:
+            File name to content.
+        """
+        tables = {f"{name}.csv": getattr(self, name).to_csv(index=False) for name in _TABLES}
+        return {**tables, _SUMMARY: _dumps(spelled(self._summary()), indent=2)}
 
     def _summary(self) -> dict[str, Any]:
         return {
@@ -202,20 +210,35 @@ class Report:
             ProbeError: If a file is missing or of another format.
         """
         folder = Path(directory)
+        names = (_SUMMARY, *(f"{name}.csv" for name in _TABLES))
         try:
-            summary = json.loads((folder / _SUMMARY).read_text(encoding="utf8"))
-            tables = {name: _read_csv(folder / f"{name}.csv") for name in _TABLES}
+            return cls.from_texts({name: (folder / name).read_text(encoding="utf8") for name in names})
         except (FileNotFoundError, json.JSONDecodeError, pd.errors.ParserError) as error:
             raise ProbeError(
-                f"expected {folder} to hold report.json, {', '.join(f'{t}.csv' for t in _TABLES)} as written by "
-                f"Report.save, but: {error}"
+                f"expected {folder} to hold {', '.join(names)} as written by Report.save, but: {error}"
             ) from error
+
+    @classmethod
+    def from_texts(cls, texts: Mapping[str, str]) -> Report:
+        """Read the files of a saved report from memory.
+
+        Args:
+            texts: What :meth:`to_texts` returned.
+
+        Returns:
+            An equal report.
+
+        Raises:
+            ProbeError: If it is of another format.
+        """
+        summary = json.loads(texts[_SUMMARY])
+        tables = {name: _read_csv(texts[f"{name}.csv"]) for name in _TABLES}
         if summary.get("format") != _FORMAT:
             raise ProbeError(
                 f"expected a report of format {_FORMAT}, got {summary.get('format')!r}; it was written by another "
                 f"version ({summary.get('provenance', {}).get('versions', {}).get('gsnr-toolkit')}): use that one"
             )
-        escape = EscapeRadius(**_read_numbers(summary["escape"])) if summary["escape"] else None
+        escape = EscapeRadius(**unspelled(summary["escape"])) if summary["escape"] else None
         keys = ("settings", "provenance", "coverage", "groups", "partial")
         rest = {key: summary[key] for key in keys}
         return cls(**tables, **rest, escape=escape, notes=tuple(summary["notes"]))
@@ -238,9 +261,9 @@ def join_steps(reports: Sequence[Report], **changes: Any) -> Report:
     return replace(reports[-1], **{**frames, "notes": notes, "provenance": provenance, **changes})
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(text: str) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype={"group": str}, keep_default_na=False, na_values=["", "nan", "NaN"])
+        return pd.read_csv(StringIO(text), dtype={"group": str}, keep_default_na=False, na_values=["", "nan", "NaN"])
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
 
@@ -249,41 +272,6 @@ def _dumps(value: Any, indent: int | None = None, *, strict: bool = False) -> st
     return json.dumps(_without_nan(value) if strict else value, indent=indent, default=str, allow_nan=False)
 
 
-def _each(value: Any, change: Callable[[Any], Any]) -> Any:
-    if isinstance(value, dict):
-        return {key: _each(item, change) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_each(item, change) for item in value]
-    return change(value)
-
-
 def _without_nan(value: Any) -> Any:
     """Null in place of numbers that JSON cannot hold."""
-    return _each(value, lambda item: None if isinstance(item, float) and not math.isfinite(item) else item)
-
-
-def _spelled(value: Any) -> Any:
-    """Such numbers as the strings ``"nan"``, ``"inf"``, ``"-inf"``: valid JSON, and nothing is lost."""
-    return _each(value, lambda item: str(item) if isinstance(item, float) and not math.isfinite(item) else item)
-
-
-def _read_numbers(value: Any) -> Any:
-    return _each(value, lambda item: float(item) if item in ("nan", "inf", "-inf") else item)
-
-
-def _differences(theirs: Any, ours: dict[str, Any]) -> str:
-    theirs = theirs if isinstance(theirs, dict) else {}
-    keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
-    return ", ".join(f"{key} ({theirs.get(key)!r} there, {ours.get(key)!r} here)" for key in keys[:4])
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf8") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    return each_leaf(value, lambda item: None if isinstance(item, float) and not math.isfinite(item) else item)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gsnr_toolkit.differences import differences
 from gsnr_toolkit.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -141,10 +142,9 @@ def check_folder(folder: Path, request: ProbeRequest, *, overwrite: bool = False
         return
     if not isinstance(theirs, dict):
         raise ProbeError(f"{path} was not written by gsnr-probe; choose another --out, or pass --overwrite")
-    odd = [f"{key} {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in ours if theirs.get(key) != ours[key]]
     raise ProbeError(
-        f"{folder} holds a report made with other settings ({'; '.join(odd[:4])}); choose another --out, or pass "
-        "--overwrite to replace it"
+        f"{folder} holds a report made with other settings ({differences(theirs, ours)}); choose another --out, or "
+        "pass --overwrite to replace it"
     )
 
 

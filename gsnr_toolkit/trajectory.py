@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from gsnr_toolkit.estimators.escape import EscapeRadius, escape_radius
 from gsnr_toolkit.estimators.uncertainty import Floats, student_quantile
 from gsnr_toolkit.options import ProbeOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gsnr_toolkit.measurement import Measured
 
 
 def trajectory_row(losses: Floats, norms: Floats | None, confidence: float) -> dict[str, Any]:
@@ -39,29 +35,34 @@ def trajectory_row(losses: Floats, norms: Floats | None, confidence: float) -> d
     }
 
 
-def run_escape(measured: Sequence[Measured], options: ProbeOptions) -> EscapeRadius:
+def run_escape(
+    steps: Sequence[int],
+    batches: Sequence[tuple[Floats, Floats]],
+    label_entropy: float | None,
+    options: ProbeOptions,
+) -> EscapeRadius:
     """Escape radius of the steps measured so far.
 
     Args:
-        measured: Measurements of one run, in order, on common batches.
+        steps: Measured steps.
+        batches: Losses and gradient norms of common batches at each of them, each of shape ``(K,)``; empty where they
+            were not measured.
+        label_entropy: Entropy of the class frequencies in nats: the plateau. The first step's loss when None.
         options: For the confidence and the seed.
 
     Returns:
-        The escape radius; its plateau is the entropy of the class frequencies, or the first step's loss where
-        labels could not be read.
+        The escape radius.
     """
-    drifts = [item.drift for item in measured if item.drift is not None]
-    if not drifts:
+    if not batches:
         nothing = float("nan")
         message = "undefined in the readout reading: it needs the model's own gradients (layerwise='parameters')"
         return EscapeRadius(nothing, nothing, nothing, -1, "undefined", message)
-    losses = np.stack([drift.losses for drift in drifts])
-    plateau = measured[0].label_entropy
+    losses, norms = (np.stack(column) for column in zip(*batches, strict=True))
     return escape_radius(
-        [int(item.report.totals["step"].iloc[0]) for item in measured],
+        list(steps),
         losses,
-        np.stack([drift.norms for drift in drifts]),
-        plateau_loss=float(losses[0].mean()) if plateau is None else plateau,
+        norms,
+        plateau_loss=float(losses[0].mean()) if label_entropy is None else label_entropy,
         confidence=options.confidence,
         seed=options.seed,
     )

@@ -12,15 +12,29 @@ PACKAGE = "gsnr_toolkit"
 
 # A file imports only files of its own floor or of a lower one.
 FLOORS = [
-    {"errors", "types", "provenance", "progress", "registry", "batches", "losses", "groups", "moments"}
+    {
+        "errors",
+        "types",
+        "atomic",
+        "differences",
+        "metrics",
+        "provenance",
+        "progress",
+        "registry",
+        "batches",
+        "losses",
+        "groups",
+        "moments",
+    }
     | {"group_moments", "perturbation", "preserve", "options", "attribution"},
     {"gradients", "checks", "estimators", "data", "plots"},
     {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables"}
     | {"verdict", "trajectory"},
     {"readings", "report"},
     {"measurement"},
-    {"probing"},
+    {"probing", "training.recorder"},
     {"runner", "console", "optim.auto"},
+    {"training.setup", "training.run"},
     {"cli", "__main__", "__init__"},
 ]
 # Rooms that must not know each other although they stand on one floor, or below.

@@ -25,7 +25,7 @@ from gsnr_toolkit.models.weights_files import (
     tag_config,
 )
 
-__all__ = ["HEAD_STD", "WEIGHTS_DIR", "Detector", "build_clip"]
+__all__ = ["HEAD_STD", "WEIGHTS_DIR", "Detector", "build_clip", "visual_tower"]
 
 #: Where the embedded model's files are.
 WEIGHTS_DIR = Path(__file__).parent / "weights"
@@ -131,7 +131,7 @@ def build_clip(name: str, info: ModelInfo, *, weights: str, seed: int = 0, num_o
     path = _find_weights(name, info, weights)
     config, mean, std = _configuration(info, weights)
     quick_gelu = bool(config.get("quick_gelu", False))
-    encoder = _visual_tower(config, quick_gelu, seed)
+    encoder = visual_tower(config, quick_gelu, seed)
     provenance: dict[str, Any] = {
         "model": name,
         "architecture": info.architecture or "clip-demo.json",
@@ -199,14 +199,23 @@ def _configuration(info: ModelInfo, weights: str) -> tuple[dict[str, Any], Seque
     return config, tag["mean"], tag["std"]
 
 
-def _visual_tower(config: Mapping[str, Any], quick_gelu: bool, seed: int) -> nn.Module:
-    """Return a randomly initialised visual tower, the same for the same seed."""
+def visual_tower(config: Mapping[str, Any], quick_gelu: bool, seed: int) -> nn.Module:
+    """Build a randomly initialised visual tower, the same for the same seed.
+
+    Args:
+        config: A model configuration of open_clip: ``embed_dim`` and ``vision_cfg``.
+        quick_gelu: Whether the activation is QuickGELU.
+        seed: Of the weights; the caller's random state stays as it is.
+
+    Returns:
+        The tower, float32.
+    """
     from open_clip import model
 
     # open_clip has no public way to build one tower alone.
     build: Callable[..., nn.Module] = model._build_vision_tower
     vision = {**config["vision_cfg"], "output_tokens": False}
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(config["embed_dim"], vision, quick_gelu).float()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from gsnr_toolkit.errors import NonFiniteError, ProbeError
 from gsnr_toolkit.optim.rho import check_radius
+from gsnr_toolkit.preserve import in_eval_mode
 from gsnr_toolkit.probing import estimate_cor
 from gsnr_toolkit.types import Loader, PerSampleLoss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gsnr_toolkit.report import Report
 
 
@@ -162,7 +161,7 @@ class AutoRho:
                 cor = float(self._probe())
                 status, limit = _status(cor), cor
             else:
-                with _eval_mode(self._model, self._eval_mode):
+                with in_eval_mode(self._model) if self._eval_mode else nullcontext():
                     report = estimate_cor(self._model, self._loader, loss_fn=self._loss_fn, **self._options)
                 cor, status = report.cor, str(report.total["status"])
                 limit = float(report.drift["rho"].max()) if cor == math.inf else cor
@@ -222,18 +221,6 @@ def _gradient_evaluations(report: Report) -> int:
     num_samples, num_batches = int(report.total["num_samples"]), int(report.settings["num_batches"])
     passes = 1 + report.drift["rho"].nunique()
     return num_samples + num_batches * int(report.settings["batch_size"]) * passes
-
-
-@contextmanager
-def _eval_mode(model: nn.Module, active: bool) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    if active:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _first_process_decides(measure: Callable[[], RadiusRecord]) -> RadiusRecord:

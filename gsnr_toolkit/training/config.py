@@ -96,6 +96,11 @@ class TrainConfig:
                 f"expected method 'sam' and perturb 'all' with rho 'auto', for which COR is measured, got "
                 f"{self.method!r} and {self.perturb!r}; give a number as rho"
             )
+        if (self.record_every or self.rho == AUTO) and self.record_samples < 4 * self.batch_size:
+            raise ProbeError(
+                f"expected record_samples of at least 4 mini-batches, got {self.record_samples} with a batch_size of "
+                f"{self.batch_size}; raise record_samples to {8 * self.batch_size}"
+            )
         if self.plain_steps >= self.steps and self.rho:
             raise ProbeError(
                 f"expected fewer plain_steps than steps, got {self.plain_steps} of {self.steps}: SAM would never begin"

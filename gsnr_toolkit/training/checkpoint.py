@@ -1,0 +1,117 @@
+"""Checkpoints that appear whole or not at all, and hold all that a run depends on."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gsnr_toolkit.atomic import atomic_file
+from gsnr_toolkit.errors import ProbeError
+
+_FORMAT = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically, with the random states of now.
+
+    Args:
+        path: Where to; what was there before is replaced in one step.
+        state: Tensors and plain values, nested.
+    """
+    with atomic_file(path) as stream:
+        torch.save({"format": _FORMAT, "random": random_states(), **state}, stream)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, without running anything that is in it.
+
+    Args:
+        path: What :func:`save_checkpoint` wrote.
+
+    Returns:
+        The state, on the CPU.
+
+    Raises:
+        ProbeError: If it is not one, or of another format.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ProbeError(
+            f"expected {path} to be a checkpoint of this program, but it cannot be read ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); delete the file to begin this run again"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise ProbeError(f"expected {path} to have format {_FORMAT}; delete the file to begin this run again")
+    return state
+
+
+def model_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes in a model: trainable parameters and buffers.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Name to tensor, detached, not copied.
+    """
+    params = {name: param.detach() for name, param in model.named_parameters() if param.requires_grad}
+    return params | {name: buffer.detach() for name, buffer in model.named_buffers()}
+
+
+@torch.no_grad()
+def load_model_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Write what :func:`model_state` read back into a model, bit for bit.
+
+    Args:
+        model: The same model with the same parameters trainable.
+        state: The tensors.
+
+    Raises:
+        ProbeError: If names differ: the model is another one by now.
+    """
+    own = model_state(model)
+    if own.keys() != state.keys():
+        odd = sorted(own.keys() ^ state.keys())
+        raise ProbeError(
+            f"expected a checkpoint of this model's trained tensors, got one that differs in {len(odd)} of them, first "
+            f"{odd[0]!r}; the code of the model or the library has changed: begin this run again in another folder"
+        )
+    for name, tensor in own.items():
+        tensor.copy_(state[name])
+
+
+def random_states() -> dict[str, Any]:
+    """States of every global random generator, as plain values and tensors.
+
+    Returns:
+        By generator.
+    """
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - models and data may draw from it
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Go on with the random numbers that would have come.
+
+    Args:
+        states: What :func:`random_states` returned.
+    """
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,0 +1,80 @@
+"""Scores of a detector on a data set, and what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gsnr_toolkit.batches import move_batch
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.losses import binary_labels, classification_loss, model_logits
+from gsnr_toolkit.metrics import Auc, auc
+from gsnr_toolkit.preserve import in_eval_mode
+from gsnr_toolkit.types import Loader
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A detector on a data set.
+
+    Attributes:
+        auc: Area under the ROC curve with its 95 % interval over images. NaN where a score is not finite.
+        loss: Mean cross-entropy in nats.
+        logit_std: Standard deviation of the scores: near 0, the answer is a constant.
+        scores: One per image, larger for fake.
+        labels: 0 real, 1 fake.
+    """
+
+    auc: Auc
+    loss: float
+    logit_std: float
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: Loader, device: torch.device | str | None = None) -> Evaluation:
+    """Score every image of a loader in eval mode.
+
+    Args:
+        model: One logit per image, or two (real, fake), whose difference is the score.
+        loader: Yields ``(images, labels)`` with labels 0 and 1.
+        device: Where the model is; batches stay where they are when None.
+
+    Returns:
+        AUC, loss and scores. The interval takes images to be independent: give one image per video or identity.
+
+    Raises:
+        ProbeError: If a class is missing, or the model has more than two outputs.
+
+    >>> model = nn.Linear(1, 1)
+    >>> _ = model.requires_grad_(False).weight.fill_(1.0)
+    >>> evaluate(model, [(torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1, 1]))]).auc.value
+    1.0
+    """
+    scores, labels, losses = [], [], []
+    with in_eval_mode(model):
+        for batch in loader:
+            moved = batch if device is None else move_batch(batch, torch.device(device))
+            logits = model_logits(model, moved)
+            target = binary_labels(moved)
+            losses.append(classification_loss(logits, target).double().cpu())
+            scores.append(_scores(logits).double().cpu())
+            labels.append(target.cpu())
+    known, values = torch.cat(labels).numpy(), torch.cat(scores).numpy()
+    if len(set(known.tolist())) < 2:
+        raise ProbeError(f"expected real and fake images to evaluate on, got the labels {sorted(set(known.tolist()))}")
+    finite = bool(np.isfinite(values).all())
+    found = auc(values[known == 0], values[known == 1]) if finite else Auc(np.nan, np.nan, np.nan, len(values))
+    return Evaluation(found, float(torch.cat(losses).mean()), float(values.std()), values, known)
+
+
+def _scores(logits: Tensor) -> Tensor:
+    rows = logits.reshape(logits.shape[0], -1) if logits.ndim else logits.reshape(1, 1)
+    if rows.shape[1] > 2:
+        raise ProbeError(f"expected one logit per image, or two, got {rows.shape[1]}; give the model num_outputs=1")
+    return rows[:, 0] if rows.shape[1] == 1 else rows[:, 1] - rows[:, 0]

@@ -1,0 +1,121 @@
+"""The training loop: one function to read from top to bottom, and what may listen to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gsnr_toolkit.batches import batch_length, move_batch
+from gsnr_toolkit.losses import check_loss_shape, resolve_loss
+from gsnr_toolkit.optim.sam import SAM
+from gsnr_toolkit.types import Batch, PerSampleLoss
+
+__all__ = ["Callback", "StepLog", "train"]
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """One training step.
+
+    Attributes:
+        step: Its number, from 0.
+        loss: Mean loss of its batch at the unperturbed parameters, before the update; nats.
+        rho: The largest radius of any parameter group.
+        lr: Learning rate.
+    """
+
+    step: int
+    loss: float
+    rho: float
+    lr: float
+
+
+class Callback:
+    """Listens to a run; every method may be left as it is."""
+
+    def before_step(self, step: int) -> None:
+        """Look at the model as it is after ``step`` updates.
+
+        Args:
+            step: Updates made so far.
+        """
+
+    def after_step(self, log: StepLog) -> bool:
+        """Take note of a step.
+
+        Args:
+            log: What happened in it.
+
+        Returns:
+            True to end the run here.
+        """
+        del log
+        return False
+
+
+def train(
+    model: nn.Module,
+    optimizer: SAM,
+    batches: Iterator[Batch],
+    *,
+    steps: int,
+    start: int = 0,
+    loss_fn: PerSampleLoss | None = None,
+    learning_rate: Callable[[int], float] | None = None,
+    device: torch.device | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> int:
+    """Train a model.
+
+    Args:
+        model: Trained in place, in the mode it is in.
+        optimizer: SAM around any optimizer; with rho 0 its step is that optimizer's.
+        batches: Batch ``start`` comes first.
+        steps: Updates in all, those before ``start`` included.
+        start: Updates made already.
+        loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
+        learning_rate: Learning rate by step; the optimizer's own when None.
+        device: Where the model is; batches stay where they are when None.
+        callbacks: Told before and after each step, in order.
+
+    Returns:
+        Updates made in all: fewer than ``steps`` if a callback ended the run, or the loss is no longer finite.
+
+    >>> _ = torch.manual_seed(0)
+    >>> model, inputs = nn.Linear(2, 1), torch.randn(8, 2)
+    >>> batch = (inputs, (inputs[:, 0] > 0).long())
+    >>> train(model, SAM(model, lr=0.1, rho=0.01), iter([batch] * 3), steps=3)
+    3
+    """
+    per_sample_loss = resolve_loss(loss_fn)
+    for step in range(start, steps):
+        for callback in callbacks:
+            callback.before_step(step)
+        if learning_rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step)
+        batch = next(batches)
+        if device is not None:
+            batch = move_batch(batch, device)
+
+        def closure(batch: Batch = batch) -> Tensor:
+            loss = check_loss_shape(per_sample_loss(model, batch), batch_length(batch)).mean()
+            loss.backward()
+            return loss.detach()
+
+        loss = float(optimizer.step(closure))
+        # the radii of the step just made: its number is one less than the optimizer's count by now
+        log = StepLog(step, loss, _radius(optimizer, step), float(optimizer.param_groups[0]["lr"]))
+        stopped = [callback.after_step(log) for callback in callbacks]
+        if any(stopped) or not math.isfinite(loss):
+            return step + 1
+    return steps
+
+
+def _radius(optimizer: SAM, step: int) -> float:
+    factor = 1.0 if optimizer.rho_schedule is None else optimizer.rho_schedule(step)
+    return max(float(group["rho"]) for group in optimizer.param_groups) * factor

@@ -1,0 +1,178 @@
+"""From a config to data, optimizer and learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from gsnr_toolkit.data.registry import open_dataset
+from gsnr_toolkit.models.spec import InputSpec, input_spec
+from gsnr_toolkit.optim.auto import AutoRho
+from gsnr_toolkit.optim.rho import Cosine, Linear, RhoSchedule, WarmStart
+from gsnr_toolkit.optim.sam import SAM
+from gsnr_toolkit.training.config import AUTO, TrainConfig
+from gsnr_toolkit.training.stream import balanced_rows, training_batches
+from gsnr_toolkit.types import Loader
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gsnr_toolkit.data.base import ForgeryDataset
+
+_BASE = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+@dataclass
+class TrainingData:
+    """Training images, and splits to validate and test on; each is opened when it is first needed.
+
+    Attributes:
+        config: What is trained.
+        spec: What images the model wants.
+    """
+
+    config: TrainConfig
+    spec: InputSpec
+    _opened: dict[str, ForgeryDataset] = field(default_factory=dict)
+
+    @property
+    def val(self) -> ForgeryDataset:
+        """The validation split of the training data."""
+        return self.test_set("val")
+
+    def test_set(self, what: str) -> ForgeryDataset:
+        """Open data to evaluate on.
+
+        Args:
+            what: ``"val"`` or ``"test"`` of the training data, or the name of another data set (its test split).
+
+        Returns:
+            The data set.
+        """
+        own = what in ("val", "test")
+        return self._open(self.config.data if own else what, what if own else "test", own=own)
+
+    def batches(self, *, start: int, num_workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training batches from a step on.
+
+        Args:
+            start: The step.
+            num_workers: Processes that read images.
+
+        Returns:
+            An endless iterator.
+        """
+        config = self.config
+        dataset = self._open(config.data, "train", own=True)
+        rows = None if config.train_samples is None else balanced_rows(dataset, config.train_samples)
+        return training_batches(
+            dataset,
+            config.batch_size,
+            seed=config.seed,
+            start=start,
+            rows=rows,
+            label_noise=config.label_noise,
+            num_workers=num_workers,
+        )
+
+    def _open(self, name: str, split: str, *, own: bool) -> ForgeryDataset:
+        key = f"{name}/{split}"
+        if key not in self._opened:
+            config, spec = self.config, self.spec
+            extra: dict[str, Any] = {"strength": config.strength, "compression": config.compression} if own else {}
+            self._opened[key] = open_dataset(
+                name,
+                split=split,
+                image_size=spec.image_size,
+                mean=spec.mean,
+                std=spec.std,
+                root=config.data_root,
+                **{option: value for option, value in extra.items() if value is not None},
+            )
+        return self._opened[key]
+
+
+def open_data(config: TrainConfig, model: nn.Module) -> TrainingData:
+    """Find the data of a config, in the size that a model wants.
+
+    Args:
+        config: What is trained.
+        model: The model.
+
+    Returns:
+        The data, not read yet.
+    """
+    return TrainingData(config, input_spec(model))
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module, probe: Loader) -> SAM:
+    """Build the optimizer of a config.
+
+    Args:
+        config: What is trained.
+        model: The model, with its trainable parameters chosen.
+        probe: Samples that COR is measured on where rho is ``"auto"``.
+
+    Returns:
+        SAM around the base optimizer; with rho 0 it is the base optimizer.
+    """
+    base: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        base["momentum"] = config.momentum
+    rho: Any = config.rho
+    if rho == AUTO:
+        rho = AutoRho(
+            model,
+            probe,
+            every=config.auto_every,
+            safety=config.auto_safety,
+            rho_max=config.auto_max,
+            max_samples=config.record_samples,
+            batch_size=config.batch_size,
+        )
+    return SAM(
+        model,
+        _BASE[config.optimizer],
+        rho=rho,
+        adaptive=config.method == "asam",
+        perturb=config.perturb,  # type: ignore[arg-type] - its choices are SAM's
+        rho_schedule=_rho_schedule(config),
+        **base,
+    )
+
+
+def _rho_schedule(config: TrainConfig) -> RhoSchedule | None:
+    rising = max(1, config.steps - config.plain_steps)
+    kinds: dict[str, RhoSchedule] = {"linear": Linear(rising), "cosine": Cosine(rising)}
+    then = kinds.get(config.rho_schedule)
+    if config.plain_steps:
+        return WarmStart(config.plain_steps) if then is None else WarmStart(config.plain_steps, then)
+    return then
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Learning rate of a step.
+
+    Args:
+        config: With ``lr``, ``lr_schedule``, ``lr_warmup`` and ``steps``.
+        step: From 0.
+
+    Returns:
+        The rate: rising linearly in the warm-up, then constant or falling along half a cosine wave to 0.
+
+    >>> [round(learning_rate(TrainConfig(lr=1.0, steps=4, lr_schedule="cosine"), step), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    >>> [learning_rate(TrainConfig(lr=1.0, steps=4, lr_warmup=2), step) for step in range(3)]
+    [0.5, 1.0, 1.0]
+    """
+    if step < config.lr_warmup:
+        return config.lr * (step + 1) / config.lr_warmup
+    if config.lr_schedule == "constant":
+        return config.lr
+    share = (step - config.lr_warmup) / max(1, config.steps - config.lr_warmup)
+    return config.lr * (1 + math.cos(math.pi * share)) / 2

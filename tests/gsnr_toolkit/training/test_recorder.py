@@ -1,0 +1,110 @@
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from gsnr_toolkit import Recorder, estimate_cor, probe
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.preserve import random_state
+
+OPTIONS = {"batch_size": 8, "radii": (0.01, 0.1, 1.0)}
+EXACT = ["gsnr", "cor", "cor_low", "cor_high", "grad_norm", "trace_covariance"]
+
+
+def _batches():
+    inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    labels = (inputs[:, 0] + inputs[:, 1].abs() > 1).long()
+    return [(inputs[i : i + 8], labels[i : i + 8]) for i in range(0, 64, 8)]
+
+
+def _model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 1))
+
+
+def _run(model, steps, recorder=None, start=0):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    batches = _batches()
+    for step in range(start, steps):
+        if recorder is not None:
+            recorder(step)
+        x, y = batches[step % len(batches)]
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(model(x)[:, 0], y.float()).backward()
+        optimizer.step()
+    return model
+
+
+def test_training_is_not_changed_by_being_recorded():
+    torch.manual_seed(1)
+    plain = _run(_model(), 5)
+    state = random_state()
+    model = _model()
+    torch.manual_seed(1)
+    _model()
+    recorded = _run(model, 5, Recorder(model, _batches(), every=1, **OPTIONS))
+    for one, other in zip(plain.parameters(), recorded.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert random_state() == state
+
+
+def test_each_step_is_what_estimate_cor_says_of_the_model_then():
+    model = _model()
+    recorder = Recorder(model, _batches(), every=[0, 3], **OPTIONS)
+    found = []
+    for step in range(4):
+        if step in (0, 3):
+            found.append(estimate_cor(model.eval(), _batches(), progress=False, **OPTIONS))
+            model.train()
+        assert (recorder(step) is None) == (step not in (0, 3))
+        _run(model, step + 1, start=step)
+    totals = recorder.report.totals
+    assert totals["step"].tolist() == [0, 3]
+    expected = pd.concat([report.totals for report in found], ignore_index=True)
+    pd.testing.assert_frame_equal(totals[EXACT], expected[EXACT], rtol=1e-6)
+    assert model.training
+
+
+def test_it_and_probe_agree_on_the_escape_radius():
+    model = _model().eval()
+    report = probe(model, _batches(), steps=4, measurements=2, lr=0.05, progress=False, **OPTIONS)
+    recorder = Recorder(model, _batches(), every=4, **OPTIONS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.0)
+    for step in range(5):
+        recorder(step)
+        x, y = _batches()[step]
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(model(x)[:, 0], y.float()).backward()
+        optimizer.step()
+    assert recorder.report.escape.value == pytest.approx(report.escape.value, rel=1e-6)
+
+
+def test_a_saved_recorder_goes_on_as_if_nothing_had_happened(tmp_path):
+    model = _model()
+    recorder = Recorder(model, _batches(), every=2, **OPTIONS)
+    recorder(0)
+    torch.save(recorder.state_dict(), tmp_path / "state.pt")
+    later = Recorder(model, _batches(), every=2, **OPTIONS)
+    later.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    _run(model, 2)
+    for one in (recorder, later):
+        one(1)
+        one(2)
+    assert later.steps == recorder.steps == [0, 2]
+    pd.testing.assert_frame_equal(later.report.layers, recorder.report.layers)
+    pd.testing.assert_frame_equal(later.report.drift, recorder.report.drift)
+    assert later.report.escape == recorder.report.escape
+
+
+def test_when_to_measure():
+    model = _model()
+    recorder = Recorder(model, _batches(), every=lambda step: step == 1, **OPTIONS)
+    assert recorder(0) is None
+    with pytest.raises(ProbeError, match="expected a measurement before a report"):
+        _ = recorder.report
+    assert recorder(1) is not None
+    assert recorder(1) is None  # the same step again, after a resumed run's first call
+    with pytest.raises(ProbeError, match="expected a step after 1, which was measured last, got 0"):
+        recorder.measure(0)
+    with pytest.raises(ProbeError, match="expected every to be 1 step or more, got 0"):
+        Recorder(model, _batches(), every=0)

@@ -1,0 +1,190 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.preserve import random_state
+from gsnr_toolkit.training import run as running
+from gsnr_toolkit.training.config import TrainConfig
+from gsnr_toolkit.training.run import read_result, run_training
+
+CONFIG = TrainConfig(
+    model=f"{__name__}:tiny_model", data="demo-df", strength=2.0, train_samples=64, eval_samples=40, batch_size=8, steps=12,
+    lr=3e-3, rho=0.01, record_every=6, record_samples=32, eval_every=4,
+)  # fmt: skip
+TIMES = {"seconds"}
+
+
+class _Tiny(nn.Module):
+    image_size, mean, std = 16, (0.5,) * 3, (0.5,) * 3
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 4, 4)
+        self.drop = nn.Dropout(0.2)
+        self.norm = nn.LayerNorm(64)
+        self.head = nn.Linear(64, 1)
+
+    def forward(self, images):
+        return self.head(self.drop(self.norm(self.conv(images).relu().flatten(1))))[:, 0]
+
+
+def tiny_model(seed=0):
+    torch.manual_seed(seed)
+    return _Tiny()
+
+
+@pytest.fixture(autouse=True)
+def _own_models(monkeypatch):
+    # the model's target names this file, which pytest imports under a name of its own
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+
+
+def _steady(row):
+    return {key: value for key, value in row.items() if key not in TIMES}
+
+
+def _same(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        assert one[key] == other[key] or (one[key] != one[key] and other[key] != other[key]), key
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, run_training(CONFIG, folder, device="cpu")
+
+
+def test_a_run_writes_everything_and_gives_its_results(finished):
+    folder, row = finished
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "log.csv", "evals.csv", "report", "result.json", "provenance.json",
+    }  # fmt: skip
+    logs, evals = pd.read_csv(folder / "log.csv"), pd.read_csv(folder / "evals.csv")
+    assert logs["step"].tolist() == list(range(12))
+    assert evals[evals["split"] == "val"]["step"].tolist() == [4, 8, 12]
+    assert row["train_loss"] == pytest.approx(logs["loss"].iloc[-1])
+    assert row["best_val_auc"] == evals[evals["split"] == "val"]["auc"].max()
+    assert pd.read_csv(folder / "report" / "totals.csv")["step"].tolist() == [0, 6, 12]
+    assert row["key"] == CONFIG.key
+    assert row["num_test"] == 40
+    assert 0 <= row["test_auc_low"] <= row["test_auc"] <= row["test_auc_high"] <= 1
+
+
+def test_a_finished_run_is_not_run_again(finished, monkeypatch):
+    folder, row = finished
+    monkeypatch.setattr(running, "build_model", None)
+    _same(run_training(CONFIG, folder), row)
+    _same(read_result(folder, CONFIG), row)
+
+
+def test_two_runs_are_equal_bit_for_bit_and_leave_the_random_state(finished, tmp_path):
+    torch.manual_seed(123)
+    state = random_state()
+    row = run_training(CONFIG, tmp_path, device="cpu", checkpoint_seconds=0)
+    assert random_state() == state
+    _same(_steady(row), _steady(finished[1]))
+    assert (tmp_path / "log.csv").read_text() == (finished[0] / "log.csv").read_text()
+
+
+SCRIPT = """
+import sys
+from gsnr_toolkit.training.config import TrainConfig
+from gsnr_toolkit.training import run
+import json, torch
+torch.set_num_threads({threads})
+run.run_training(TrainConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], device="cpu", checkpoint_seconds=0)
+"""
+
+
+def test_after_kill_9_it_goes_on_bit_for_bit(finished, tmp_path):
+    """A process is killed while it trains, from outside; another call goes on from what it left."""
+    config = replace(CONFIG, steps=12)
+    folder, holder = tmp_path / "run", tmp_path / "holder"
+    holder.mkdir()
+    # the tiny model in a module that a fresh process can import, under the name that the config has
+    (holder / f"{__name__.rpartition('.')[2]}.py").write_text(
+        Path(__file__).read_text(encoding="utf8"), encoding="utf8"
+    )
+    config_text = json.dumps(config.to_dict())
+    script = SCRIPT.format(threads=torch.get_num_threads())
+    path = os.pathsep.join([str(holder), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, "-c", script, config_text, str(folder)], env={**os.environ, "PYTHONPATH": path}
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (folder / "result.json").exists()
+    step = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < step < 12
+    _same(_steady(run_training(config, folder, device="cpu")), _steady(finished[1]))
+    assert (folder / "log.csv").read_text() == (finished[0] / "log.csv").read_text()
+    assert (folder / "report" / "layers.csv").read_text() == (finished[0] / "report" / "layers.csv").read_text()
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("changes", [{"rho": "auto", "auto_every": 4}, {"optimizer": "sgd", "rho_schedule": "cosine"}])
+def test_every_kind_of_state_is_resumed(tmp_path, monkeypatch, changes):
+    config = replace(CONFIG, steps=8, record_every=0, eval_every=0, **changes)
+    whole = run_training(config, tmp_path / "whole", device="cpu")
+    save = running._Run.save
+
+    def save_and_break(self):
+        save(self)
+        if self.done == 5:
+            raise _Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running._Run, "save", save_and_break)
+        with pytest.raises(_Stop):
+            run_training(config, tmp_path / "broken", device="cpu", checkpoint_seconds=0)
+    _same(_steady(run_training(config, tmp_path / "broken", device="cpu")), _steady(whole))
+
+
+def test_a_folder_of_another_run_is_refused(finished, tmp_path):
+    with pytest.raises(ProbeError, match=r"holds a run with other settings \(rho 0.01 there, 0.02 here\)"):
+        run_training(replace(CONFIG, rho=0.02), finished[0])
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ProbeError, match=r"its config.json cannot be read; choose another folder"):
+        run_training(CONFIG, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_dead_run_is_told_early_and_ended(tmp_path):
+    config = replace(CONFIG, label_noise=0.5, lr=1e-7, steps=60, stop_dead=5, record_every=0, eval_every=0)
+    row = run_training(config, tmp_path, device="cpu")
+    assert row["status"] == "dead"
+    assert 20 <= row["steps_done"] < 60
+    assert math.isnan(row["cor"])
+
+
+def test_a_diverged_run_has_no_auc(tmp_path):
+    config = replace(CONFIG, optimizer="sgd", momentum=0.0, lr=1e30, steps=12, record_every=0, eval_every=0)
+    with pytest.warns(UserWarning):
+        row = run_training(config, tmp_path, device="cpu")
+    assert row["status"] == "diverged"
+    assert math.isnan(row["test_auc"])
+    assert json.loads((tmp_path / "result.json").read_text())["test_auc"] == "nan"
+
+
+def test_other_data_sets_are_tested_too(tmp_path):
+    config = replace(CONFIG, steps=1, record_every=0, eval_every=0, eval_data=("demo-fs",))
+    assert 0 <= run_training(config, tmp_path, device="cpu")["auc:demo-fs"] <= 1
