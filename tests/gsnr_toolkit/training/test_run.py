@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.preserve import random_state
@@ -20,35 +19,11 @@ from gsnr_toolkit.training.config import TrainConfig
 from gsnr_toolkit.training.run import read_result, run_training
 
 CONFIG = TrainConfig(
-    model=f"{__name__}:tiny_model", data="demo-df", strength=2.0, train_samples=64, eval_samples=40, batch_size=8, steps=12,
-    lr=3e-3, rho=0.01, record_every=6, record_samples=32, eval_every=4,
+    model="tiny_detector:tiny_model", data="demo-df", strength=2.0, train_samples=64, eval_samples=40, batch_size=8,
+    steps=12, lr=3e-3, rho=0.01, record_every=6, record_samples=32, eval_every=4,
 )  # fmt: skip
 TIMES = {"seconds"}
-
-
-class _Tiny(nn.Module):
-    image_size, mean, std = 16, (0.5,) * 3, (0.5,) * 3
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 4, 4)
-        self.drop = nn.Dropout(0.2)
-        self.norm = nn.LayerNorm(64)
-        self.head = nn.Linear(64, 1)
-
-    def forward(self, images):
-        return self.head(self.drop(self.norm(self.conv(images).relu().flatten(1))))[:, 0]
-
-
-def tiny_model(seed=0):
-    torch.manual_seed(seed)
-    return _Tiny()
-
-
-@pytest.fixture(autouse=True)
-def _own_models(monkeypatch):
-    # the model's target names this file, which pytest imports under a name of its own
-    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+TESTS = Path(__file__).parents[2]
 
 
 def _steady(row):
@@ -111,19 +86,11 @@ run.run_training(TrainConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], de
 
 def test_after_kill_9_it_goes_on_bit_for_bit(finished, tmp_path):
     """A process is killed while it trains, from outside; another call goes on from what it left."""
-    config = replace(CONFIG, steps=12)
-    folder, holder = tmp_path / "run", tmp_path / "holder"
-    holder.mkdir()
-    # the tiny model in a module that a fresh process can import, under the name that the config has
-    (holder / f"{__name__.rpartition('.')[2]}.py").write_text(
-        Path(__file__).read_text(encoding="utf8"), encoding="utf8"
-    )
-    config_text = json.dumps(config.to_dict())
+    folder = tmp_path / "run"
+    arguments = [json.dumps(CONFIG.to_dict()), str(folder)]
     script = SCRIPT.format(threads=torch.get_num_threads())
-    path = os.pathsep.join([str(holder), *sys.path])
-    with subprocess.Popen(
-        [sys.executable, "-c", script, config_text, str(folder)], env={**os.environ, "PYTHONPATH": path}
-    ) as process:
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    with subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment) as process:
         deadline = time.monotonic() + 120
         while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -132,7 +99,7 @@ def test_after_kill_9_it_goes_on_bit_for_bit(finished, tmp_path):
     assert not (folder / "result.json").exists()
     step = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
     assert 0 < step < 12
-    _same(_steady(run_training(config, folder, device="cpu")), _steady(finished[1]))
+    _same(_steady(run_training(CONFIG, folder, device="cpu")), _steady(finished[1]))
     assert (folder / "log.csv").read_text() == (finished[0] / "log.csv").read_text()
     assert (folder / "report" / "layers.csv").read_text() == (finished[0] / "report" / "layers.csv").read_text()
 
@@ -178,7 +145,7 @@ def test_a_dead_run_is_told_early_and_ended(tmp_path):
 
 def test_a_diverged_run_has_no_auc(tmp_path):
     config = replace(CONFIG, optimizer="sgd", momentum=0.0, lr=1e30, steps=12, record_every=0, eval_every=0)
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="not finite"):
         row = run_training(config, tmp_path, device="cpu")
     assert row["status"] == "diverged"
     assert math.isnan(row["test_auc"])
