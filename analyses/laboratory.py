@@ -1,0 +1,175 @@
+"""The collapse laboratory: settings small enough to be trained by the hundred, and their runs, kept and shared.
+
+A *setting* is everything of a :class:`gsnr_toolkit.TrainConfig` but radius and seed. For each setting and seed the
+plain run comes first, with GSNR and COR recorded along it; then radii go up the setting's grid until all seeds have
+collapsed at two radii on end. Runs are kept in a folder by the hash of their config: a script that is run again goes on where
+it was, and several scripts share them.
+
+The embedded CLIP cut short (``clip-lab``: 6 blocks, 48 pixels) is the model.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gsnr_toolkit import TrainConfig
+from gsnr_toolkit.training.run import read_result, run_training
+
+RUNS = Path(__file__).parents[1] / "runs" / "laboratory"
+"""Where runs are kept unless told otherwise."""
+
+BASE = TrainConfig(
+    model="clip-lab", steps=300, batch_size=32, lr=1e-3, train_samples=3000, eval_samples=1000, stop_dead=200
+)
+"""What every setting has in common unless it says otherwise."""
+
+RECORD_EVERY, RECORD_SAMPLES = 30, 256
+
+FULL_RADII = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Radii tried where all parameters are trained; absolute radii compare only between equal sets of parameters."""
+
+CHANCE = 0.55
+"""A test AUC whose upper limit is below this is chance (the definition of the empirical collapse radius)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of the laboratory.
+
+    Attributes:
+        name: Short and unique.
+        config: Everything but radius and seed.
+        radii: Radii to try, increasing, without 0.
+    """
+
+    name: str
+    config: TrainConfig
+    radii: tuple[float, ...] = FULL_RADII
+
+    def run_config(self, rho: float, seed: int) -> TrainConfig:
+        """Config of one run; plain runs are recorded.
+
+        Returns:
+            The setting's config with this radius and seed.
+        """
+        recorded = {"record_every": RECORD_EVERY, "record_samples": RECORD_SAMPLES, "stop_dead": 0} if rho == 0 else {}
+        return replace(self.config, rho=rho, seed=seed, **recorded)
+
+
+def run_folder(runs: Path, config: TrainConfig) -> Path:
+    """Where a run is kept.
+
+    Returns:
+        A folder named by the hash of the config.
+    """
+    return runs / "runs" / config.key
+
+
+def train_all(configs: Sequence[TrainConfig], runs: Path, *, workers: int, device: str | None) -> Iterator[TrainConfig]:
+    """Train what is not trained yet, in processes of one thread each.
+
+    Yields:
+        Each config once its run is finished.
+    """
+    missing = [config for config in configs if read_result(run_folder(runs, config), config) is None]
+    yield from (config for config in configs if config not in missing)
+    if not missing:
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context, initializer=_one_thread) as pool:
+        waiting = {pool.submit(_train, config, runs, device): config for config in missing}
+        for done in as_completed(waiting):
+            done.result()
+            yield waiting[done]
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _train(config: TrainConfig, runs: Path, device: str | None) -> None:
+    run_training(config, run_folder(runs, config), device=device)
+
+
+def collapsed(row: dict[str, Any]) -> bool:
+    """Whether one run ended at chance.
+
+    Returns:
+        True where the test AUC's upper limit is below 0.55, or the training loss stayed at ln 2, or is not finite.
+    """
+    return row["status"] != "ok" or not row["test_auc_high"] >= CHANCE
+
+
+def explore(
+    settings: Sequence[Setting], seeds: int, runs: Path, *, workers: int | None = None, device: str | None = None
+) -> Iterator[str]:
+    """Train all settings: plain runs, then one radius after the other until two on end have collapsed.
+
+    Args:
+        settings: What to train.
+        seeds: Number of seeds.
+        runs: Where runs are kept.
+        workers: Processes at a time; one per core when None.
+        device: Where to train.
+
+    Yields:
+        A line about each finished run.
+    """
+    count = workers or os.cpu_count() or 1
+    rounds = 1 + max(len(setting.radii) for setting in settings)
+    for index in range(rounds):
+        wanted = [
+            setting for setting in settings if index <= len(setting.radii) and _alive(setting, seeds, runs, index)
+        ]
+        names = {}
+        for setting in wanted:
+            rho = 0.0 if index == 0 else setting.radii[index - 1]
+            names.update({setting.run_config(rho, seed): setting.name for seed in range(seeds)})
+        for config in train_all(list(names), runs, workers=count, device=device):
+            row = read_result(run_folder(runs, config), config)
+            assert row is not None
+            yield (
+                f"{names[config]:<24} rho {config.rho:<6g} seed {config.seed}  AUC {row['test_auc']:.3f}  "
+                f"loss {row['train_loss']:.3f}  {row['status']}  {row['seconds']:.0f} s"
+            )
+
+
+def _alive(setting: Setting, seeds: int, runs: Path, index: int) -> bool:
+    """Whether the next radius is worth its runs: the plain runs train, and not all seeds collapsed at the last two."""
+    if index == 0:
+        return True
+    radii = (0.0, *setting.radii)[max(0, index - 2) : index]
+    rows = [_row(setting.run_config(rho, seed), runs) for rho in radii for seed in range(seeds)]
+    return not all(row is not None and collapsed(row) for row in rows)
+
+
+def _row(config: TrainConfig, runs: Path) -> dict[str, Any] | None:
+    return read_result(run_folder(runs, config), config)
+
+
+def table(settings: Sequence[Setting], seeds: int, runs: Path) -> pd.DataFrame:
+    """Tidy table of all finished runs.
+
+    Returns:
+        One row per run: the setting's name, the whole config, and the results.
+    """
+    rows = []
+    for setting in settings:
+        for rho in (0.0, *setting.radii):
+            for seed in range(seeds):
+                config = setting.run_config(rho, seed)
+                found = _row(config, runs)
+                if found is not None:
+                    values = {**config.to_dict(), "eval_data": ",".join(config.eval_data)}
+                    rows.append({"setting": setting.name, **values, **found})
+    return pd.DataFrame(rows)

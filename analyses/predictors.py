@@ -1,0 +1,134 @@
+"""What can be read off a plain run before SAM is tried: candidates for the radius at which SAM training will fail.
+
+All come from the report that was recorded along runs with rho = 0. COR, alignment and half-cosine radii are the
+smallest over the recorded steps at which the whole model has a signal; the other quantities are taken at COR's step.
+
+* ``cor``: Definition 1 (our reconstruction), whole model; ``cor_layer``: the smallest of any layer.
+* ``escape_radius``: ours, from losses and gradient norms along the run.
+* ``alignment_radius``: first radius with ``E<mu, g~> <= 0``; ``half_cosine_radius``: first with ``cos(mu, g~) < 1/2``.
+* ``lipschitz_radius``: ``|mu| / L``, with ``L`` the drift per radius at the smallest radius tried.
+* ``sam_edge``: the radius at which SAM's edge of stability (Long & Bartlett, JMLR 2024) for full-batch gradient descent
+  with the run's learning rate meets that ``L``: ``rho = g (2 / eta - L) / L^2``. Training here is by Adam, whose steps
+  it does not describe.
+* ``grad_norm`` and ``gsnr``: ``|mu|`` and ``|mu|^2 / tr Sigma``.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from gsnr_toolkit import Report
+
+RADII = (
+    "cor",
+    "cor_layer",
+    "escape_radius",
+    "alignment_radius",
+    "half_cosine_radius",
+    "lipschitz_radius",
+    "sam_edge",
+)
+"""Candidates in units of a radius."""
+
+OTHERS = ("grad_norm", "gsnr", "signal_fraction", "misspecification")
+"""Candidates in other units, which need a fit before they say anything about a radius."""
+
+EARLY = 300
+"""Steps that count as early."""
+
+
+def read_predictors(report: Report, learning_rate: float, early: int = EARLY) -> dict[str, float]:
+    """Candidates from one recorded plain run.
+
+    Args:
+        report: What was recorded.
+        learning_rate: Of the run.
+        early: Last step that may be looked at, but for the escape radius, which takes the whole run.
+
+    Returns:
+        Candidate to value: infinity beyond the radii tried, NaN where there is no signal.
+    """
+    totals = report.totals[(report.totals["step"] <= early) & report.totals["cor"].notna()]
+    escape = report.escape
+    found = dict.fromkeys((*RADII, *OTHERS, "cor_step"), math.nan)
+    found["escape_radius"] = math.nan if escape is None else escape.value
+    if totals.empty:
+        return found
+    at = totals.loc[totals["cor"].idxmin()]
+    curves = [_curve(report, int(step)) for step in totals["step"]]
+    layers = report.layers[report.layers["step"].isin(totals["step"])]
+    slope = _slope(_curve(report, int(at["step"])))
+    return found | {
+        "cor": float(at["cor"]),
+        "cor_step": float(at["step"]),
+        "cor_layer": float(layers["cor"].min()),
+        "alignment_radius": float(totals["alignment_radius"].min()),
+        "half_cosine_radius": min(_first_below(curve, 0.5) for curve in curves),
+        "lipschitz_radius": float(at["grad_norm"]) / slope,
+        "sam_edge": _sam_edge(float(at["grad_norm"]), slope, learning_rate),
+        **{name: float(at[name]) for name in OTHERS},
+    }
+
+
+def _curve(report: Report, step: int) -> pd.DataFrame:
+    rows = report.drift[(report.drift["step"] == step) & (report.drift["group"] == "total")]
+    return rows.sort_values("rho")
+
+
+def _slope(curve: pd.DataFrame) -> float:
+    first = curve.iloc[0]
+    return float(first["drift"] / first["rho"])
+
+
+def cosines(curve: pd.DataFrame) -> np.ndarray:
+    """Cosine between the mean gradient and SAM's mean gradient, for each radius of a drift curve.
+
+    Args:
+        curve: Rows of a report's ``drift`` table with ``grad_norm`` (``|mu|``), ``drift`` (``|Delta|``) and
+            ``alignment`` (``<mu, g~>``).
+
+    Returns:
+        ``<mu, g~> / (|mu| |g~|)`` with ``|g~|^2 = 2 <mu, g~> - |mu|^2 + |Delta|^2``.
+    """
+    mu, inner, drift = (curve[name].to_numpy(dtype=float) for name in ("grad_norm", "alignment", "drift"))
+    ascended = 2 * inner - mu**2 + drift**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return inner / (mu * np.sqrt(ascended))
+
+
+def _first_below(curve: pd.DataFrame, level: float) -> float:
+    """First radius with a cosine below a level, between radii tried by their logarithms; infinity if there is none."""
+    values, radii = cosines(curve), curve["rho"].to_numpy(dtype=float)
+    below = np.flatnonzero(values < level)
+    if not below.size:
+        return math.inf
+    k = int(below[0])
+    if k == 0 or not np.isfinite(values[k - 1]):
+        return float(radii[k])
+    share = (values[k - 1] - level) / (values[k - 1] - values[k])
+    return float(np.exp(np.log(radii[k - 1]) + share * np.log(radii[k] / radii[k - 1])))
+
+
+def _sam_edge(norm: float, curvature: float, learning_rate: float) -> float:
+    return norm * max(0.0, 2 / learning_rate - curvature) / curvature**2
+
+
+def setting_predictors(folders: list[Path], learning_rate: float, early: int = EARLY) -> dict[str, float]:
+    """Candidates of a setting: geometric means over the plain runs of its seeds.
+
+    Args:
+        folders: Run folders, each with a recorded ``report``.
+        learning_rate: Of the runs.
+        early: Last step that may be looked at.
+
+    Returns:
+        Candidate to value; NaN if any seed has none.
+    """
+    rows = pd.DataFrame([read_predictors(Report.load(folder / "report"), learning_rate, early) for folder in folders])
+    positive = rows.where(rows > 0)
+    means = np.exp(np.log(positive).mean(axis=0, skipna=False))
+    return {str(name): float(value) for name, value in means.items()}
