@@ -2,8 +2,8 @@
 
 A *setting* is everything of a :class:`gsnr_toolkit.TrainConfig` but radius and seed. For each setting and seed the
 plain run comes first, with GSNR and COR recorded along it; then radii go up the setting's grid until all seeds have
-collapsed at two radii on end. Runs are kept in a folder by the hash of their config: a script that is run again goes on where
-it was, and several scripts share them.
+collapsed at two radii on end. Runs are kept in a folder by the hash of their config: a script that is run again goes on
+where it was, and several scripts share them.
 
 The embedded CLIP cut short (``clip-lab``: 6 blocks, 48 pixels) is the model.
 """

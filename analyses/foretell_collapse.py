@@ -1,0 +1,212 @@
+"""Does COR, or anything else that a plain run shows, foretell the radius at which SAM training collapses?
+
+Claim (the paper's abstract): the critical optimization radius tells at which radius SAM training falls to chance.
+Command: ``python -m analyses.foretell_collapse`` (``--smoke`` for minutes, ``--replot`` from the stored tables,
+``--device cuda`` on a GPU). It goes on where it was stopped. Tables: ``figures/data/foretell_collapse.csv`` (a row per
+setting), ``..._sweep.csv`` (a row per run), ``..._scores.csv`` (a row per candidate), ``..._steps.csv`` (what was
+recorded along the plain runs); figures ``figures/foretell_collapse*.png`` and ``.pdf``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from gsnr_toolkit.collapse import collapse_radii
+
+from analyses import laboratory
+from analyses.laboratory import BASE, FULL_RADII, Setting, explore, run_folder, table
+from analyses.predictors import OTHERS, RADII, setting_predictors
+from analyses.scoring import combined_score, score_table
+from gsnr_toolkit.atomic import write_json, write_text
+from gsnr_toolkit.provenance import environment
+
+DATA = Path(__file__).parents[1] / "figures" / "data"
+FAMILIES = ("df", "fs", "f2f", "nt")
+NORM_RADII = tuple(10 * rho for rho in FULL_RADII)
+"""Where norms alone are trained and perturbed, usable radii are about ten times as large."""
+
+
+def settings(*, smoke: bool = False) -> list[Setting]:
+    """The settings of the study, those that matter most first.
+
+    Args:
+        smoke: Two settings of a few steps, to see that everything runs.
+
+    Returns:
+        Settings with unique names.
+    """
+    if smoke:
+        small = replace(BASE, steps=24, train_samples=64, eval_samples=64, batch_size=8)
+        return [
+            Setting(f"{family}-smoke", replace(small, data=f"demo-{family}"), (0.05, 2.0)) for family in ("df", "nt")
+        ]
+    full = {family: replace(BASE, data=f"demo-{family}") for family in FAMILIES}
+    found = [Setting(f"{family}-full", config) for family, config in full.items()]
+    found += [
+        Setting(f"{family}-norms", replace(full[family], tuning="norms", lr=3e-3), NORM_RADII) for family in FAMILIES
+    ]
+    found += [Setting(f"{family}-last3", replace(full[family], tuning="last-3")) for family in FAMILIES]
+    found += [Setting(f"{family}-slow", replace(full[family], lr=3e-4)) for family in ("df", "nt")]
+    found += [Setting(f"{family}-strong", replace(full[family], strength=2.0)) for family in ("f2f", "nt")]
+    found += [Setting(f"{family}-noisy", replace(full[family], label_noise=0.2)) for family in ("df", "fs")]
+    found += [
+        Setting(f"{family}-b{size}", replace(full[family], batch_size=size))
+        for family, size in (("df", 16), ("nt", 64))
+    ]
+    return found
+
+
+def compute(
+    chosen: list[Setting], seeds: int, runs: Path, out: Path, *, workers: int | None, device: str | None
+) -> None:
+    """Train what is missing, and write all tables after each finished run.
+
+    Args:
+        chosen: Settings.
+        seeds: Number of seeds.
+        runs: Where runs are kept.
+        out: Folder of the tables.
+        workers: Processes at a time.
+        device: Where to train.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for line in explore(chosen, seeds, runs, workers=workers, device=device):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+        write_tables(chosen, seeds, runs, out)
+    write_tables(chosen, seeds, runs, out)
+    provenance = {**environment(), "settings": {item.name: item.config.to_dict() for item in chosen}, "seeds": seeds}
+    write_json(out / "foretell_collapse.json", provenance)
+
+
+def write_tables(chosen: list[Setting], seeds: int, runs: Path, out: Path) -> None:
+    """Write every table from the finished runs.
+
+    Args:
+        chosen: Settings.
+        seeds: Number of seeds.
+        runs: Where runs are kept.
+        out: Folder of the tables.
+    """
+    sweep = table(chosen, seeds, runs)
+    by_setting = summarise(chosen, sweep, runs)
+    tables = {"_sweep": sweep, "": by_setting, "_steps": recorded_steps(chosen, sweep, runs)}
+    if by_setting["empirical_radius"].notna().sum() >= 4:
+        tables["_scores"] = scores(by_setting)
+    for suffix, frame in tables.items():
+        write_text(out / f"foretell_collapse{suffix}.csv", frame.to_csv(index=False))
+
+
+def summarise(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
+    """One row per setting: where it collapsed, and what its plain runs foretold.
+
+    Args:
+        chosen: Settings.
+        sweep: All finished runs.
+        runs: Where runs are kept.
+
+    Returns:
+        The table that every score is computed from.
+    """
+    radii = collapse_radii(sweep, by=("setting",)).set_index("setting")
+    rows = []
+    for setting in chosen:
+        if setting.name not in radii.index:
+            continue
+        own = sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]
+        folders = [run_folder(runs, setting.run_config(0.0, int(seed))) for seed in own["seed"]]
+        config, found = setting.config, radii.loc[setting.name]
+        rows.append(
+            {
+                "setting": setting.name,
+                "family": config.data.removeprefix("demo-"),
+                "tuning": config.tuning,
+                "strength": config.strength or 1.0,
+                "learning_rate": config.lr,
+                "label_noise": config.label_noise,
+                "batch_size": config.batch_size,
+                "num_seeds": int(found["num_seeds"]),
+                "plain_auc": float(own["test_auc"].mean()),
+                "status": found["status"],
+                **{name: float(found[name]) for name in ("empirical_radius", "empirical_low", "empirical_high")},
+                **setting_predictors(folders, config.lr),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def recorded_steps(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
+    """What was recorded along every plain run, the whole model's row by step.
+
+    Args:
+        chosen: Settings.
+        sweep: All finished runs.
+        runs: Where runs are kept.
+
+    Returns:
+        One row per setting, seed and step.
+    """
+    frames = []
+    for setting in chosen:
+        for seed in sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]["seed"]:
+            folder = run_folder(runs, setting.run_config(0.0, int(seed))) / "report"
+            frame = pd.read_csv(folder / "totals.csv").merge(pd.read_csv(folder / "trajectory.csv"), on="step")
+            frames.append(frame.assign(setting=setting.name, seed=int(seed)))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def scores(by_setting: pd.DataFrame) -> pd.DataFrame:
+    """Every candidate against the empirical radius, over all settings and within each set of trained parameters.
+
+    Args:
+        by_setting: :func:`summarise`'s table.
+
+    Returns:
+        One row per candidate and scope.
+    """
+    candidates = [*RADII, *OTHERS]
+    scopes = {"all": by_setting, "full": by_setting[by_setting["tuning"] == "full"]}
+    frames = [score_table(rows, candidates).assign(scope=scope) for scope, rows in scopes.items()]
+    pairs = {"grad_norm+gsnr": ["grad_norm", "gsnr"], "escape_radius+gsnr": ["escape_radius", "gsnr"]}
+    empirical = by_setting["empirical_radius"].to_numpy(dtype=float)
+    joint = [
+        {
+            "candidate": name,
+            "scope": "all",
+            **combined_score([by_setting[c].to_numpy(dtype=float) for c in columns], empirical),
+        }
+        for name, columns in pairs.items()
+    ]
+    return pd.concat([*frames, pd.DataFrame(joint)], ignore_index=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the study.
+
+    Args:
+        arguments: Of the command line; those of the process when None.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="two settings of a few steps")
+    parser.add_argument("--replot", action="store_true", help="draw from the stored tables")
+    parser.add_argument("--only", help="names of settings, with commas")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--workers", type=int, help="processes at a time; one per core by default")
+    parser.add_argument("--device", help="where to train; a GPU if there is one by default")
+    parser.add_argument("--runs", type=Path, default=laboratory.RUNS, help="where runs are kept")
+    parser.add_argument("--out", type=Path, default=DATA, help="folder of the tables; figures go beside it")
+    chosen = parser.parse_args(arguments)
+    wanted: Any = settings(smoke=chosen.smoke)
+    if chosen.only:
+        wanted = [item for item in wanted if item.name in chosen.only.split(",")]
+    if not chosen.replot:
+        compute(wanted, chosen.seeds, chosen.runs, chosen.out, workers=chosen.workers, device=chosen.device)
+
+
+if __name__ == "__main__":
+    main()
