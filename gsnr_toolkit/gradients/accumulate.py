@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments
+from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments, batch_sums
 from gsnr_toolkit.gradients.functional import AnyMoments
 from gsnr_toolkit.gradients.sqnorms import ghost_is_cheaper, ghost_sums
 from gsnr_toolkit.gradients.terms import Gathered, Products, Term
@@ -47,7 +47,7 @@ def add_parts(
         if len(parts) > 1 or parts[0][1]:
             _fade(mean, m2, seen, parts)
         for term, views in parts:
-            _add_moments(follow(views, mean), follow(views, m2), seen, term, workspace)
+            _add_moments(follow(views, mean), follow(views, m2), seen, term, workspace, name)
         return
     mean = torch.zeros_like(moments.place(name, param))
     spread = sum(_batch_spread(follow(views, mean), term, workspace) for term, views in parts)
@@ -73,16 +73,16 @@ def add_zeros(mean: Tensor, m2: Tensor, seen: int, added: int) -> None:
     mean.mul_(seen / (seen + added))
 
 
-def _add_moments(mean: Tensor, m2: Tensor, seen: int, term: Term, workspace: Workspace) -> None:
+def _add_moments(mean: Tensor, m2: Tensor, seen: int, term: Term, workspace: Workspace, name: str) -> None:
     if isinstance(term, Products):
-        _add_products(mean, m2, seen, term, workspace)
+        _add_products(mean, m2, seen, term, workspace, name)
     elif isinstance(term, Gathered) and mean.is_contiguous():
         _add_rows(mean, m2, seen, term)
     else:
         _add_samples(mean, m2, seen, term)
 
 
-def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products, workspace: Workspace) -> None:
+def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products, workspace: Workspace, name: str) -> None:
     size = (term.left.shape[2], term.right.shape[2])
     if mean.shape != size and not mean.is_contiguous():
         _add_samples(mean, m2, seen, term)
@@ -91,7 +91,7 @@ def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products, workspace
     flat_mean, flat_m2 = (tensor.view(size) if tensor.is_contiguous() else tensor for tensor in (mean, m2))
     if not flat_mean.is_contiguous() and flat_mean.t().is_contiguous():
         left, right, flat_mean, flat_m2 = right, left, flat_mean.t(), flat_m2.t()
-    for rows, columns, batch_mean, batch_m2 in batch_moments(left, right, workspace):
+    for rows, columns, batch_mean, batch_m2 in batch_moments(left, right, workspace, name):
         merge_in(flat_mean[rows, columns], flat_m2[rows, columns], seen, term.count, batch_mean, batch_m2)
 
 
@@ -166,21 +166,33 @@ def _batch_spread(mean: Tensor, term: Term, workspace: Workspace) -> float:
 
 
 def _products_spread(mean: Tensor, term: Products, workspace: Workspace) -> float:
-    rows, outputs, inputs = term.left.shape[1], term.left.shape[2], term.right.shape[2]
-    if ghost_is_cheaper(rows, outputs, inputs):
-        total, sqnorms = ghost_sums(term.left, term.right)
-        mean.copy_(total.div_(term.count).view(mean.shape))
-        spread = sqnorms - term.count * float(mean.double().square().sum())
-        if spread >= _CANCELLED * torch.finfo(total.dtype).eps * sqnorms:
-            return spread
-    spread = 0.0
-    flat = mean.reshape(outputs, inputs)  # the same memory unless the view's strides forbid it
-    for at, columns, batch_mean, batch_m2 in batch_moments(term.left, term.right, workspace):
-        flat[at, columns] = batch_mean
-        spread += float(batch_m2.sum(dtype=torch.float64))
+    flat = mean.reshape(term.left.shape[2], term.right.shape[2])  # the same memory unless the view's strides forbid it
+    spread = _spread_from_sums(flat, term, workspace)
+    if spread is None:
+        spread = 0.0
+        for at, columns, batch_mean, batch_m2 in batch_moments(term.left, term.right, workspace):
+            flat[at, columns] = batch_mean
+            spread += float(batch_m2.sum(dtype=torch.float64))
     if flat.data_ptr() != mean.data_ptr():
         mean.copy_(flat.view(mean.shape))
     return spread
+
+
+def _spread_from_sums(mean: Tensor, term: Products, workspace: Workspace) -> float | None:
+    """Put the mean into its place, and return the spread about it; None where its digits are lost to the mean's."""
+    left, right = term.left, term.right
+    if ghost_is_cheaper(left.shape[1], left.shape[2], right.shape[2]):
+        total, sqnorms = ghost_sums(left, right)
+        mean.copy_(total.div_(term.count))
+    elif left.device.type == "cpu":
+        sqnorms = 0.0
+        for at, columns, total, squares in batch_sums(left, right, workspace):
+            mean[at, columns] = total.div_(term.count)
+            sqnorms += squares
+    else:
+        return None
+    spread = sqnorms - term.count * float(mean.double().square().sum())
+    return spread if spread >= _CANCELLED * torch.finfo(mean.dtype).eps * sqnorms else None
 
 
 def _rows_spread(mean: Tensor, term: Gathered) -> float:

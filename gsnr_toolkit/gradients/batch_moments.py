@@ -19,11 +19,22 @@ from gsnr_toolkit.gradients.terms import full_precision
 
 TILE_ROWS = 1536
 
+_ENOUGH = 12
+"""Samples from which on pure noise practically never has a mean square that eats its own variance's digits."""
+
+_LOST = 64.0
+"""A sum of squares that exceeds the centred one by this factor anywhere has lost too many digits (6 of 24 bits)."""
+
 
 @dataclass
 class Workspace:
-    """Memory for tiles that outlives a call; grows to the largest asked for."""
+    """Memory for tiles that outlives a call; grows to the largest asked for.
 
+    Attributes:
+        cancelling: Layers whose squares must be taken about a sample's gradient, since their mean is large.
+    """
+
+    cancelling: set[str] = field(default_factory=set)
     _held: dict[tuple[int, torch.dtype, torch.device], Tensor] = field(default_factory=dict)
 
     def take(self, slot: int, shape: tuple[int, int], like: Tensor) -> Tensor:
@@ -39,16 +50,18 @@ class Workspace:
 
 
 def batch_moments(
-    left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"], workspace: Workspace
+    left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"], workspace: Workspace, name: str = ""
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     r"""Mean and centred squares over the samples of :math:`G_i = L_i^T R_i`, some entries at a time.
 
-    Squares are taken about the first sample's gradient, so that no large ones are subtracted.
+    Squares are taken about zero where that costs no digits, which is seen from the result, and about the first
+    sample's gradient otherwise, so that no large ones are subtracted.
 
     Args:
         left: Output gradients, shape ``(b, T, O)``.
         right: Inputs, shape ``(b, T, I)``.
         workspace: Memory; what is yielded lies in it, and is good until the next step.
+        name: The layer, to remember how its squares must be taken.
 
     Yields:
         Rows, columns, and for them :math:`\bar G` and :math:`\sum_i (G_i - \bar G)^2`.
@@ -59,7 +72,7 @@ def batch_moments(
     """
     left, right = left.detach(), right.detach()
     if left.device.type == "cpu" and left.shape[1] > 1:
-        yield from _tall_tiles(full_precision(left), full_precision(right), workspace)
+        yield from _tall_tiles(full_precision(left), full_precision(right), workspace, name)
         return
     if not by_kernel(left):
         left, right = full_precision(left), full_precision(right)
@@ -70,25 +83,59 @@ def batch_moments(
     yield *everything, *_finished(centre, total, squares, len(left))
 
 
-def _tall_tiles(left: Tensor, right: Tensor, workspace: Workspace) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    turned = left.shape[2] < right.shape[2]
-    if turned:
-        left, right = right, left
-    count, width = left.shape[2], right.shape[2]
-    parts = -(-count // TILE_ROWS)
-    step = -(-count // parts)
-    for start in range(0, count, step):
-        rows = slice(start, min(start + step, count))
-        mean, m2 = _tile(left[:, :, rows], right, workspace)
+def _tall_tiles(
+    left: Tensor, right: Tensor, workspace: Workspace, name: str
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    for rows, columns, tall, wide, turned in _tall(left, right):
+        mean, m2 = _tile(tall, wide, workspace, name)
         if turned:
-            shape = (width, rows.stop - rows.start)
+            shape = (mean.shape[1], mean.shape[0])
             turned_mean, turned_m2 = (workspace.take(slot, shape, mean) for slot in (4, 5))
-            yield slice(0, width), rows, turned_mean.copy_(mean.t()), turned_m2.copy_(m2.t())
-        else:
-            yield rows, slice(0, width), mean, m2
+            mean, m2 = turned_mean.copy_(mean.t()), turned_m2.copy_(m2.t())
+        yield rows, columns, mean, m2
 
 
-def _tile(left: Tensor, right: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
+def _tall(left: Tensor, right: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor, bool]]:
+    """Tiles with more rows than columns.
+
+    Yields:
+        Rows and columns of the gradient, the two factors of that tile or of its transpose, and which of the two.
+    """
+    turned = left.shape[2] < right.shape[2]
+    tall, wide = (right, left) if turned else (left, right)
+    count, across = tall.shape[2], slice(0, wide.shape[2])
+    step = -(-count // -(-count // TILE_ROWS))
+    for start in range(0, count, step):
+        down = slice(start, min(start + step, count))
+        yield across if turned else down, down if turned else across, tall[:, :, down], wide, turned
+
+
+def _tile(left: Tensor, right: Tensor, workspace: Workspace, name: str) -> tuple[Tensor, Tensor]:
+    if len(left) >= _ENOUGH and name not in workspace.cancelling:
+        found = _about_zero(left, right, workspace)
+        if found is not None:
+            return found
+        workspace.cancelling.add(name)
+    return _about_first(left, right, workspace)
+
+
+def _about_zero(left: Tensor, right: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor] | None:
+    """Squares of the gradients as they are; None where subtracting the mean's would cost too many digits."""
+    shape = (left.shape[2], right.shape[2])
+    product, total, squares = (workspace.take(slot, shape, left) for slot in range(3))
+    torch.mm(left[0].t(), right[0], out=total)
+    torch.mul(total, total, out=squares)
+    for left_i, right_i in zip(left[1:].unbind(), right[1:].unbind(), strict=True):
+        torch.mm(left_i.t(), right_i, out=product)
+        total.add_(product)
+        squares.addcmul_(product, product)
+    centred = torch.addcmul(squares, total, total, value=-1 / len(left), out=product)
+    if float(squares.sub_(centred, alpha=_LOST).max()) > 0:
+        return None
+    return total.div_(len(left)), centred.clamp_(min=0)
+
+
+def _about_first(left: Tensor, right: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
     shape = (left.shape[2], right.shape[2])
     centre, deviation, total, squares = (workspace.take(slot, shape, left) for slot in range(4))
     torch.mm(left[0].t(), right[0], out=centre)
@@ -99,6 +146,37 @@ def _tile(left: Tensor, right: Tensor, workspace: Workspace) -> tuple[Tensor, Te
         total.add_(deviation)
         squares.addcmul_(deviation, deviation)
     return _finished(centre, total, squares, len(left))
+
+
+def batch_sums(
+    left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"], workspace: Workspace
+) -> Iterator[tuple[slice, slice, Tensor, float]]:
+    r"""Sum over the samples of :math:`G_i = L_i^T R_i`, tile by tile, each with its share of :math:`\sum_i |G_i|^2`.
+
+    Args:
+        left: Output gradients, shape ``(b, T, O)``.
+        right: Inputs, shape ``(b, T, I)``.
+        workspace: Memory; what is yielded lies in it, and is good until the next step.
+
+    Yields:
+        Rows, columns, and for them :math:`\sum_i G_i` and the sum of all squares.
+
+    >>> ((_, _, total, squares),) = batch_sums(torch.tensor([[[1.0]], [[3.0]]]), torch.ones(2, 1, 1), Workspace())
+    >>> total.item(), squares
+    (4.0, 10.0)
+    """
+    left, right = full_precision(left.detach()), full_precision(right.detach())
+    for rows, columns, tall, wide, turned in _tall(left, right):
+        shape = (tall.shape[2], wide.shape[2])
+        product, total = (workspace.take(slot, shape, left) for slot in range(2))
+        sqnorm = 0.0
+        for i, (tall_i, wide_i) in enumerate(zip(tall.unbind(), wide.unbind(), strict=True)):
+            torch.mm(tall_i.t(), wide_i, out=product if i else total)
+            one = product if i else total
+            sqnorm += float(torch.dot(one.view(-1), one.view(-1)))
+            if i:
+                total.add_(product)
+        yield rows, columns, total.t() if turned else total, sqnorm
 
 
 def _finished(centre: Tensor, total: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
