@@ -1,0 +1,127 @@
+"""Figures of the study: what was foretold against what was found, and how far each candidate is off."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gsnr_toolkit.plots.style import (
+    MUTED,
+    OKABE_ITO,
+    TEXT_WIDTH,
+    dress,
+    in_paper_style,
+    new_figure,
+)
+
+FAMILY_COLORS = {"df": "blue", "fs": "green", "f2f": "orange", "nt": "vermillion"}
+TUNING_MARKERS = {"full": "o", "norms": "s", "last": "^"}
+NAMES = {
+    "cor": "COR (Definition 1)",
+    "cor_layer": "COR, weakest layer",
+    "escape_radius": "escape radius (ours)",
+    "alignment_radius": "alignment radius",
+    "half_cosine_radius": "half-cosine radius (ours)",
+    "lipschitz_radius": r"$|\mu| / L$ at the smallest radius",
+    "sam_edge": "SAM's edge of stability",
+    "grad_norm": r"gradient norm $|\mu|$",
+    "gsnr": "GSNR",
+    "signal_fraction": "signal fraction r / (1 + r)",
+    "misspecification": "misspecification m",
+}
+
+
+@in_paper_style
+def draw_foretold(settings: pd.DataFrame, scores: pd.DataFrame, candidates: list[str]) -> Figure:
+    """Empirical collapse radius against each candidate, on common logarithmic axes.
+
+    Args:
+        settings: One row per setting.
+        scores: One row per candidate, for the titles.
+        candidates: Which candidates, one panel each.
+
+    Returns:
+        The figure.
+    """
+    rows = -(-len(candidates) // 3)
+    figure = new_figure(TEXT_WIDTH, 2.3 * rows + 0.4)
+    axes = figure.subplots(rows, 3, squeeze=False, sharey=True).ravel()
+    for ax, name in zip(axes, candidates, strict=False):
+        _panel(ax, settings, name)
+        row = scores[(scores["candidate"] == name) & (scores["scope"] == "all")].iloc[0]
+        interval = f"[{row['spearman_low']:.2f}, {row['spearman_high']:.2f}]"
+        note = f"rank corr. {row['spearman']:.2f} {interval}, off by {row['calibrated_factor']:.1f}x calibrated"
+        dress(ax, title=NAMES[name], note=note)
+    for ax in axes[len(candidates) :]:
+        ax.set_axis_off()
+    for ax in axes[::3]:
+        ax.set_ylabel("radius where training fails")
+    figure.legend(handles=_legend(settings), loc="outside lower center", ncols=8, fontsize=6.5)
+    return figure
+
+
+def _panel(ax: Axes, settings: pd.DataFrame, name: str) -> None:
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    good = settings[np.isfinite(settings[name]) & (settings[name] > 0) & np.isfinite(settings["empirical_radius"])]
+    for row in good.to_dict("records"):
+        low, high = (max(0.0, abs(row["empirical_radius"] - row[edge])) for edge in ("empirical_low", "empirical_high"))
+        marker = TUNING_MARKERS[str(row["tuning"]).partition("-")[0]]
+        color = OKABE_ITO[FAMILY_COLORS[row["family"]]]
+        ax.errorbar(
+            row[name], row["empirical_radius"], yerr=[[low], [high]], fmt=marker, markersize=3.6, color=color,
+            markeredgecolor="white", markeredgewidth=0.4, elinewidth=0.6, zorder=3, gid=str(row["setting"]),
+        )  # fmt: skip
+    if name.endswith("radius") or name.startswith("cor"):
+        limits = np.array([0.5 * good[name].min(), 2 * good[name].max()]) if len(good) else np.array([0.01, 1.0])
+        ax.plot(limits, limits, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1, gid="identity")
+    ax.set_xlabel(
+        "foretold by the plain run" if "radius" in name or name.startswith("cor") else "value in the plain run"
+    )
+
+
+def _legend(settings: pd.DataFrame) -> list[Line2D]:
+    def dot(marker: str, color: str, label: str) -> Line2D:
+        return Line2D([], [], linestyle="none", marker=marker, markersize=4, color=color, label=label)
+
+    families = [dot("o", OKABE_ITO[color], name) for name, color in FAMILY_COLORS.items()]
+    used = {str(tuning).partition("-")[0] for tuning in settings["tuning"]}
+    tunings = [dot(marker, MUTED, f"{name} trained") for name, marker in TUNING_MARKERS.items() if name in used]
+    return [*families, *tunings, Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), linewidth=0.7, label="equal")]
+
+
+@in_paper_style
+def draw_scores(scores: pd.DataFrame) -> Figure:
+    """Rank correlation of every candidate with the empirical radius, with bootstrap intervals over settings.
+
+    Args:
+        scores: One row per candidate.
+
+    Returns:
+        The figure.
+    """
+    rows = scores[(scores["scope"] == "all") & scores["candidate"].isin(NAMES)].sort_values(
+        "spearman", na_position="first"
+    )
+    figure = new_figure(TEXT_WIDTH * 0.75, 0.24 * len(rows) + 0.9)
+    ax = figure.add_subplot()
+    places = np.arange(len(rows))
+    center = rows["spearman"].to_numpy(dtype=float)
+    reach = np.abs(np.stack([center - rows["spearman_low"], rows["spearman_high"] - center]))
+    ax.errorbar(center, places, xerr=reach, fmt="o", markersize=4, color=OKABE_ITO["blue"], elinewidth=0.9)
+    ax.set_yticks(
+        places, [f"{NAMES[name]} (n = {n})" for name, n in zip(rows["candidate"], rows["num_settings"], strict=True)]
+    )
+    ax.axvline(0, color=MUTED, linewidth=0.7)
+    ax.axvline(0.9, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
+    ax.set_xlim(-1.05, 1.05)
+    ax.set_xlabel("rank correlation with the radius where training fails (dashed: the target of 0.9)")
+    dress(
+        ax,
+        title="Which quantity of a plain run foretells the collapse?",
+        note="embedded data; 95 % bootstrap over settings",
+    )
+    return figure
