@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--budget", type=float, default=2.0, help="GiB of per-sample gradients alive at once")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for a case")
+    parser.add_argument("--resume", action="store_true", help="keep what the output file holds of these very cases")
     parser.add_argument("--output", type=Path, default=RESULTS, help="JSON; the plot goes beside it as .png")
     return parser
 
@@ -150,13 +151,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Run every case, print a Markdown table, write rows and plot."""
     given = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(given)
+    known = _read_rows(options.output) if options.resume else []
     rows: list[dict[str, Any]] = []
     for model in options.models:
         for method in dict.fromkeys(["plain", *options.methods]):
             batch = options.batch or MODELS[model].batch
             case = Case(model, method, batch, options.repeats, options.device, options.threads, options.budget)
             print(f"{model}, {method} ...", file=sys.stderr, flush=True)
-            rows.append(measure(case, options.timeout))
+            # threads None means torch's own choice, which the row names
+            wanted = {key: value for key, value in asdict(case).items() if value is not None}
+            found = next((row for row in known if row.items() >= wanted.items()), None)
+            rows.append(found or measure(case, options.timeout))
             add_memory_ratios(rows)
             _write(options.output, {"provenance": None, "rows": rows})  # a long run may be cut short
     _write(options.output, {"provenance": provenance(given, rows), "rows": rows})
@@ -164,6 +169,14 @@ def main(arguments: list[str] | None = None) -> None:
 
     print(markdown(rows))
     draw(rows, options.output.with_suffix(""))
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows that an earlier run brought to their end."""
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text(encoding="utf8"))["rows"]
+    return [row for row in rows if row["failure"] is None]
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -36,17 +36,34 @@ RAISES, KILLED, SLEEPS = (Method("peer", "moments", MOMENTS, prepare) for prepar
 """
 
 
+def _command(folder, methods, output, *options):
+    command = [sys.executable, "-m", "benchmarks.engines", "--models", "mlp", "--methods", *methods, "--batch", "3"]
+    command += ["--repeats", "2", "--threads", "1", "--output", str(output), *options]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     (folder / "injected.py").write_text(INJECTED)
     methods = ["vmap", "loop", "injected:RAISES", "injected:KILLED"]
-    command = [sys.executable, "-m", "benchmarks.engines", "--models", "mlp", "--methods", *methods, "--batch", "3"]
-    command += ["--repeats", "2", "--threads", "1", "--output", str(folder / "engines.json")]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    return folder, _command(folder, methods, folder / "engines.json")
+
+
+def test_a_run_goes_on_where_it_was_cut_short(run, tmp_path, rows):
+    kept = {
+        "provenance": None,
+        "rows": [rows["plain"], {**rows["loop"], "failure": "stopped after 1 s", "seconds": 1e9}],
+    }
+    (tmp_path / "engines.json").write_text(json.dumps(kept))
+    _command(run[0], ["loop"], tmp_path / "engines.json", "--resume")
+    found = {row["method"]: row for row in json.loads((tmp_path / "engines.json").read_text())["rows"]}
+    assert found["plain"] == rows["plain"]
+    assert found["loop"]["failure"] is None
+    assert found["loop"]["seconds"] < 1e9
 
 
 @pytest.fixture(scope="module")
