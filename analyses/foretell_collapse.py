@@ -9,7 +9,6 @@ recorded along the plain runs); figures ``figures/foretell_collapse*.png`` and `
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +17,14 @@ from typing import Any
 import pandas as pd
 from gsnr_toolkit.collapse import collapse_radii
 
-from analyses import laboratory
-from analyses.laboratory import BASE, FULL_RADII, Setting, explore, run_folder, table
+from analyses.foretell_plots import draw_foretold, draw_scores
+from analyses.laboratory import BASE, FULL_RADII, Setting, common_options, explore, run_folder, table
 from analyses.predictors import OTHERS, RADII, setting_predictors
 from analyses.scoring import combined_score, score_table
 from gsnr_toolkit.atomic import write_json, write_text
+from gsnr_toolkit.plots.style import save
 from gsnr_toolkit.provenance import environment
 
-DATA = Path(__file__).parents[1] / "figures" / "data"
 FAMILIES = ("df", "fs", "f2f", "nt")
 NORM_RADII = tuple(10 * rho for rho in FULL_RADII)
 """Where norms alone are trained and perturbed, usable radii are about ten times as large."""
@@ -61,9 +60,7 @@ def settings(*, smoke: bool = False) -> list[Setting]:
     return found
 
 
-def compute(
-    chosen: list[Setting], seeds: int, runs: Path, out: Path, *, workers: int | None, device: str | None
-) -> None:
+def compute(chosen: list[Setting], seeds: int, runs: Path, out: Path, *, workers: int, device: str | None) -> None:
     """Train what is missing, and write all tables after each finished run.
 
     Args:
@@ -185,27 +182,46 @@ def scores(by_setting: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([*frames, pd.DataFrame(joint)], ignore_index=True)
 
 
+PANELS = ["cor", "cor_layer", "escape_radius", "half_cosine_radius", "lipschitz_radius", "grad_norm"]
+
+
+def plot(out: Path) -> None:
+    """Draw every figure from the stored tables, beside their folder.
+
+    Args:
+        out: Folder of the tables.
+    """
+    by_setting = pd.read_csv(out / "foretell_collapse.csv")
+    scored = pd.read_csv(out / "foretell_collapse_scores.csv")
+    sweep = pd.read_csv(out / "foretell_collapse_sweep.csv")
+    figures = {
+        "": draw_foretold(by_setting, scored, PANELS),
+        "_scores": draw_scores(scored),
+    }
+    for suffix, figure in figures.items():
+        save(figure, out.parent / f"foretell_collapse{suffix}")
+    del sweep
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the study.
 
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="two settings of a few steps")
+    parser = common_options(__doc__)
     parser.add_argument("--replot", action="store_true", help="draw from the stored tables")
     parser.add_argument("--only", help="names of settings, with commas")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--workers", type=int, help="processes at a time; one per core by default")
-    parser.add_argument("--device", help="where to train; a GPU if there is one by default")
-    parser.add_argument("--runs", type=Path, default=laboratory.RUNS, help="where runs are kept")
-    parser.add_argument("--out", type=Path, default=DATA, help="folder of the tables; figures go beside it")
     chosen = parser.parse_args(arguments)
     wanted: Any = settings(smoke=chosen.smoke)
     if chosen.only:
         wanted = [item for item in wanted if item.name in chosen.only.split(",")]
     if not chosen.replot:
         compute(wanted, chosen.seeds, chosen.runs, chosen.out, workers=chosen.workers, device=chosen.device)
+    if (chosen.out / "foretell_collapse_scores.csv").exists():
+        plot(chosen.out)
+    else:
+        sys.stdout.write("fewer than four settings have collapsed: no scores yet, and nothing to draw\n")
 
 
 if __name__ == "__main__":

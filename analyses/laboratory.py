@@ -10,6 +10,7 @@ The embedded CLIP cut short (``clip-lab``: 6 blocks, 48 pixels) is the model.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,9 @@ import pandas as pd
 
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.training.run import read_result, run_training
+
+DATA = Path(__file__).parents[1] / "figures" / "data"
+"""Where tables go unless told otherwise."""
 
 RUNS = Path(__file__).parents[1] / "runs" / "laboratory"
 """Where runs are kept unless told otherwise."""
@@ -111,7 +115,7 @@ def collapsed(row: dict[str, Any]) -> bool:
 
 
 def explore(
-    settings: Sequence[Setting], seeds: int, runs: Path, *, workers: int | None = None, device: str | None = None
+    settings: Sequence[Setting], seeds: int, runs: Path, *, workers: int, device: str | None = None
 ) -> Iterator[str]:
     """Train all settings: plain runs, then one radius after the other until two on end have collapsed.
 
@@ -119,13 +123,12 @@ def explore(
         settings: What to train.
         seeds: Number of seeds.
         runs: Where runs are kept.
-        workers: Processes at a time; one per core when None.
+        workers: Processes at a time.
         device: Where to train.
 
     Yields:
         A line about each finished run.
     """
-    count = workers or os.cpu_count() or 1
     rounds = 1 + max(len(setting.radii) for setting in settings)
     for index in range(rounds):
         wanted = [
@@ -135,7 +138,7 @@ def explore(
         for setting in wanted:
             rho = 0.0 if index == 0 else setting.radii[index - 1]
             names.update({setting.run_config(rho, seed): setting.name for seed in range(seeds)})
-        for config in train_all(list(names), runs, workers=count, device=device):
+        for config in train_all(list(names), runs, workers=workers, device=device):
             row = read_result(run_folder(runs, config), config)
             assert row is not None
             yield (
@@ -173,3 +176,22 @@ def table(settings: Sequence[Setting], seeds: int, runs: Path) -> pd.DataFrame:
                     values = {**config.to_dict(), "eval_data": ",".join(config.eval_data)}
                     rows.append({"setting": setting.name, **values, **found})
     return pd.DataFrame(rows)
+
+
+def common_options(description: str | None) -> argparse.ArgumentParser:
+    """The options that all scripts of the laboratory have.
+
+    Args:
+        description: The script's docstring.
+
+    Returns:
+        A parser to add others to.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="a few short runs, to see that everything works")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    parser.add_argument("--device", help="where to train; a GPU if there is one by default")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where runs are kept")
+    parser.add_argument("--out", type=Path, default=DATA, help="folder of the tables")
+    return parser

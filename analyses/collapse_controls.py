@@ -1,0 +1,137 @@
+"""What helps past the collapse radius: a plain warm start, a rising radius, ASAM, or a radius held under COR?
+
+Question: does ``rho="auto"`` train at the accuracy of the best fixed radius without a sweep, and what does it cost?
+Command: ``python -m analyses.collapse_controls`` (``--smoke`` for a minute). It goes on where it was stopped and shares
+its runs with the other scripts of the laboratory. Tables: ``figures/data/collapse_controls_runs.csv`` (a row per run)
+and ``collapse_controls.csv`` (means over seeds).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from analyses.laboratory import BASE, collapsed, common_options, run_folder, train_all
+from gsnr_toolkit import TrainConfig
+from gsnr_toolkit.atomic import write_json, write_text
+from gsnr_toolkit.provenance import environment
+from gsnr_toolkit.training.run import read_result
+
+RADII = (0.05, 0.2, 0.8)
+"""From safe to far past the collapse of most families (``foretell_collapse``)."""
+ASAM_RADII = (0.5, 2.0, 8.0)
+
+
+def controls(family: str, *, smoke: bool = False) -> Iterator[tuple[str, TrainConfig]]:
+    """What is compared on one family.
+
+    Args:
+        family: Such as ``"df"``.
+        smoke: Few steps.
+
+    Yields:
+        Name and config, without the seed.
+    """
+    base = replace(BASE, data=f"demo-{family}", stop_dead=0)
+    if smoke:
+        base = replace(
+            base, steps=24, train_samples=64, eval_samples=64, batch_size=8, record_samples=64, auto_every=12
+        )
+    yield "plain", base
+    for rho in RADII:
+        sam = replace(base, rho=rho)
+        yield f"SAM {rho:g}", sam
+        yield f"SAM {rho:g} after {base.steps // 2} plain steps", replace(sam, plain_steps=base.steps // 2)
+        yield f"SAM rising to {rho:g}", replace(sam, rho_schedule="linear")
+    for rho in ASAM_RADII:
+        yield f"ASAM {rho:g}", replace(base, rho=rho, method="asam")
+    for safety in (0.5, 1.0):
+        yield f"auto, safety {safety:g}", replace(base, rho="auto", auto_safety=safety, auto_max=0.2)
+
+
+def compute(
+    families: list[str], seeds: int, runs: Path, out: Path, *, smoke: bool, workers: int, device: str | None
+) -> None:
+    """Train what is missing, and write the tables.
+
+    Args:
+        families: Which families.
+        seeds: Number of seeds.
+        runs: Where runs are kept.
+        out: Folder of the tables.
+        smoke: Few steps.
+        workers: Processes at a time.
+        device: Where to train.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    named = {
+        replace(config, seed=seed): (family, name)
+        for family in families
+        for name, config in controls(family, smoke=smoke)
+        for seed in range(seeds)
+    }
+    rows = []
+    for config in train_all(list(named), runs, workers=workers, device=device):
+        family, name = named[config]
+        found = read_result(run_folder(runs, config), config)
+        assert found is not None
+        rows.append({"family": family, "control": name, **config.to_dict(), **found, "collapsed": collapsed(found)})
+        sys.stdout.write(f"{family:<4} {name:<30} seed {config.seed}  AUC {found['test_auc']:.3f}  {found['status']}\n")
+        sys.stdout.flush()
+        table = pd.DataFrame(rows).sort_values(["family", "control", "seed"])
+        write_text(out / "collapse_controls_runs.csv", table.to_csv(index=False))
+        write_text(out / "collapse_controls.csv", summarise(table).to_csv(index=False))
+    write_json(out / "collapse_controls.json", {**environment(), "base": BASE.to_dict(), "seeds": seeds})
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, and the time beside the plain run's.
+
+    Args:
+        table: One row per run.
+
+    Returns:
+        One row per family and control: mean AUC, its range over seeds, the share of seeds that collapsed, the last
+        radius, and seconds over those of the plain run (evaluation included).
+    """
+    grouped = table.groupby(["family", "control"])
+    found = grouped.agg(
+        num_seeds=("seed", "size"),
+        test_auc=("test_auc", "mean"),
+        auc_min=("test_auc", "min"),
+        auc_max=("test_auc", "max"),
+        train_loss=("train_loss", "mean"),
+        share_collapsed=("collapsed", "mean"),
+        rho_last=("rho_last", "mean"),
+        seconds=("seconds", "mean"),
+    ).reset_index()
+    plain = found[found["control"] == "plain"].set_index("family")["seconds"]
+    return found.assign(time_over_plain=found["seconds"] / found["family"].map(plain))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the script.
+
+    Args:
+        arguments: Of the command line; those of the process when None.
+    """
+    parser = common_options(__doc__)
+    parser.add_argument("--families", default="df,nt", help="families, with commas")
+    chosen = parser.parse_args(arguments)
+    compute(
+        chosen.families.split(","),
+        chosen.seeds,
+        chosen.runs,
+        chosen.out,
+        smoke=chosen.smoke,
+        workers=chosen.workers,
+        device=chosen.device,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Which way does COR move with GSNR? Controlled axes: forgery strength, label noise, batch size, depth, training step.
+
+Claim (the paper's Corollary 1, all else equal): COR rises with GSNR. In data all else is not equal; the exact
+decomposition ``log COR = log r/(1+r) - log m - log |mu|`` says which factor moved. Command:
+``python -m analyses.cor_signs`` (``--smoke`` for a minute). It goes on where it was stopped and shares its runs with
+the other scripts of the laboratory. Tables: ``figures/data/cor_signs.csv`` (every recorded step of every run) and
+``cor_signs_axes.csv`` (rank correlations and attribution by axis).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from analyses.laboratory import BASE, Setting, common_options, run_folder, train_all
+from gsnr_toolkit import Report, TrainConfig
+from gsnr_toolkit.atomic import write_json, write_text
+from gsnr_toolkit.provenance import environment
+
+TERMS = ("signal_fraction", "misspecification", "grad_norm")
+
+AXES: dict[str, tuple[str, tuple[float, ...]]] = {
+    "strength": ("strength", (0.5, 1.0, 1.5, 2.0, 3.0)),
+    "label noise": ("label_noise", (0.0, 0.1, 0.2, 0.3, 0.4)),
+    "batch size": ("batch_size", (8, 16, 32, 64)),
+}
+"""Axis to the field of the config that is varied, and its values."""
+
+
+def axis_settings(family: str, *, smoke: bool = False) -> Iterator[tuple[str, float, Setting]]:
+    """Settings along each axis for one family.
+
+    Args:
+        family: Such as ``"df"``.
+        smoke: Two values of each axis, few steps.
+
+    Yields:
+        Axis, value, setting.
+    """
+    base = replace(BASE, data=f"demo-{family}", steps=150)
+    if smoke:
+        base = replace(base, steps=24, train_samples=64, eval_samples=64, batch_size=8)
+    for axis, (name, values) in AXES.items():
+        for value in values[:2] if smoke else values:
+            number = int(value) if name == "batch_size" else value
+            yield axis, value, Setting(f"{family}-{axis}-{value:g}", replace(base, **{name: number}))
+
+
+def measured_rows(report: Report, axis: str, value: float, family: str, seed: int) -> pd.DataFrame:
+    """What was recorded along one run, the whole model and its layers.
+
+    Returns:
+        One row per step and group.
+    """
+    columns = ["step", "group", "depth", "gsnr", "cor", "status", *TERMS]
+    totals = report.totals.assign(group="total", depth=-1)
+    escape = math.nan if report.escape is None else report.escape.value
+    rows = pd.concat([totals[columns], report.layers[columns]], ignore_index=True)
+    return rows.assign(axis=axis, value=value, family=family, seed=seed, escape_radius=escape)
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlations by axis and family.
+
+    Along strength, noise and batch size a run counts once, at the step of its smallest COR; along step, the whole
+    model's steps within a run; along depth, the layers at that step. The last two are averaged over runs.
+
+    Args:
+        rows: All recorded steps.
+
+    Returns:
+        One row per axis and family: the rank correlation of COR with GSNR, of GSNR with the axis, of COR and escape
+        radius with the axis, and the share of the variance of log COR that each factor accounts for.
+    """
+    whole = rows[(rows["group"] == "total") & rows["cor"].gt(0) & np.isfinite(rows["cor"])]
+    found = []
+    for (axis, family), part in whole.groupby(["axis", "family"]):
+        ends = part.loc[part.groupby(["value", "seed"])["cor"].idxmin()]
+        found.append({"axis": axis, "family": family, "num": len(ends), **_correlations(ends)})
+    for family, part in whole.groupby("family"):
+        runs = [run for _, run in part.groupby(["axis", "value", "seed"]) if len(run) >= 4]
+        found.append({"axis": "step", "family": family, **_average([_correlations(run, "step") for run in runs])})
+        layers = [layer for run in runs if len(layer := _layers(rows, run)) >= 4]
+        found.append({"axis": "depth", "family": family, **_average([_correlations(one, "depth") for one in layers])})
+    return pd.DataFrame(found)
+
+
+def _layers(rows: pd.DataFrame, run: pd.DataFrame) -> pd.DataFrame:
+    at = run.loc[run["cor"].idxmin()]
+    same = (rows[["axis", "value", "family", "seed", "step"]] == at[["axis", "value", "family", "seed", "step"]]).all(
+        axis=1
+    )
+    return rows[same & (rows["group"] != "total") & rows["cor"].gt(0) & np.isfinite(rows["cor"])]
+
+
+def _correlations(part: pd.DataFrame, along: str = "value") -> dict[str, float]:
+    found = {
+        "cor_with_gsnr": _rank(part["cor"], part["gsnr"]),
+        "gsnr_along": _rank(part["gsnr"], part[along]),
+        "cor_along": _rank(part["cor"], part[along]),
+        "escape_along": _rank(part["escape_radius"], part[along]),
+    }
+    return found | shares(part)
+
+
+def shares(part: pd.DataFrame) -> dict[str, float]:
+    """How much of the variance of log COR goes with each factor of the decomposition.
+
+    Args:
+        part: Rows with ``signal_fraction``, ``misspecification`` and ``grad_norm``, whose product law is exact.
+
+    Returns:
+        Covariance of each term with log COR over its variance; the three add up to 1.
+    """
+    signs = {"signal_fraction": 1.0, "misspecification": -1.0, "grad_norm": -1.0}
+    logs = {name: sign * np.log(part[name].to_numpy(dtype=float)) for name, sign in signs.items()}
+    total = sum(logs.values())
+    spread = float(np.var(total))
+    if len(part) < 3 or not spread > 0:
+        return {f"share_{name}": math.nan for name in TERMS}
+    return {f"share_{name}": float(np.cov(term, total, ddof=0)[0, 1]) / spread for name, term in logs.items()}
+
+
+def _rank(one: pd.Series, other: pd.Series) -> float:
+    good = np.isfinite(one) & np.isfinite(other)
+    if good.sum() < 3 or one[good].nunique() < 2 or other[good].nunique() < 2:
+        return math.nan
+    return float(spearmanr(one[good], other[good]).statistic)
+
+
+def _average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    if not rows:
+        return {"num": 0}
+    return {"num": len(rows), **pd.DataFrame(rows).mean().to_dict()}
+
+
+def compute(
+    families: Sequence[str], seeds: int, runs: Path, out: Path, *, smoke: bool, workers: int, device: str | None
+) -> None:
+    """Train what is missing, and write the tables.
+
+    Args:
+        families: Which families.
+        seeds: Number of seeds.
+        runs: Where runs are kept.
+        out: Folder of the tables.
+        smoke: Few values, few steps.
+        workers: Processes at a time.
+        device: Where to train.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    places: dict[TrainConfig, list[tuple[str, float, str, int]]] = {}
+    for family in families:
+        for axis, value, setting in axis_settings(family, smoke=smoke):
+            for seed in range(seeds):
+                places.setdefault(setting.run_config(0.0, seed), []).append((axis, value, family, seed))
+    frames = []
+    for config in train_all(list(places), runs, workers=workers, device=device):
+        report = Report.load(run_folder(runs, config) / "report")
+        frames += [measured_rows(report, *place) for place in places[config]]
+        sys.stdout.write(f"{places[config][0]}: COR {report.cor:.4g}\n")
+        sys.stdout.flush()
+        rows = pd.concat(frames, ignore_index=True)
+        write_text(out / "cor_signs.csv", rows.to_csv(index=False))
+        write_text(out / "cor_signs_axes.csv", summarise(rows).to_csv(index=False))
+    write_json(out / "cor_signs.json", {**environment(), "base": BASE.to_dict(), "seeds": seeds})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the script.
+
+    Args:
+        arguments: Of the command line; those of the process when None.
+    """
+    parser = common_options(__doc__)
+    parser.add_argument("--families", default="df,nt", help="families, with commas")
+    chosen = parser.parse_args(arguments)
+    compute(
+        chosen.families.split(","),
+        chosen.seeds,
+        chosen.runs,
+        chosen.out,
+        smoke=chosen.smoke,
+        workers=chosen.workers,
+        device=chosen.device,
+    )
+
+
+if __name__ == "__main__":
+    main()
