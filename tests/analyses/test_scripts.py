@@ -1,0 +1,59 @@
+"""Every script of the laboratory runs from end to end, on runs of a few steps that they share."""
+
+import pandas as pd
+import pytest
+
+from analyses import collapse_controls, cor_signs, foretell_collapse, laboratory
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def options(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(laboratory, "RECORD_SAMPLES", 32)
+    monkeypatch.setattr(laboratory, "RECORD_EVERY", 12)
+    return ["--smoke", "--seeds", "1", "--runs", str(runs), "--out", str(tmp_path / "data"), "--device", "cpu"]
+
+
+def test_foretell_collapse(options, tmp_path, runs):
+    foretell_collapse.main(options)
+    by_setting = pd.read_csv(tmp_path / "data" / "foretell_collapse.csv")
+    assert by_setting["setting"].tolist() == ["df-smoke", "nt-smoke"]
+    wanted = ["setting", "family", "tuning", "strength", "learning_rate", "num_seeds", "empirical_radius", "empirical_low", "empirical_high", "cor", "escape_radius", "alignment_radius", "half_cosine_radius", "lipschitz_radius", "sam_edge", "grad_norm", "gsnr"]
+    assert set(wanted) <= set(by_setting.columns)
+    sweep = pd.read_csv(tmp_path / "data" / "foretell_collapse_sweep.csv")
+    assert sorted(sweep["rho"].unique())[0] == 0
+    assert set(sweep["key"]) <= {path.name for path in (runs / "runs").iterdir()}
+    assert pd.read_csv(tmp_path / "data" / "foretell_collapse_steps.csv")["step"].max() == 24
+
+
+def test_cor_signs(options, tmp_path):
+    cor_signs.main([*options, "--families", "df"])
+    rows = pd.read_csv(tmp_path / "data" / "cor_signs.csv")
+    assert set(rows["axis"]) == set(cor_signs.AXES)
+    assert {"total", "head"} <= set(rows["group"])
+    axes = pd.read_csv(tmp_path / "data" / "cor_signs_axes.csv")
+    assert {"depth", "step"} <= set(axes["axis"])
+
+
+def test_controls(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(collapse_controls, "RADII", (0.05,))
+    monkeypatch.setattr(collapse_controls, "ASAM_RADII", (0.5,))
+    collapse_controls.main([*options, "--families", "df"])
+    table = pd.read_csv(tmp_path / "data" / "collapse_controls.csv").set_index("control")
+    assert len(table) == 7
+    assert table.loc["plain", "time_over_plain"] == 1
+    assert table.loc["SAM 0.05", "rho_last"] == 0.05
+    assert 0 <= table.loc["auto, safety 1", "rho_last"] <= 0.2
+
+
+def test_the_variance_of_log_cor_is_dealt_out_in_full():
+    rows = pd.DataFrame(
+        {"signal_fraction": [0.1, 0.2, 0.4], "misspecification": [2.0, 2.0, 2.0], "grad_norm": [1.0, 3.0, 2.0]}
+    )
+    found = cor_signs.shares(rows)
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["share_misspecification"] == 0
