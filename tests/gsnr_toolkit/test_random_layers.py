@@ -57,7 +57,7 @@ def test_a_block_that_runs_every_other_time_is_measured_like_the_loop(draw, deta
     found, expected = (
         estimate_gsnr(model, _labelled(), engine=engine, detail=detail, progress=False) for engine in ("auto", "loop")
     )
-    columns = ["gsnr", "gsnr_low", "gsnr_high", "grad_norm", "trace_covariance"]
+    columns = ["gsnr", "gsnr_low", "gsnr_high", "mean_grad_sqnorm", "trace_covariance"]
     np.testing.assert_array_equal(found.layers[columns], expected.layers[columns])
     assert found.coverage == expected.coverage
     (note,) = set(found.notes) - set(expected.notes)

@@ -91,7 +91,7 @@ def test_reasons_for_leaving_a_parameter_to_another_engine():
 
 WITHOUT_RULE = {
     "Maximum": lambda p, x: torch.maximum(x @ p["w"], p["odd"]),
-    "CdistForward": lambda p, x: torch.cdist(x, p["odd"][:, None].expand(3, 4)) @ p["w"][:3],
+    "Cdist": lambda p, x: torch.cdist(x, p["odd"][:, None].expand(3, 4)) @ p["w"][:3],
 }
 
 

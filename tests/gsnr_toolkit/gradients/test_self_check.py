@@ -22,7 +22,7 @@ def mlp():
 
 WRONG = {
     "one weight": (1.01, lambda use: use.slot == 2 and use.shape == (6, 3), ["2.weight"]),
-    "biases": (2.0, lambda use: use.slot == 0, ["0.bias", "2.bias"]),
+    "biases": (2.0, lambda use: use.slot == 0, ["2.bias", "0.bias"]),
 }
 
 

@@ -51,7 +51,7 @@ def test_a_drift_that_noise_exceeds_is_a_gap_and_not_a_fall(synthetic_report, by
     ax = plot_radius_curve(drift, report.layers, report.settings)
     for group, places in gone.items():
         curve, line = drift[drift["group"] == group], by_gid(ax, group)
-        expected = (curve["drift"] / curve["grad_norm"]).to_numpy()
+        expected = (curve["drift"] / curve["grad_norm"]).to_numpy(copy=True)
         expected[list(places)] = np.nan
         np.testing.assert_array_equal(line.get_xdata(), curve["rho"])
         np.testing.assert_allclose(line.get_ydata(), expected)
