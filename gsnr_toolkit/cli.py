@@ -125,10 +125,10 @@ def probe_command(
         if ranks.rank:
             _follow(request)
             return
-        code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet)
-    if fail_in_collapse_zone and code[0] is not None:
-        raise typer.Exit(collapse_code(code[0]) or code[1])
-    raise typer.Exit(code[1])
+        report, code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet)
+    if fail_in_collapse_zone and report is not None:
+        code = collapse_code(report) or code
+    raise typer.Exit(code)
 
 
 def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quiet: bool) -> tuple[Any, int]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from gsnr_toolkit.batches import take_rows
-from gsnr_toolkit.errors import MixedSamplesError, ProbeError
+from gsnr_toolkit.errors import EngineError, MixedSamplesError, ProbeError, first_line
 from gsnr_toolkit.gradients.functional import Engine
 from gsnr_toolkit.gradients.loop import loop_gradients
 from gsnr_toolkit.gradients.select import choose_chunk, make_engine, without_taps
@@ -23,7 +23,8 @@ def settle_engine(setup: Setup, batch: Batch) -> Setup:
     """Find the engine that can do the model, trying it on a few samples, and how many samples it may run at once.
 
     ``"auto"`` takes ``taps``, unless it cannot follow the model or covers less than half of its parameters; then
-    ``vmap`` or one backward per sample, with a note that says why.
+    ``vmap`` or one backward per sample, with a note that says why. Where operations change from run to run, ``vmap``
+    would run them once for many samples as well, and it is one backward per sample.
 
     Args:
         setup: What to measure.
@@ -44,15 +45,17 @@ def settle_engine(setup: Setup, batch: Batch) -> Setup:
     name = asked
     if asked in ("auto", "taps"):
         engine = TapsEngine(check=setup.options.self_check)
-        reason = _cannot_tap(engine, setup, batch)
-        if not reason:
+        error = _cannot_tap(engine, setup, batch)
+        if error is None:
             return _with_engine(setup, "taps", engine, rows)
         if not _loop_works(setup, rows):
             _reraise(setup, rows)
+        reason = first_line(error)
         if asked == "taps":
             raise ProbeError(f"the taps engine cannot follow this model ({reason}); pass engine='auto' or 'loop'")
-        name = without_taps(setup.task)
-        notes.append(f"engine: not by taps, since {reason}")
+        changing = isinstance(error, EngineError)
+        name = "loop" if changing else without_taps(setup.task)
+        notes.append(f"engine: {'one backward per sample' if changing else 'not by taps'}, since {reason}")
     if name == "vmap":
         reason = _cannot_vectorise(setup, rows)
         if reason and asked == "vmap":
@@ -68,17 +71,17 @@ def _with_engine(setup: Setup, name: str, engine: Engine, rows: Batch) -> Setup:
     return replace(setup, engine=engine, chunk_size=chunk)
 
 
-def _cannot_tap(engine: TapsEngine, setup: Setup, batch: Batch) -> str:
-    """Why taps cannot do the model; empty if it can."""
+def _cannot_tap(engine: TapsEngine, setup: Setup, batch: Batch) -> Exception | None:
+    """Why taps cannot do the model; None if it can."""
     try:
         share = engine.prepare(setup.task, batch)
     except MixedSamplesError:
         raise
     except (RuntimeError, ValueError, AssertionError) as error:
-        return _first_line(error)
+        return error
     if share < 0.5 and setup.options.engine == "auto":
-        return f"its rules cover {share:.0%} of the parameters only"
-    return ""
+        return ProbeError(f"its rules cover {share:.0%} of the parameters only")
+    return None
 
 
 def _cannot_vectorise(setup: Setup, rows: Batch) -> str:
@@ -89,14 +92,9 @@ def _cannot_vectorise(setup: Setup, rows: Batch) -> str:
     except (RuntimeError, ValueError) as error:  # ProbeError is a ValueError
         if not _loop_works(setup, rows):
             raise
-        reason = _first_line(error)
+        reason = first_line(error)
         return reason if reason.startswith(_CANNOT) else f"{_CANNOT} ({reason})"
     return ""
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return line.partition(" (PyTorch:")[0].partition("; pass engine")[0][:250]
 
 
 def _loop_works(setup: Setup, rows: Batch) -> bool:
@@ -113,15 +111,18 @@ def _reraise(setup: Setup, rows: Batch) -> None:
         list(loop_gradients(setup.task, rows))
 
 
-def describe_setup(setup: Setup) -> dict[str, Any]:
-    """Which engine served how many parameters; to be asked after the gradients were taken.
+def describe_setup(setup: Setup, shares: dict[str, list[str]]) -> dict[str, Any]:
+    """Which engine served how many parameters.
+
+    Args:
+        setup: What was measured.
+        shares: Engine to names of parameters, every parameter once.
 
     Returns:
         The coverage statement of a report.
     """
     sizes = {name: param.numel() for name, param in setup.task.params.items()}
     total = sum(sizes.values())
-    shares = setup.engine.shares(setup.task)
     served = {engine: sum(sizes[name] for name in names) for engine, names in shares.items()}
     groups = {group.name for group in setup.groups.values()}
     by_engine = ", ".join(f"{_percent(count, total)} by the {engine} engine" for engine, count in served.items())

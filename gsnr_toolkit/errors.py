@@ -19,9 +19,26 @@ class MixedSamplesError(ProbeError):
     """A sample's loss depends on other samples of its batch: there is no gradient of that sample alone."""
 
 
+class EngineError(ProbeError):
+    """An engine cannot follow the model, or not any more; one backward per sample can."""
+
+
 class CollapseZoneError(ProbeError):
     """The radius asked for lies in the collapse zone, and the caller asked to fail on that."""
 
 
 class ProbeWarning(UserWarning):
     """A number in the report is undefined, or a reader must know something about it."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, as a reason inside another sentence.
+
+    Returns:
+        Its first line, without PyTorch's own words and the engine it recommends.
+
+    >>> first_line(ProbeError("expected one graph; pass engine='loop'"))
+    'expected one graph'
+    """
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.partition(" (PyTorch:")[0].partition("; pass engine")[0][:250]

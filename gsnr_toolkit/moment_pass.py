@@ -1,7 +1,8 @@
 """One pass over samples: per-sample gradients into moments, shard by shard.
 
 A shard, a block of consecutive samples, is the unit of everything: of the jackknife, of the share of a process among
-several, and of what is done again with fewer samples at once when a GPU runs out of memory.
+several, and of what is done again: with fewer samples at once when a GPU runs out of memory, by another engine when
+the first cannot follow the model any more.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from gsnr_toolkit.batches import batch_length, take_rows
 from gsnr_toolkit.checks import check_finite
-from gsnr_toolkit.distributed import Ranks, merge_moments, share_losses, share_shards
-from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.distributed import Ranks, merge_moments, share_losses, share_shards, summed
+from gsnr_toolkit.errors import EngineError, ProbeError, first_line
 from gsnr_toolkit.estimators.shards import ShardCollector
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.gradients.functional import AnyMoments, Engine, GradientTask
@@ -83,12 +84,23 @@ class MomentPass:
         chunk_size: Samples that may run at once; halved when a GPU runs out of memory.
         seed: Random state of the rows that begin with sample i is ``seed + i``: no two draw the same dropout masks.
         new: Makes empty moments.
+        spare: Takes over, one sample at a time, from the shard on at which the engine cannot follow the model any
+            more; that is an error when None.
     """
 
     def __init__(
-        self, task: GradientTask, engine: Engine, chunk_size: int, seed: int, new: Callable[[], AnyMoments]
+        self,
+        task: GradientTask,
+        engine: Engine,
+        chunk_size: int,
+        seed: int,
+        new: Callable[[], AnyMoments],
+        spare: Engine | None = None,
     ) -> None:
         self.task, self.engine, self.chunk_size, self.seed, self.new = task, engine, chunk_size, seed, new
+        self._first, self._spare = engine, spare
+        self._total = self._handed_over = 0
+        self._reason = "another process's engine could not follow the model any more"
 
     def run(
         self,
@@ -119,10 +131,41 @@ class MomentPass:
         if pieces:
             self._finish(pieces, number, total, losses, collector, advance, ranks)
             number += 1
+        self._total = count
         if ranks.size > 1:
             merge_moments(total, self.task.params, ranks)
             share_shards(collector, number, ranks)
+            self._handed_over = int(summed(torch.tensor(self._handed_over)))
         return total, share_losses(losses, count, ranks)
+
+    def shares(self) -> dict[str, list[str]]:
+        """Which parameters were served by which engine; to be asked after the run.
+
+        Returns:
+            Engine, or two where one took over from the other, to names of parameters: every parameter once.
+        """
+        first = self._first.shares(self.task)
+        if self._spare is None or not self._handed_over:
+            return first
+        spare = self._spare.shares(self.task)
+        if self._handed_over == self._total:
+            return spare
+        (other,) = spare
+        return {f"{engine} and {other}": names for engine, names in first.items()}
+
+    def notes(self) -> list[str]:
+        """What a reader must know about how the gradients were obtained; to be asked after the run.
+
+        Returns:
+            The engine's own notes, and why and for how many samples another one took over.
+        """
+        own = self._first.notes() if self._handed_over < max(1, self._total) else []
+        if not self._handed_over:
+            return own
+        return [
+            *own,
+            f"engine: {self._handed_over} of {self._total} samples by one backward per sample, since {self._reason}",
+        ]
 
     def _finish(
         self,
@@ -141,7 +184,7 @@ class MomentPass:
         total.absorb(cast("Any", shard))  # both were made by self.new
 
     def _shard(self, pieces: list[Piece], losses: dict[int, Tensor], advance: Advance) -> AnyMoments:
-        """Moments of one shard; begun again with half the samples at once where memory runs out."""
+        """Moments of one shard; begun again with half the samples at once or by the other engine where it must be."""
         while True:
             shard = self.new()
             try:
@@ -157,7 +200,14 @@ class MomentPass:
                 self.chunk_size = max(1, min(self.chunk_size, longest) // 2)
                 torch.cuda.empty_cache()
                 continue
-            advance(sum(batch_length(piece.rows) for piece in pieces))
+            except EngineError as error:
+                if self._spare is None or self.engine is self._spare:
+                    raise
+                self.engine, self.chunk_size, self._reason = self._spare, 1, first_line(error)
+                continue
+            count = sum(batch_length(piece.rows) for piece in pieces)
+            self._handed_over += count if self.engine is self._spare else 0
+            advance(count)
             return shard
 
     def _take(self, piece: Piece, shard: AnyMoments, losses: dict[int, Tensor]) -> None:

@@ -23,7 +23,7 @@ def per_sample_gradients(
         twin.zero_grad(set_to_none=True)
         loss_fn(twin, rows(batch, i)).sum().backward()
         for name, param in twin.named_parameters():
-            found[name].append(torch.zeros_like(param) if param.grad is None else param.grad.clone())
+            found[name].append(torch.zeros_like(param) if param.grad is None else param.grad.to_dense().clone())
     return {name: torch.stack(grads) for name, grads in found.items()}
 
 

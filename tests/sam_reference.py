@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+EXACT = {"rtol": 1e-12, "atol": 1e-12}
+
 
 def make_model(*, norm=False):
     torch.manual_seed(1)
@@ -56,3 +58,18 @@ def bits(model):
 
 def assert_same_bits(one, other):
     torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+def closure_of(optimizer, model, batch):
+    def closure():
+        optimizer.zero_grad()
+        loss = losses(model, batch).mean()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def run(optimizer, model, steps=5, **options):
+    for step in range(steps):
+        optimizer.step(closure_of(optimizer, model, make_batch(step)), **options)

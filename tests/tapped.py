@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from reference import one_row, per_sample_gradients
 from torch import Tensor, nn
 
+from gsnr_toolkit.gradients.forward import run_forward
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.plan import Plan
-from gsnr_toolkit.gradients.taps import TapsEngine, run_forward
+from gsnr_toolkit.gradients.taps import TapsEngine
 from gsnr_toolkit.losses import resolve_loss
+
+ROWS = 6
+"""Rows of :func:`six_rows`."""
 
 
 class Model(nn.Module):
@@ -27,6 +31,24 @@ class Model(nn.Module):
         return self.use(self.p, inputs)
 
 
+class Net(nn.Module):
+    """A forward given as a function of the module and its input, and the parts it uses."""
+
+    def __init__(self, function: Callable[[Any, Any], Tensor], **parts: Any) -> None:
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, inputs: Any) -> Tensor:
+        return self.function(self, inputs)
+
+
+def six_rows(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Six inputs of width six, of three classes."""
+    return torch.randn(ROWS, 6, dtype=dtype), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
 def square_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     """A loss that weighs every output entry of a sample differently; the number of rows does not matter to it."""
     outputs = model(batch[0]).flatten(1)
@@ -35,7 +57,7 @@ def square_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 def make_task(model: nn.Module, loss_fn: Any = square_loss) -> GradientTask:
-    """The task of differentiating everything trainable."""
+    """The task of differentiating everything trainable; a loss of None is inferred from the logits."""
     return GradientTask(model, trainable_params(model), resolve_loss(loss_fn))
 
 
@@ -48,6 +70,21 @@ def tapped(task: GradientTask, batch: Any, engine: TapsEngine | None = None) -> 
     """Per-sample gradients of the taps engine, all at once."""
     (chunk,) = (engine or TapsEngine())(task, batch, chunk_size=1000)
     return chunk.grads
+
+
+def gradients(task: GradientTask, batch: Any, engine: Any = None, chunk_size: int = 4) -> dict[str, Tensor]:
+    """Per-sample gradients of an engine (taps when None), some samples at a time."""
+    chunks = list((engine or TapsEngine())(task, batch, chunk_size=chunk_size))
+    return {name: torch.cat([chunk.grads[name] for chunk in chunks]) for name in task.params}
+
+
+def assert_right(
+    model: nn.Module, batch: Any, loss_fn: Any = None, rtol: float = 1e-10, other: Collection[str] = ()
+) -> None:
+    """Compare the taps engine with ``.backward()``; ``other`` are the parameters that it must leave to another one."""
+    task, engine = make_task(model, loss_fn), TapsEngine()
+    assert_same(gradients(task, batch, engine), truth(task, batch), rtol)
+    assert set(engine.other()) == set(other)
 
 
 def only_plan(engine: TapsEngine) -> Plan:

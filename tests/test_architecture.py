@@ -172,7 +172,7 @@ def test_help_loads_nothing_heavy():
 
 
 def test_the_api_loads_no_plotting_and_no_model_zoo():
-    assert not {"matplotlib", "seaborn", "open_clip", "torchvision"} & _loaded_after(
+    assert not {"matplotlib", "open_clip", "torchvision"} & _loaded_after(
         "from gsnr_toolkit import estimate_cor, Report"
     )
 

@@ -59,44 +59,28 @@ def _ff(name: str, description: str) -> DatasetInfo:
     return DatasetInfo(description, f"{_DATA}.faceforensics:open_faceforensics", {"name": name})
 
 
-def _listed(name: str, list_name: str, description: str, **changes: Any) -> DatasetInfo:
-    fixed = {"name": name, "list_name": list_name}
-    return DatasetInfo(description, f"{_DATA}.deepfakebench:open_deepfakebench", fixed, **changes)
+def _listed(
+    name: str, list_name: str, description: str, opener: str = "deepfakebench:open_deepfakebench", **changes: Any
+) -> DatasetInfo:
+    return DatasetInfo(description, f"{_DATA}.{opener}", {"name": name, "list_name": list_name}, **changes)
 
 
 _TEST_FACES: dict[str, Any] = {"kind": "forged faces to test on", "split": "test"}
+_CELEBDF: dict[str, Any] = {"opener": "celebdf:open_celebdf", **_TEST_FACES}
 
 
-def _celebdf(version: str, description: str) -> DatasetInfo:
-    fixed = {"name": f"celebdf-{version}", "list_name": f"Celeb-DF-{version}"}
-    return DatasetInfo(description, f"{_DATA}.celebdf:open_celebdf", fixed, **_TEST_FACES)
+def _generated(prefix: str, opener: str, kind: str, texts: Mapping[str | None, str]) -> dict[str, DatasetInfo]:
+    """Rows of generated images, one for each generator and (None) one for all."""
+    names = {generator: f"{prefix}-{generator}" if generator else prefix for generator in texts}
+    common: dict[str, Any] = {"kind": f"generated images: {kind}", "split": "test", "image_size": 224}
+    return {
+        name: DatasetInfo(texts[generator], f"{_DATA}.{opener}", {"name": name, "generator": generator}, **common)
+        for generator, name in names.items()
+    }
 
 
-def _ufd(generator: str | None, description: str) -> DatasetInfo:
-    name = f"ufd-{generator}" if generator else "ufd"
-    return DatasetInfo(
-        description,
-        f"{_DATA}.forensynths:open_forensynths",
-        {"name": name, "generator": generator},
-        kind="generated images: UniversalFakeDetect and ForenSynths",
-        split="test",
-        image_size=224,
-    )
-
-
-def _genimage(generator: str | None, description: str) -> DatasetInfo:
-    name = f"genimage-{generator}" if generator else "genimage"
-    return DatasetInfo(
-        description,
-        f"{_DATA}.genimage:open_genimage",
-        {"name": name, "generator": generator},
-        kind="generated images: GenImage",
-        split="test",
-        image_size=224,
-    )
-
-
-_UFD = {
+_UFD: dict[str | None, str] = {
+    None: "all 19 test sets, one domain each",
     "progan": "ProGAN, 20 classes; also train and val",
     "cyclegan": "CycleGAN",
     "biggan": "BigGAN",
@@ -117,7 +101,8 @@ _UFD = {
     "glide_100_10": "GLIDE, 100 and 10 steps",
     "dalle": "DALL-E mini",
 }
-_GENIMAGE = {
+_GENIMAGE: dict[str | None, str] = {
+    None: "all 8 generators, one domain each",
     "midjourney": "Midjourney",
     "sdv14": "Stable Diffusion 1.4",
     "sdv15": "Stable Diffusion 1.5",
@@ -146,17 +131,15 @@ DATASETS: Registry[DatasetInfo] = Registry(
         "ff": _ff("ff", "all four manipulations"),
         "faceshifter": _listed("faceshifter", "FaceShifter", "FaceShifter on the same originals"),
         "dfd": _listed("dfd", "DeepFakeDetection", "DeepFakeDetection (Google's actors)", **_TEST_FACES),
-        "celebdf-v1": _celebdf("v1", "Celeb-DF v1, 100 test videos"),
-        "celebdf-v2": _celebdf("v2", "Celeb-DF v2, 518 test videos"),
+        "celebdf-v1": _listed("celebdf-v1", "Celeb-DF-v1", "Celeb-DF v1, 100 test videos", **_CELEBDF),
+        "celebdf-v2": _listed("celebdf-v2", "Celeb-DF-v2", "Celeb-DF v2, 518 test videos", **_CELEBDF),
         "dfdc": _listed("dfdc", "DFDC", "Deepfake Detection Challenge", **_TEST_FACES),
         "dfdcp": _listed("dfdcp", "DFDCP", "Deepfake Detection Challenge, preview", **_TEST_FACES),
         "deeperforensics": _listed("deeperforensics", "DeeperForensics-1.0", "DeeperForensics-1.0", **_TEST_FACES),
         "ffiw": _listed("ffiw", "FFIW", "Face Forensics in the Wild", **_TEST_FACES),
         "uadfv": _listed("uadfv", "UADFV", "UADFV, 49 + 49 videos", **_TEST_FACES),
-        "ufd": _ufd(None, "all 19 test sets, one domain each"),
-        **{f"ufd-{generator}": _ufd(generator, text) for generator, text in _UFD.items()},
-        "genimage": _genimage(None, "all 8 generators, one domain each"),
-        **{f"genimage-{generator}": _genimage(generator, text) for generator, text in _GENIMAGE.items()},
+        **_generated("ufd", "forensynths:open_forensynths", "UniversalFakeDetect and ForenSynths", _UFD),
+        **_generated("genimage", "genimage:open_genimage", "GenImage", _GENIMAGE),
     },
     hint="Or image-folder:PATH for folders real/ and fake/, or module:function for your own.",
 )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.errors import EngineError
 from gsnr_toolkit.types import Params
 
 Node: TypeAlias = Any
@@ -73,12 +73,12 @@ class Graph:
             Its sizes.
 
         Raises:
-            ProbeError: If a size is not a number.
+            EngineError: If a size is not a number.
         """
         node, nr = edge
         found = tuple(self.nodes[node]._input_metadata[nr].shape)
         if not all(isinstance(size, int) for size in found):
-            raise ProbeError(
+            raise EngineError(
                 f"expected tensors with a size in every dimension, got a nested (jagged) one from {self.names[node]}; "
                 "pad it, or pass engine='loop'"
             )

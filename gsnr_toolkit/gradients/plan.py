@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
-from gsnr_toolkit.errors import MixedSamplesError, ProbeError
+from gsnr_toolkit.errors import EngineError, MixedSamplesError
 from gsnr_toolkit.gradients.graph import Consumer, Edge, Graph
 from gsnr_toolkit.gradients.ownership import Evidence, Owner, common_owner, one_hot
 from gsnr_toolkit.gradients.rules import RULES
@@ -184,7 +184,7 @@ def make_plan(
 
     Raises:
         MixedSamplesError: If a value between parameters and samples grows with the batch although all samples reach it.
-        ProbeError: If the graph is another one at each run.
+        EngineError: If the graph is another one at each run.
     """
     count = exactly or PROBE_ROWS[0]
     graph = probe(count)
@@ -222,9 +222,9 @@ def refuse_changing_graph() -> NoReturn:
     """Refuse a model whose graph is another one at each run.
 
     Raises:
-        ProbeError: Always.
+        EngineError: Always.
     """
-    raise ProbeError(
+    raise EngineError(
         "expected a model that runs the same operations each time it sees a batch, but the graph of its losses changed "
         "from one run to the next; pass engine='loop'"
     )

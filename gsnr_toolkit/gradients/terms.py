@@ -145,22 +145,10 @@ class Gathered:
         Returns:
             Shape ``(stop - start, *shape)``.
         """
-        tables = self._tables(self.rows[start:stop], start, stop, self.shape[0])
-        return tables.view(len(tables), *self.shape)
-
-    def compact(self) -> tuple[Tensor, Tensor]:
-        """Form all gradients on the rows that any sample looked up.
-
-        Returns:
-            Those rows (U,), and gradients ``(N, U, d)``.
-        """
-        used, places = torch.unique(self.rows, return_inverse=True)
-        return used, self._tables(places, 0, self.count, len(used))
-
-    def _tables(self, rows: Tensor, start: int, stop: int, height: int) -> Tensor:
         grads = full_precision(self.grads[start:stop])
-        tables = grads.new_zeros(stop - start, height, grads.shape[-1])
-        return tables.scatter_add_(1, rows.unsqueeze(-1).expand_as(grads), grads)
+        tables = grads.new_zeros(stop - start, self.shape[0], grads.shape[-1])
+        tables.scatter_add_(1, self.rows[start:stop].unsqueeze(-1).expand_as(grads), grads)
+        return tables.view(len(tables), *self.shape)
 
 
 @dataclass(frozen=True)

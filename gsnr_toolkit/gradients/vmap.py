@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from gsnr_toolkit.batches import batch_length, map_tensors, take_rows, tensors_of
-from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.errors import EngineError
 from gsnr_toolkit.gradients.functional import GradientChunk, GradientTask
 from gsnr_toolkit.preserve import preserved_rng, same_buffer_objects
 from gsnr_toolkit.types import Batch, Params
@@ -28,7 +28,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
         Chunks of up to ``chunk_size`` samples; gradients have shape ``(c, *parameter.shape)``.
 
     Raises:
-        ProbeError: If the model holds an operation that cannot be vectorised; the loop engine can do it.
+        EngineError: If the model holds an operation that cannot be vectorised; the loop engine can do it.
         RuntimeError: If the model itself fails, on one sample too, or memory runs out.
 
     >>> from gsnr_toolkit.gradients.functional import trainable_params
@@ -57,7 +57,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             _insist_that_the_model_runs(task, rows)
-            raise ProbeError(
+            raise EngineError(
                 f"the vmap engine cannot vectorise this model ({str(error).splitlines()[0][:200]}); pass engine='loop'"
             ) from error
         yield GradientChunk(start, losses.detach(), {name: grad.detach() for name, grad in grads.items()})

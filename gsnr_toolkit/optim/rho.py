@@ -55,7 +55,27 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Linear:
+class _Ramp:
+    """From one factor to another, then the other; a subclass says how far a step is on the way."""
+
+    steps: int
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_factors(self.start, self.end)
+        _check_steps(self.steps, least=1)
+
+    def __call__(self, step: int) -> float:
+        """Return the factor of a step."""
+        share = self._share(min(step, self.steps))
+        return self.start * (1 - share) + self.end * share
+
+    def _share(self, step: int) -> float:
+        raise NotImplementedError
+
+
+class Linear(_Ramp):
     """From ``start`` to ``end`` in equal steps, then ``end``.
 
     Attributes:
@@ -70,48 +90,21 @@ class Linear:
     [0.0, 0.25, 1.0, 1.0]
     """
 
-    steps: int
-    start: float = 0.0
-    end: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_factors(self.start, self.end)
-        _check_steps(self.steps, least=1)
-
-    def __call__(self, step: int) -> float:
-        """Return the factor of a step."""
-        share = min(step, self.steps) / self.steps
-        return self.start * (1 - share) + self.end * share
+    def _share(self, step: int) -> float:
+        return step / self.steps
 
 
-@dataclass(frozen=True)
-class Cosine:
+class Cosine(_Ramp):
     """From ``start`` to ``end`` along half a cosine wave, then ``end``.
 
-    Attributes:
-        steps: Steps on the way, as for :class:`Linear`.
-        start: First factor.
-        end: Last factor.
-
-    Raises:
-        ProbeError: If a factor is negative or not finite, or there is no step.
+    Attributes, and what is refused, are those of :class:`Linear`.
 
     >>> [round(Cosine(4, start=1.0, end=0.0)(step), 3) for step in (0, 1, 2, 4, 9)]
     [1.0, 0.854, 0.5, 0.0, 0.0]
     """
 
-    steps: int
-    start: float = 0.0
-    end: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_factors(self.start, self.end)
-        _check_steps(self.steps, least=1)
-
-    def __call__(self, step: int) -> float:
-        """Return the factor of a step."""
-        share = (1 - math.cos(math.pi * min(step, self.steps) / self.steps)) / 2
-        return self.start * (1 - share) + self.end * share
+    def _share(self, step: int) -> float:
+        return (1 - math.cos(math.pi * step / self.steps)) / 2
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def plot_radius_curve(
     band is the interval of the drift; the interval of COR, which also holds the uncertainty of ``|mu|``, is
     the bar at the crossing of the whole model. With more than six groups only the whole model gets a band.
     A group without signal has a dotted curve and no mark of a COR; one whose estimated ``|mu|`` is not even
-    above zero has no finite ratio, and is a hollow circle at the upper edge.
+    above zero has no finite ratio, and is a hollow circle at the upper edge. Where noise exceeds the debiased drift
+    itself (``drift`` 0), a curve has a gap.
 
     Args:
         drift: ``report.drift``, one row per (step, group, rho); the whole model is the group ``total``.
@@ -133,11 +134,23 @@ def _ratio(curve: "pd.DataFrame", column: str) -> np.ndarray:
     return curve[column].to_numpy(dtype=float) / np.where(norm > 0, norm, np.nan)
 
 
+def _drawn_ratio(curve: "pd.DataFrame") -> np.ndarray:
+    """Return the curve's ratios, NaN where the debiased drift is not above zero: no log axis has such a place."""
+    ratio = _ratio(curve, "drift")
+    return np.where(ratio > 0, ratio, np.nan)
+
+
+def _alone(values: np.ndarray) -> list[int]:
+    """Return the places of finite values between gaps, which no line reaches."""
+    known = np.r_[False, np.isfinite(values), False]
+    return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:]).tolist()
+
+
 def _set_axes(ax: Axes, curves: "dict[str, pd.DataFrame]", rho: float) -> None:
     """Set log axes around the crossing, the line at 1, and the zone in which a crossing means collapse."""
-    ratios = np.concatenate([_ratio(curve, "drift") for curve in curves.values()])
+    ratios = np.concatenate([_drawn_ratio(curve) for curve in curves.values()])
     radii = np.concatenate([curve["rho"].to_numpy(dtype=float) for curve in curves.values()])
-    finite = ratios[np.isfinite(ratios) & (ratios > 0)]
+    finite = ratios[np.isfinite(ratios)]
     low = max(finite.min() if finite.size else 0.1, 10**-FLOOR_IN_DECADES)
     high = min(finite.max() if finite.size else 10.0, 10**FLOOR_IN_DECADES)
     ax.set_xscale("log")
@@ -155,12 +168,15 @@ def _set_axes(ax: Axes, curves: "dict[str, pd.DataFrame]", rho: float) -> None:
 def _draw_curve(ax: Axes, name: str, curve: "pd.DataFrame", color: Any, *, band: bool, silent: bool) -> None:
     """Draw one curve, dotted where the gradient norm it is divided by is not certain to be above zero."""
     total = name == TOTAL
-    rho, ratio = curve["rho"].to_numpy(dtype=float), _ratio(curve, "drift")
-    if not np.isfinite(ratio).any():
+    if not np.isfinite(_ratio(curve, "drift")).any():
         return
+    rho, ratio = curve["rho"].to_numpy(dtype=float), _drawn_ratio(curve)
     dashes: Any = (0, (1, 1.2)) if silent else (0, (5, 1.5)) if total else "-"
     width, order = (1.5, 4) if total else (0.9, 3)
-    line = ax.plot(rho, ratio, color=color, linewidth=width, linestyle=dashes, zorder=order, gid=name)[0]
+    line = ax.plot(
+        rho, ratio, color=color, linewidth=width, linestyle=dashes, zorder=order, gid=name,
+        marker="o", markersize=1.5 * width, markevery=_alone(ratio),
+    )[0]  # fmt: skip
     line.set_label(SILENT_LABEL if silent else "_curve")
     if band:
         low = np.maximum(_ratio(curve, "drift_low"), ax.get_ylim()[0] / 10)

@@ -17,6 +17,7 @@ from gsnr_toolkit.estimators.rows import plan_rows
 from gsnr_toolkit.estimators.shards import MAX_SHARDS, ShardCollector
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.gradients.functional import AnyMoments
+from gsnr_toolkit.gradients.select import make_engine
 from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.losses import split_inputs
 from gsnr_toolkit.measure import DriftMeasurement, measure_drift
@@ -54,8 +55,9 @@ def gather_parameters(
     seen = LabelWatch(batches)
     with stage("per-sample gradients", count, show=progress) as advance:
         new = Moments if options.detail == "parameter" else GroupMoments
-        work = MomentPass(setup.task, setup.engine, setup.chunk_size, options.seed, new)
-        moments, losses = work.run(seen, collector, advance, current_ranks())
+        spare = make_engine("loop") if options.engine == "auto" else None
+        taking = MomentPass(setup.task, setup.engine, setup.chunk_size, options.seed, new, spare)
+        moments, losses = taking.run(seen, collector, advance, current_ranks())
 
     known: dict[int, tuple[Params, Tensor]] | None = {} if plan.exact else None
 
@@ -75,11 +77,11 @@ def gather_parameters(
         shards=collector.summary(),
         losses=losses,
         labels=seen.labels,
-        coverage=describe_setup(setup),
+        coverage=describe_setup(setup, taking.shares()),
         batch_size=batch_length(usable[0]) if usable else None,
         drift=drift if usable else None,
         lipschitz=(lambda: largest_hessian_eigenvalue(setup, usable)) if usable and options.lipschitz else None,
-        notes=(*setup.notes, *setup.engine.notes(), *_notes(moments, exact=plan.exact)),
+        notes=(*setup.notes, *taking.notes(), *_notes(moments, exact=plan.exact)),
     )
 
 

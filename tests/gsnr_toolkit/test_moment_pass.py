@@ -66,8 +66,10 @@ def test_shards_are_cut_alike_whatever_the_batches(sizes):
     assert ends == [6, 12, 18, 24, 30, 36]
     starts = list(itertools.accumulate(sizes, initial=0))
     for piece in pieces:
+        stop = piece.first + batch_length(piece.rows)
         assert piece.first == starts[piece.batch] + piece.start
-        assert piece.ends_batch == (piece.first + batch_length(piece.rows) == starts[piece.batch + 1])
+        assert piece.ends_batch == (stop == starts[piece.batch + 1])
+        torch.testing.assert_close(piece.rows[0], DATA[piece.first : stop], rtol=0, atol=0)
 
 
 def test_a_new_size_counts_from_the_next_shard_on():
@@ -97,46 +99,55 @@ def test_shards_that_grow_on_the_way():
     assert sorted(set(shards.counts[:-1].tolist())) in ([2.0], [2.0, 4.0], [4.0])
 
 
+ENGINES = {"taps": TapsEngine, "loop": lambda: StreamingEngine("loop", loop_gradients)}
+
+
 class Small:
     """An engine for which memory runs out above ``room`` samples, after it has added some."""
 
-    def __init__(self, room):
-        self.inner, self.room, self.chunks = StreamingEngine("loop", loop_gradients), room, []
+    def __init__(self, name, room):
+        self.inner, self.room, self.chunks, self.refused = ENGINES[name](), room, [], 0
 
     def accumulate(self, task, batch, moments, *, chunk_size):
         self.chunks.append(chunk_size)
         if min(chunk_size, batch_length(batch)) > self.room:
+            self.refused += 1
             self.inner.accumulate(task, (batch[0][:1],), moments, chunk_size=1)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.inner.accumulate(task, batch, moments, chunk_size=chunk_size)
 
 
+@pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("room", [1, 2, 5])
 @pytest.mark.parametrize("new", [Moments, GroupMoments])
-def test_a_shard_is_begun_again_with_half_the_samples(room, new):
-    engine = Small(room)
+def test_a_shard_is_begun_again_with_half_the_samples(name, room, new):
+    engine = Small(name, room)
     moments, losses, shards, done, work = _run(engine, [8] * 5, new=new, shard=16)
     _assert_right(moments, losses)
     assert done == [16, 16, 8]
     assert shards.counts.tolist() == [16, 16, 8]
     assert work.chunk_size == {1: 1, 2: 2, 5: 4}[room]
+    assert engine.refused == {1: 3, 2: 2, 5: 1}[room]
     assert engine.chunks[0] == 100
     assert engine.chunks[1] == 4  # half of the largest piece, not of what was allowed
     assert all(a >= b for a, b in itertools.pairwise(engine.chunks))
 
 
-def test_no_memory_for_one_sample_is_a_sentence():
+@pytest.mark.parametrize("name", ENGINES)
+def test_no_memory_for_one_sample_is_a_sentence(name):
     with pytest.raises(ProbeError, match=r"memory for one sample's forward and backward.*detail='group'") as error:
-        _run(Small(0), [8] * 5)
+        _run(Small(name, 0), [8] * 5)
     assert isinstance(error.value.__cause__, torch.OutOfMemoryError)
 
 
-def test_a_loss_that_is_not_finite_names_batch_and_row():
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(("size", "batch", "row"), [(8, 2, 5), (40, 0, 21)])
+def test_a_loss_that_is_not_finite_names_batch_and_row(name, size, batch, row):
     task = _task()
-    batches = [(rows.clone(),) for rows in DATA.split(8)]
-    batches[2][0][5] = float("nan")
-    work = MomentPass(task, StreamingEngine("loop", loop_gradients), 100, 0, Moments)
-    with pytest.raises(NonFiniteError, match="got nan for sample 5 of batch 2"):
+    batches = [(rows.clone(),) for rows in DATA.split(size)]
+    batches[batch][0][row] = float("nan")
+    work = MomentPass(task, ENGINES[name](), 100, 0, Moments)
+    with pytest.raises(NonFiniteError, match=f"got nan for sample {row} of batch {batch}"):
         work.run(batches, _collector(task, 6), lambda _: None, Ranks())
 
 

@@ -82,6 +82,26 @@ def test_a_second_count_settles_what_the_first_leaves_open():
     assert common_owner([((3, 6), first), ((3, 10), second)], [3, 5]) == Owner(1)
 
 
+@pytest.mark.parametrize(("owner", "expected"), [(Owner(0), [[0, 1], [2, 3]]), (Owner(0, True), [[0, 2], [1, 3]])])
+def test_owners_deal_rows_out(owner, expected):
+    assert owner.split(torch.arange(4), 2).tolist() == expected
+    assert owner.split(torch.arange(4).repeat(3, 1).T, 2).shape == (2, 2, 3)
+
+
+def test_a_class_token_alone_leaves_open_what_a_second_count_settles():
+    """With T = 4 tokens and N = 3 samples, rows 0, 4, 8 are also 0, 1, 2 modulo 3."""
+    found = []
+    for count in (3, 5):
+        evidence = Evidence.of_shape((4 * count, 7), count)
+        for sample in range(count):
+            gradient = torch.zeros(4 * count, 7)
+            gradient[4 * sample] = 1
+            evidence.see(gradient, sample, count)
+        found.append(((4 * count, 7), evidence))
+    assert common_owner(found[:1], [3]) is None
+    assert common_owner(found, [3, 5]) == Owner(0)
+
+
 def test_shares_must_agree_between_counts():
     """A dimension of 15 is a multiple of both counts, but does not grow with the samples."""
     shapes = [(15, 3), (15, 5)]
@@ -94,6 +114,7 @@ def test_mixed_samples_overlap_and_leave_no_owner():
     for sample in range(3):
         evidence.see(torch.ones(3, 4), sample, 3)
     assert evidence.overlap
+    assert not evidence.candidates
     assert common_owner([((3, 4), evidence)], [3]) is None
 
 
@@ -119,7 +140,9 @@ def test_zero_gradients_say_nothing():
 def test_values_that_are_not_finite_are_refused(value):
     gradient = torch.zeros(6, 4)
     gradient[2, 1] = value
-    with pytest.raises(NonFiniteError, match=r"expected finite gradients .* sqrt\(0\)"):
+    with pytest.raises(
+        NonFiniteError, match=r"expected finite gradients .*which rows belong to which sample.* sqrt\(0\)"
+    ):
         Evidence.of_shape((6, 4), 3).see(gradient, 0, 3)
 
 

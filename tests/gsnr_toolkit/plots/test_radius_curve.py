@@ -41,6 +41,28 @@ def test_groups_without_a_gradient_norm_are_marked(synthetic_report, all_gids):
     assert len(marks.get_offsets()) == len(lost)
 
 
+def test_a_drift_that_noise_exceeds_is_a_gap_and_not_a_fall(synthetic_report, by_gid, all_gids):
+    report = synthetic_report(blocks=3, steps=1, all_statuses=False)
+    gone = {"head": [0, 1, 4, 6], "stem": range(13), "block 1": []}
+    drift = report.drift.copy()
+    for group, places in gone.items():
+        rows = drift.index[drift["group"] == group][list(places)]
+        drift.loc[rows, ["drift", "drift_low"]] = 0.0
+    ax = plot_radius_curve(drift, report.layers, report.settings)
+    for group, places in gone.items():
+        curve, line = drift[drift["group"] == group], by_gid(ax, group)
+        expected = (curve["drift"] / curve["grad_norm"]).to_numpy(copy=True)
+        expected[list(places)] = np.nan
+        np.testing.assert_array_equal(line.get_xdata(), curve["rho"])
+        np.testing.assert_allclose(line.get_ydata(), expected)
+    assert by_gid(ax, "head").get_markevery() == [5]  # between two gaps, where no line is
+    assert by_gid(ax, "block 1").get_markevery() == []
+    assert not [gid for gid in all_gids(ax) if gid.startswith("unbounded:")]  # |mu| of "stem" is known
+    low, _ = ax.get_ylim()
+    lines = [line.get_ydata() for line in ax.get_lines() if line.get_gid() in report.groups]
+    assert np.nanmin(np.concatenate(lines)) > low / 1e3
+
+
 def test_group_without_signal_is_dotted_and_has_no_cor(synthetic_report, by_gid, all_gids):
     report = synthetic_report(blocks=3, steps=1, all_statuses=False)
     layers = report.layers.assign(status=np.where(report.layers["group"] == "head", "no_signal", "ok"))
