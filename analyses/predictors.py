@@ -89,15 +89,14 @@ def cosines(curve: pd.DataFrame) -> np.ndarray:
 
     Args:
         curve: Rows of a report's ``drift`` table with ``grad_norm`` (``|mu|``), ``drift`` (``|Delta|``) and
-            ``alignment`` (``<mu, g~>``).
+            ``alignment`` (``a = <mu, g~> / |mu|^2``).
 
     Returns:
-        ``<mu, g~> / (|mu| |g~|)`` with ``|g~|^2 = 2 <mu, g~> - |mu|^2 + |Delta|^2``.
+        ``<mu, g~> / (|mu| |g~|) = a |mu| / |g~|`` with ``|g~|^2 = (2 a - 1) |mu|^2 + |Delta|^2``.
     """
-    mu, inner, drift = (curve[name].to_numpy(dtype=float) for name in ("grad_norm", "alignment", "drift"))
-    ascended = 2 * inner - mu**2 + drift**2
+    mu, relative, drift = (curve[name].to_numpy(dtype=float) for name in ("grad_norm", "alignment", "drift"))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return inner / (mu * np.sqrt(ascended))
+        return relative * mu / np.sqrt((2 * relative - 1) * mu**2 + drift**2)
 
 
 def _first_below(curve: pd.DataFrame, level: float) -> float:
