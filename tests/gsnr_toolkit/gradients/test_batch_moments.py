@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gsnr_toolkit.gradients import batch_moments as module
-from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments, batch_sums
+from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments, batch_sums, square_sum
 
 SHAPES = [(20, 5, 7, 3), (20, 5, 3, 7), (12, 2, 4, 4), (3, 5, 7, 3)]
 
@@ -100,3 +100,9 @@ def test_what_is_not_finite_stays_so():
     assert bool(mean[0].isnan().all())
     assert bool(m2[0].isnan().all())
     assert bool(m2[1:].isfinite().all())
+
+
+def test_a_million_float32_entries_lose_nothing():
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(1536, 768, generator=generator) * torch.rand(1536, 768, generator=generator) ** 4
+    assert square_sum(matrix) == pytest.approx(float(matrix.double().square().sum()), rel=1e-6)
