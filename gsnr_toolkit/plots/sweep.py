@@ -1,0 +1,58 @@
+"""A whole sweep as one figure: a panel of AUC against the radius for everything but the data set that varies."""
+
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from gsnr_toolkit.over_seeds import rows_of, setting_columns, usable_runs
+from gsnr_toolkit.plots.auc_radius import describe_runs, plot_auc_radius, short_value
+from gsnr_toolkit.plots.style import COLUMN_WIDTH, MUTED, RC, TEXT_WIDTH, in_paper_style, new_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_COLUMNS = 3
+PANEL_HEIGHT = 2.9  # inches, with its legend
+
+
+@in_paper_style
+def plot_sweep(table: "pd.DataFrame", *, rho: float | None = 0.05) -> Figure:
+    """Draw a sweep: data sets as colours, and a panel for every combination of the other settings that vary.
+
+    Args:
+        table: A sweep's table.
+        rho: A radius to mark; None marks none.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: A column is missing, or no run at a set radius has come to an end.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"data": "demo-nt", "tuning": ["full", "head"] * 2, "rho": [0.0, 0.0, 0.1, 0.1],
+        ...     "seed": 0, "status": "ok", "train_loss": 0.3, "test_auc": 0.9, "test_auc_low": 0.88,
+        ...     "test_auc_high": 0.92})
+        >>> [ax.get_title("left") for ax in plot_sweep(table).axes]
+        ['tuning full', 'tuning head']
+    """
+    runs = usable_runs(table)
+    names = [name for name in setting_columns(table) if name != "data" and runs[name].nunique(dropna=False) > 1]
+    if not names:
+        figure = new_figure(1.4 * COLUMN_WIDTH, 3.4)
+        plot_auc_radius(table, rho=rho, ax=figure.add_subplot())
+        return figure
+    panels = [dict(zip(names, key, strict=True)) for key, _ in runs.groupby(names, dropna=False, sort=False)]
+    columns = min(MOST_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    labels = [str(name) for name in dict.fromkeys(runs["data"])] if "data" in runs else []
+    figure = new_figure(TEXT_WIDTH, PANEL_HEIGHT * rows + 0.3)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for ax, at in zip(grid.flat, panels, strict=False):
+        title = ", ".join(f"{name} {short_value(value)}" for name, value in at.items())
+        plot_auc_radius(rows_of(runs, at), rho=rho, title=title, note=False, names=labels, ax=ax)
+    for ax in grid.flat[len(panels) :]:
+        ax.set_axis_off()
+    figure.supxlabel(describe_runs(table), fontsize=RC["legend.fontsize"], color=MUTED, x=0.01, ha="left")
+    return figure
