@@ -239,7 +239,8 @@ def _print_radii(table: pd.DataFrame) -> None:
     shown.add_column("radius", justify="right")
     shown.add_column("what it is")
     for row in collapse_radii(table).to_dict("records"):
-        shown.add_row(*(str(row[name]) for name in told), f"{row['empirical_radius']:g}", row["message"])
+        values = ("default" if row[name] != row[name] else str(row[name]) for name in told)
+        shown.add_row(*values, f"{row['empirical_radius']:g}", row["message"])
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(shown)
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from gsnr_toolkit.collapse import collapse_radii
@@ -33,6 +32,7 @@ CHANCE_LEVEL = 0.5
 LOWEST_AUC = 0.4
 BRACKET_FLOOR = 0.03  # axes fraction of the lowest collapse bracket
 BRACKET_STEP = 0.032
+SEEDS_ASIDE = 10**0.018  # beside the mean, whose interval would hide them
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def plot_auc_radius(
     rho: float | None = 0.05,
     title: str = "AUC against the SAM radius",
     note: bool = True,
+    legend: bool = True,
     names: Sequence[str] = (),
     ax: Axes | None = None,
 ) -> Axes:
@@ -80,6 +81,7 @@ def plot_auc_radius(
         rho: A radius to mark, such as the usual one; None marks none.
         title: What is shown.
         note: Whether seeds, images and interval level stand above the axes.
+        legend: Whether a legend stands below the axes.
         names: Data sets whose colours come first, so that one has the same colour in all panels of a figure.
         ax: Axes to draw on; None makes a figure.
 
@@ -101,20 +103,20 @@ def plot_auc_radius(
     curves = _find_curves(table, names)
     ax = axes_or_new(ax, COLUMN_WIDTH, 3.1)
     zero = _set_axes(ax, curves, rho)
-    ax.axhline(
-        CHANCE_LEVEL, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.2)), zorder=1, gid="chance", label="chance"
-    )
-    _draw_zone(ax, curves)
     for index, curve in enumerate(curves):
         _draw_curve(ax, curve, zero)
         _draw_bracket(ax, curve, zero, BRACKET_FLOOR + BRACKET_STEP * index)
     for curve in curves:
         _draw_cor(ax, curve, zero)
+    _name_marks(ax)
+    _draw_zone(ax, curves)
+    ax.axhline(CHANCE_LEVEL, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.2)), zorder=1, label="chance")
     if rho is not None and ax.get_xlim()[0] < rho < ax.get_xlim()[1]:
-        ax.axvline(rho, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1, label=rf"$\rho$ = {rho:g}")
+        ax.axvline(rho, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1, label=f"ρ = {rho:g}")
     dress(ax, title=title, note=describe_runs(table) if note else "")
     ax.tick_params(axis="x", which="minor", length=0)
-    legend_below(ax, _legend_handles(ax, curves))
+    if legend:
+        legend_below(ax)
     return ax
 
 
@@ -223,14 +225,11 @@ def _label_radii(ax: Axes, radii: list[float], zero: float | None) -> None:
 
 def _draw_zone(ax: Axes, curves: list[Curve]) -> None:
     """Shade from the smallest empirical collapse radius to the end of the axis."""
-    found = [(float(curve.collapse["empirical_radius"]), curve.name) for curve in curves]
-    known = [(radius, name) for radius, name in found if np.isfinite(radius)]
-    if not known:
-        return
-    start, name = min(known)
-    zone = ax.axvspan(start, ax.get_xlim()[1], color=ZONE_COLOR, alpha=0.11, linewidth=0, zorder=0, gid="zone")
-    whose = f" ({name})" if len(curves) > 1 else ""
-    zone.set_label(rf"collapse from $\rho$ = {start:g}{whose}")
+    known = [float(curve.collapse["empirical_radius"]) for curve in curves]
+    start = min((radius for radius in known if np.isfinite(radius)), default=None)
+    if start is not None:
+        zone = ax.axvspan(start, ax.get_xlim()[1], color=ZONE_COLOR, alpha=0.11, linewidth=0, zorder=0, gid="zone")
+        zone.set_label("from the smallest collapse radius on")
 
 
 def _draw_curve(ax: Axes, curve: Curve, zero: float) -> None:
@@ -243,14 +242,13 @@ def _draw_curve(ax: Axes, curve: Curve, zero: float) -> None:
         ax.plot(x[:2], mean[:2], linestyle=(0, (1, 1.6)), linewidth=0.9, gid=f"break:{curve.name}", **style)
         ax.plot(x[:1], mean[:1], linestyle="none", marker="o", markersize=3.4, gid=f"zero:{curve.name}", **style)
     on = radius > 0
-    ax.plot(x[on], mean[on], marker="o", markersize=3.4, gid=curve.name, **style)
+    ax.plot(x[on], mean[on], marker="o", markersize=3.4, gid=curve.name, label=curve.name, **style)
     ax.vlines(x, low, high, color=curve.color, linewidth=0.8, alpha=0.8, zorder=3, gid=f"interval:{curve.name}")
     if curve.runs["seed"].nunique() > 1:
         at = curve.runs["rho"].to_numpy(dtype=float)
-        ax.scatter(
-            np.where(at > 0, at, zero) * curve.shift, curve.runs["test_auc"], s=5, color=curve.color, alpha=0.45,
-            linewidths=0, zorder=3, gid=f"seeds:{curve.name}",
-        )  # fmt: skip
+        x = np.where(at > 0, at, zero) * curve.shift * SEEDS_ASIDE
+        dots = ax.scatter(x, curve.runs["test_auc"], s=6, color=curve.color, alpha=0.45, linewidths=0, zorder=3)
+        dots.set_gid(f"seeds:{curve.name}")
 
 
 def _draw_bracket(ax: Axes, curve: Curve, zero: float, height: float) -> None:
@@ -284,19 +282,17 @@ def _draw_cor(ax: Axes, curve: Curve, zero: float) -> None:
     style = diamond_style(curve.color, main=True)
     if np.log10(cor) > x[-1]:
         style["markerfacecolor"] = "white"
-    ax.plot([at], [y], gid=f"cor:{curve.name}", **style)
+    ax.plot([at], [y], gid=f"cor:{curve.name}", clip_on=False, **style)
 
 
-def _legend_handles(ax: Axes, curves: list[Curve]) -> list[Any]:
-    """The settings, then the marks that the axes has."""
-    handles: list[Any] = [
-        Line2D([], [], color=curve.color, marker="o", markersize=3.4, label=curve.name) for curve in curves
-    ]
-    gids = [str(artist.get_gid()) for artist in ax.get_children()]
-    if any(gid.startswith("cor:") for gid in gids):
-        handles.append(Line2D([], [], **diamond_style(MUTED, main=True), label=r"COR at $\rho$ = 0 (bar: interval)"))
-    if any(gid.startswith("bracket:") for gid in gids):
-        handles.append(
-            Line2D([], [], color=MUTED, linewidth=2.2, marker="|", markersize=6, label="collapse radius (bar: bracket)")
-        )
-    return handles + ax.get_legend_handles_labels()[0]
+def _name_marks(ax: Axes) -> None:
+    """Give the legend an entry, of no setting's colour, for each kind of mark that the axes has."""
+    lines = [(str(line.get_gid()).partition(":")[0], line) for line in ax.get_lines()]
+    diamonds = [line for kind, line in lines if kind == "cor"]
+    if diamonds:
+        ax.plot([], [], label="COR at ρ = 0 (bar: interval)", **diamond_style(MUTED, main=True))
+    if any(line.get_markerfacecolor() == "white" for line in diamonds):
+        hollow = {**diamond_style(MUTED, main=True), "markerfacecolor": "white"}
+        ax.plot([], [], label="COR above the radii tried", **hollow)
+    if any(kind == "bracket" for kind, _ in lines):
+        ax.plot([], [], color=MUTED, linewidth=2.2, marker="|", markersize=6, label="collapse radius (bar: bracket)")

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_COLUMNS = 3
-PANEL_HEIGHT = 2.9  # inches, with its legend
+PANEL_HEIGHT = 2.2  # inches
+LEGEND_HEIGHT = 0.7
 
 
 @in_paper_style
@@ -44,15 +45,17 @@ def plot_sweep(table: "pd.DataFrame", *, rho: float | None = 0.05) -> Figure:
         plot_auc_radius(table, rho=rho, ax=figure.add_subplot())
         return figure
     panels = [dict(zip(names, key, strict=True)) for key, _ in runs.groupby(names, dropna=False, sort=False)]
-    columns = min(MOST_COLUMNS, len(panels))
+    columns = 2 if len(panels) == 4 else min(MOST_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     labels = [str(name) for name in dict.fromkeys(runs["data"])] if "data" in runs else []
-    figure = new_figure(TEXT_WIDTH, PANEL_HEIGHT * rows + 0.3)
+    figure = new_figure(TEXT_WIDTH, PANEL_HEIGHT * rows + LEGEND_HEIGHT)
     grid = figure.subplots(rows, columns, squeeze=False)
     for ax, at in zip(grid.flat, panels, strict=False):
         title = ", ".join(f"{name} {short_value(value)}" for name, value in at.items())
-        plot_auc_radius(rows_of(runs, at), rho=rho, title=title, note=False, names=labels, ax=ax)
+        plot_auc_radius(rows_of(runs, at), rho=rho, title=title, note=False, legend=False, names=labels, ax=ax)
     for ax in grid.flat[len(panels) :]:
         ax.set_axis_off()
-    figure.supxlabel(describe_runs(table), fontsize=RC["legend.fontsize"], color=MUTED, x=0.01, ha="left")
+    figure.suptitle(describe_runs(table), fontsize=RC["legend.fontsize"], color=MUTED, x=0.01, ha="left")
+    named = {name: handle for ax in grid.flat for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(named.values()), list(named), loc="outside lower left", ncols=MOST_COLUMNS)
     return figure

@@ -123,10 +123,7 @@ class SweepFolder:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             write_json(self.grid_file, {"format": _FORMAT, **grid.to_dict()})
         except OSError as error:
-            raise ProbeError(
-                f"expected a folder that can be written, got {self.path} ({error.strerror or error}); choose another "
-                "--out"
-            ) from error
+            raise self._unwritable(error) from error
         return note
 
     def check(self, grid: Grid, *, overwrite: bool = False) -> str:
@@ -165,6 +162,10 @@ class SweepFolder:
             )
         return "; ".join(f"{name} {_listed(values)}" for name, values in added.items())
 
+    def _unwritable(self, error: OSError) -> ProbeError:
+        reason = error.strerror or error
+        return ProbeError(f"expected a folder that can be written, got {self.path} ({reason}); choose another --out")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one at work on this folder; the system lets go of the lock when the process ends, however.
@@ -173,10 +174,14 @@ class SweepFolder:
             Nothing.
 
         Raises:
-            ProbeError: If another process is at work on it.
+            ProbeError: If another process is at work on it, or it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "sweep.lock", "a+", encoding="utf8") as stream:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / "sweep.lock", "a+", encoding="utf8")  # noqa: SIM115 - closed by the next line
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with lock as stream:
             if not _try_lock(stream.fileno()):
                 stream.seek(0)
                 raise ProbeError(

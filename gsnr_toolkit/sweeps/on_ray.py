@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gsnr_toolkit.errors import ProbeError
@@ -36,9 +37,10 @@ def run_on_ray(jobs: Sequence[Job], address: str, *, workers: int | None = None)
     pending: dict[Any, Job] = {}
     try:
         for job in jobs:
-            gpus = 1 if (job.device or "").startswith("cuda") else 0
+            # Ray shows a task the one GPU that it was given; one that was given none must not look for any
+            gpus, device = (1, "cuda") if (job.device or "").startswith("cuda") else (0, job.device or "cpu")
             task = ray.remote(num_cpus=job.threads, num_gpus=gpus, max_retries=0)(perform)
-            pending[task.remote(job)] = job
+            pending[task.remote(replace(job, device=device))] = job
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)
             job = pending.pop(done)

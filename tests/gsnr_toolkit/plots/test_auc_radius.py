@@ -99,7 +99,6 @@ def test_the_zone_begins_at_the_smallest_collapse_radius(by_gid):
     ax = plot_auc_radius(sweep_table())
     box = by_gid(ax, "zone").get_extents().transformed(ax.transData.inverted())
     np.testing.assert_allclose([box.x0, box.x1], [0.03, ax.get_xlim()[1]], rtol=1e-6)
-    assert by_gid(ax, "zone").get_label() == r"collapse from $\rho$ = 0.03 (demo-nt)"
     np.testing.assert_allclose(by_gid(ax, "bracket:demo-f2f").get_xdata(), [0.03, 0.1])
     ax = plot_auc_radius(sweep_table(families=["demo-fs"]))
     assert not [patch for patch in ax.patches if patch.get_gid() == "zone"]
@@ -122,6 +121,10 @@ def test_a_panel_for_every_other_setting_and_one_colour_for_a_data_set(by_gid):
     assert [ax.get_title("left") for ax in figure.axes] == ["tuning head", "tuning full"]
     assert "demo-nt" not in lines(first)
     assert by_gid(first, "demo-df").get_color() == by_gid(second, "demo-df").get_color()
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert sorted(named[:4]) == sorted(FALLS_AT)
+    assert len(named) == len(set(named)) == 10
     assert len({by_gid(second, family).get_color() for family in FALLS_AT}) == 4
 
 
