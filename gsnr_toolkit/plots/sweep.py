@@ -57,5 +57,6 @@ def plot_sweep(table: "pd.DataFrame", *, rho: float | None = 0.05) -> Figure:
         ax.set_axis_off()
     figure.suptitle(describe_runs(table), fontsize=RC["legend.fontsize"], color=MUTED, x=0.01, ha="left")
     named = {name: handle for ax in grid.flat for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(named.values()), list(named), loc="outside lower left", ncols=MOST_COLUMNS)
+    order = list(dict.fromkeys([*(name for name in labels if name in named), *named]))
+    figure.legend([named[name] for name in order], order, loc="outside lower left", ncols=MOST_COLUMNS)
     return figure
