@@ -52,14 +52,16 @@ def sweep_command(
         str | None, _opt(_AXES, "Further data sets to test each run on (no axis: all of them).", "--eval")
     ] = None,
     config: Annotated[
-        Path | None, _opt(_AXES, "TOML file with tables [base] and [axes]; options go before it.", "--config", "-c")
+        Path | None, _opt(_AXES, "TOML file with the tables base and axes; options go before it.", "--config", "-c")
     ] = None,
     workers: Annotated[int | None, _opt(_WORK, "Runs at a time. Default: cores / threads, or the GPUs.")] = None,
     threads: Annotated[int, _opt(_WORK, "Threads of each run.")] = 1,
     device: Annotated[str | None, _opt(_WORK, "cpu, cuda, cuda:1, ... Default: a GPU if there is one.")] = None,
     ray: Annotated[str | None, _opt(_WORK, "Address of a Ray cluster (auto, HOST:PORT), or local.")] = None,
     out: Annotated[Path | None, _opt(_OUTPUT, "Folder; the same command resumes the sweep.", "--out", "-o")] = None,
-    overwrite: Annotated[bool, _opt(_OUTPUT, "Take a folder of another grid; its runs stay in runs/.")] = False,
+    overwrite: Annotated[
+        bool, _opt(_OUTPUT, "Take a folder of another grid; its runs stay in runs/.", "--overwrite")
+    ] = False,
     dry_run: Annotated[bool, _opt(_OUTPUT, "List the runs, and which are done; run nothing.", "--dry-run")] = False,
     quiet: Annotated[bool, _opt(_OUTPUT, "Print the collapse radii only.", "--quiet", "-q")] = False,
     show_list: Annotated[bool, _opt(_OUTPUT, "List every setting with its meaning and default.", "--list")] = False,
