@@ -33,10 +33,14 @@ TRAINED, UNDECIDED, COLLAPSED = "trained", "undecided", "collapsed"
 
 _NEEDED = ("rho", "seed", "status", "train_loss", "test_auc", "test_auc_low", "test_auc_high")
 _FEWEST_FOR_T = 3
+_WATCHING = ("record_every", "record_samples", "eval_every")
 
 
 def setting_columns(table: pd.DataFrame) -> list[str]:
     """Columns that make a setting: every field of a training config but the radius and the seed.
+
+    What only says how a run is watched (``record_every``, ``record_samples``, ``eval_every``) does not make a setting:
+    plain runs may be recorded and the others not. Unless runs differ in nothing else.
 
     Args:
         table: A sweep's table.
@@ -44,7 +48,10 @@ def setting_columns(table: pd.DataFrame) -> list[str]:
     Returns:
         Those that the table has.
     """
-    return [item.name for item in fields(TrainConfig) if item.name in table and item.name not in ("rho", "seed")]
+    names = [item.name for item in fields(TrainConfig) if item.name in table and item.name not in ("rho", "seed")]
+    trained = [name for name in names if name not in _WATCHING]
+    same = [name for name in (*trained, "rho", "seed") if name in table]
+    return names if table.duplicated(same).any() else trained
 
 
 def usable_runs(table: pd.DataFrame) -> pd.DataFrame:

@@ -45,6 +45,9 @@ def sweep_command(
     record_every: Annotated[
         str | None, _opt(_AXES, "Steps between records of GSNR and COR, which the diamonds need. Default: 0, none.")
     ] = None,
+    record_plain: Annotated[
+        bool, _opt(_AXES, "Record the runs with rho = 0 alone: recording costs more than training.", "--record-plain")
+    ] = False,
     settings: Annotated[
         list[str] | None, _opt(_AXES, "FIELD=VALUE[,VALUE...] for any other setting; see --list.", "--set")
     ] = None,
@@ -84,7 +87,7 @@ def sweep_command(
     given = {"data": data, "rho": rho, "tuning": tuning, "model": model, "steps": steps, "lr": lr, "seed": seed}
     given |= {"batch_size": batch_size, "strength": strength, "label_noise": label_noise, "record_every": record_every}
     axes = _read_axes({name: text for name, text in given.items() if text is not None}, settings or [], seeds)
-    grid = _grid(config, axes, evaluate)
+    grid = _grid(config, axes, evaluate, record_plain=record_plain)
     if dry_run:
         _print_plan(grid, out, overwrite=overwrite)
         return
@@ -157,7 +160,7 @@ def _split(option: str, text: str) -> list[str]:
     return parts
 
 
-def _grid(config: Path | None, axes: dict[str, list[str]], evaluate: str | None) -> Grid:
+def _grid(config: Path | None, axes: dict[str, list[str]], evaluate: str | None, *, record_plain: bool) -> Grid:
     """The grid of the file, in which options take the place of what it says of the same setting."""
     from gsnr_toolkit.sweeps.grid import read_grid
     from gsnr_toolkit.sweeps.grid_file import read_grid_file
@@ -167,7 +170,7 @@ def _grid(config: Path | None, axes: dict[str, list[str]], evaluate: str | None)
         base = {**base, "eval_data": _split("--eval", evaluate)}
         file_axes = {name: values for name, values in file_axes.items() if name != "eval_data"}
     try:
-        return read_grid(base, {**file_axes, **axes})
+        return read_grid(base, {**file_axes, **axes}, record_plain=record_plain)
     except ProbeError as error:
         raise ProbeError(f"{config}: {error}" if config else str(error)) from None
 

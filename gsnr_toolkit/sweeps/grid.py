@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from gsnr_toolkit.errors import ProbeError
@@ -23,9 +23,11 @@ class Grid:
 
     Attributes:
         values: Setting to its values, at least one each.
+        record_plain: Record GSNR and COR in the runs without SAM alone, whatever ``record_every`` says of the others.
     """
 
     values: Mapping[str, tuple[Any, ...]]
+    record_plain: bool = False
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -47,7 +49,10 @@ class Grid:
         fixed = {name: values[0] for name, values in self.values.items()}
         names = sorted(self.varied, key=lambda name: name != "seed")
         combinations = itertools.product(*(self.values[name] for name in names))
-        return [_combine(fixed, dict(zip(names, values, strict=True))) for values in combinations]
+        configs = [_combine(fixed, dict(zip(names, values, strict=True))) for values in combinations]
+        if self.record_plain:
+            configs = [replace(config, record_every=0) if config.rho else config for config in configs]
+        return list(dict.fromkeys(configs))
 
     def lost_in(self, newer: Grid) -> dict[str, tuple[Any, ...]]:
         """Values of this grid that another one lacks; empty where the other is equal or larger.
@@ -61,26 +66,27 @@ class Grid:
         >>> make_grid(TrainConfig(), {"rho": [0, 0.1]}).lost_in(make_grid(TrainConfig(), {"rho": [0, 0.2]}))
         {'rho': (0.1,)}
         """
-        missing = {
-            name: tuple(v for v in values if v not in newer.values[name]) for name, values in self.values.items()
-        }
-        return {name: values for name, values in missing.items() if values}
+        lost = {name: tuple(v for v in values if v not in newer.values[name]) for name, values in self.values.items()}
+        if self.record_plain != newer.record_plain:
+            lost["record_plain"] = (self.record_plain,)
+        return {name: values for name, values in lost.items() if values}
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for a file.
 
         Returns:
-            ``base``: what is fixed; ``axes``: what varies.
+            ``base``: what is fixed; ``axes``: what varies; ``record_plain``.
         """
         plain = {name: [_listed(value) for value in values] for name, values in self.values.items()}
         varied = self.varied
         return {
             "base": {name: values[0] for name, values in plain.items() if name not in varied},
             "axes": {name: values for name, values in plain.items() if name in varied},
+            "record_plain": self.record_plain,
         }
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Mapping[str, Any]]) -> Grid:
+    def from_dict(cls, stored: Mapping[str, Any]) -> Grid:
         """Read what :meth:`to_dict` wrote; a setting that did not exist then has its default.
 
         Args:
@@ -89,15 +95,16 @@ class Grid:
         Returns:
             An equal grid.
         """
-        return read_grid(stored["base"], stored["axes"])
+        return read_grid(stored["base"], stored["axes"], record_plain=stored["record_plain"])
 
 
-def make_grid(base: TrainConfig, axes: Mapping[str, Iterable[Any]]) -> Grid:
+def make_grid(base: TrainConfig, axes: Mapping[str, Iterable[Any]], *, record_plain: bool = False) -> Grid:
     """Build a grid.
 
     Args:
         base: What is fixed.
         axes: Setting to its values; a value may be written as text, and one that comes twice counts once.
+        record_plain: Record the runs without SAM alone.
 
     Returns:
         The grid; its last axis varies fastest.
@@ -118,15 +125,16 @@ def make_grid(base: TrainConfig, axes: Mapping[str, Iterable[Any]]) -> Grid:
                 f"no setting is called {name!r}.{did_you_mean(name, _FIELDS)} Known are {', '.join(_FIELDS)}"
             )
     values = {name: (_read(name, getattr(base, name)),) for name in _FIELDS if name not in axes}
-    return Grid({**values, **{name: _read_axis(name, given) for name, given in axes.items()}})
+    return Grid({**values, **{name: _read_axis(name, given) for name, given in axes.items()}}, record_plain)
 
 
-def read_grid(base: Mapping[str, Any], axes: Mapping[str, Iterable[Any]]) -> Grid:
+def read_grid(base: Mapping[str, Any], axes: Mapping[str, Iterable[Any]], *, record_plain: bool = False) -> Grid:
     """Build a grid from plain values, such as a file's.
 
     Args:
         base: What is fixed; every other setting that is on no axis has its default.
         axes: Setting to its values.
+        record_plain: Record the runs without SAM alone.
 
     Returns:
         The grid.
@@ -134,7 +142,8 @@ def read_grid(base: Mapping[str, Any], axes: Mapping[str, Iterable[Any]]) -> Gri
     values = {name: _read_axis(name, given) for name, given in axes.items() if name in _FIELDS}
     # settings are checked against each other: those of an axis with one of its own values, not with the default
     known = {name: value for name, value in base.items() if name not in axes}
-    return make_grid(TrainConfig.from_dict({**known, **{name: own[0] for name, own in values.items()}}), axes)
+    first = TrainConfig.from_dict({**known, **{name: own[0] for name, own in values.items()}})
+    return make_grid(first, axes, record_plain=record_plain)
 
 
 def label(config: TrainConfig, names: Iterable[str] = _ALWAYS) -> str:

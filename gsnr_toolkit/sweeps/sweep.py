@@ -30,6 +30,7 @@ def sweep(
     threads: int = 1,
     device: str | None = None,
     ray: str | None = None,
+    record_plain: bool = False,
     overwrite: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -47,6 +48,8 @@ def sweep(
         threads: Threads of each.
         device: Where to train; a GPU if there is one when None.
         ray: Address of a Ray cluster to train on, or ``"local"`` for Ray on this machine.
+        record_plain: Record GSNR and COR (``record_every``) in the runs with rho = 0 alone: recording costs more than
+            training.
         overwrite: Take a folder of a sweep with other settings; its runs stay in ``runs``.
         progress: Tell on stderr what is done.
 
@@ -57,7 +60,7 @@ def sweep(
     Raises:
         ProbeError: If a setting is wrong, the folder holds something else, or another process works on it.
     """
-    grid = make_grid(base, axes)
+    grid = make_grid(base, axes, record_plain=record_plain)
     return run_grid(
         grid, out, workers=workers, threads=threads, device=device, ray=ray, overwrite=overwrite, progress=progress
     )

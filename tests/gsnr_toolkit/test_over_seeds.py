@@ -85,6 +85,14 @@ def test_runs_that_count_and_runs_that_do_not():
     assert table["rho"].tolist()[-1] == "auto", "the table is left as it was"
 
 
+def test_how_a_run_is_watched_makes_no_setting_unless_nothing_else_differs():
+    plain, sam = runs([0.9, 0.8], rho=0.0, record_every=50), runs([0.7, 0.6], record_every=0)
+    assert average_over_seeds(pd.concat([plain, sam]))["auc"].tolist() == pytest.approx([0.85, 0.65])
+    twice = pd.concat([runs([0.9], record_every=50), runs([0.8], record_every=0)])
+    assert setting_columns(twice) == ["data", "record_every"]
+    assert average_over_seeds(twice)["auc"].tolist() == [0.9, 0.8]
+
+
 def test_settings_are_kept_apart_and_missing_values_are_equal():
     table = pd.concat([runs([0.9, 0.8], strength=math.nan), runs([0.6, 0.7], strength=2.0)])
     assert setting_columns(table) == ["data", "strength"]

@@ -49,6 +49,18 @@ def test_settings_of_an_axis_are_not_checked_against_a_default():
     assert again.configs == grid.configs
 
 
+def test_records_of_plain_runs_alone():
+    grid = read_grid({"record_every": 50}, {"rho": [0, 0.1, "auto"]}, record_plain=True)
+    assert [config.record_every for config in grid.configs] == [50, 0, 0]
+    again = Grid.from_dict(json.loads(json.dumps(grid.to_dict())))
+    assert again.configs == grid.configs
+    everywhere = read_grid({"record_every": 50}, {"rho": [0, 0.1, "auto"]})
+    assert [config.record_every for config in everywhere.configs] == [50, 50, 50]
+    assert grid.lost_in(everywhere) == {"record_plain": (True,)}
+    # an axis of what is watched does not train the same run twice
+    assert len(make_grid(TrainConfig(), {"record_every": [10, 20], "rho": [0, 0.1]}, record_plain=True).configs) == 3
+
+
 def test_what_is_lost_in_another_grid():
     small = make_grid(TrainConfig(), {"rho": [0, 0.1]})
     large = make_grid(TrainConfig(), {"rho": [0, 0.1, 0.2], "seed": [0, 1]})
