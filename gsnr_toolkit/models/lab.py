@@ -16,7 +16,7 @@ from gsnr_toolkit.models.weights_files import WeightsError, load_into, read_stat
 
 __all__ = ["build_lab"]
 
-BLOCKS, IMAGE_SIZE = 6, 48
+BLOCKS, IMAGE_SIZE = 6, 32
 
 
 def build_lab(name: str, info: ModelInfo, *, weights: str, seed: int = 0, num_outputs: int = 1) -> Detector:

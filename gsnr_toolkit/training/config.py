@@ -88,9 +88,10 @@ class TrainConfig:
     seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31, kind=int)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eval_data", tuple(self.eval_data))
         for item in fields(self):
-            _check(item, getattr(self, item.name))
+            value = _one_form(item, getattr(self, item.name))
+            _check(item, value)
+            object.__setattr__(self, item.name, value)
         if self.rho == AUTO and (self.method, self.perturb) != ("sam", "all"):
             raise ProbeError(
                 f"expected method 'sam' and perturb 'all' with rho 'auto', for which COR is measured, got "
@@ -169,6 +170,14 @@ def _read(item: Field[Any], value: Any) -> Any:
         return kind(value)
     except ValueError:
         return value
+
+
+def _one_form(item: Field[Any], value: Any) -> Any:
+    """One form of each value, so that rho=0 and rho=0.0 have one key."""
+    if item.metadata["kind"] is tuple and not isinstance(value, str):
+        return tuple(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if item.metadata["kind"] is float and whole else value
 
 
 def _check(item: Field[Any], value: Any) -> None:

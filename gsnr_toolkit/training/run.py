@@ -102,7 +102,8 @@ def read_result(folder: str | Path, config: TrainConfig) -> dict[str, Any] | Non
         ProbeError: If the folder holds a run of another config, or files of something else.
     """
     place = Path(folder)
-    if not place.exists() or not any(place.iterdir()):
+    # a hidden file is what a kill left of a write
+    if not place.exists() or all(path.name.startswith(".") for path in place.iterdir()):
         return None
     try:
         theirs = read_json(place / _CONFIG)
