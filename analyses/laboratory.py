@@ -64,7 +64,9 @@ class Setting:
         Returns:
             The setting's config with this radius and seed.
         """
-        recorded = {"record_every": RECORD_EVERY, "record_samples": RECORD_SAMPLES, "stop_dead": 0} if rho == 0 else {}
+        recorded: dict[str, Any] = (
+            {"record_every": RECORD_EVERY, "record_samples": RECORD_SAMPLES, "stop_dead": 0} if rho == 0 else {}
+        )
         return replace(self.config, rho=rho, seed=seed, **recorded)
 
 

@@ -40,6 +40,9 @@ from gsnr_toolkit.training.tuning import set_tuning
 
 __all__ = ["read_result", "run_training"]
 
+_RECORDED = (
+    "cor", "cor_low", "cor_high", "cor_status", "cor_step", "gsnr", "escape_radius", "escape_low", "escape_high",
+)  # fmt: skip
 _CONFIG, _CHECKPOINT, _RESULT = "config.json", "checkpoint.pt", "result.json"
 
 
@@ -277,15 +280,13 @@ class _Run(Callback):
         }
 
     def _recorded(self) -> dict[str, Any]:
-        names = ("cor", "cor_low", "cor_high", "cor_status", "cor_step", "gsnr")
-        names += ("escape_radius", "escape_low", "escape_high")
         if self.recorder is None:
-            return dict.fromkeys(names, math.nan)
+            return dict.fromkeys(_RECORDED, math.nan)
         report = self.recorder.report
         total, escape = report.total, report.escape
         values = (total["cor"], total["cor_low"], total["cor_high"], total["status"], int(total["step"]), total["gsnr"])
         radius = (math.nan,) * 3 if escape is None else (escape.value, escape.low, escape.high)
-        return dict(zip(names, (*values, *radius), strict=True))
+        return dict(zip(_RECORDED, (*values, *radius), strict=True))
 
     def _evaluate(self, what: str, step: int) -> tuple[Evaluation, dict[str, Any]]:
         dataset = self.data.test_set(what)
