@@ -291,7 +291,9 @@ class _Run(Callback):
     def _evaluate(self, what: str, step: int) -> tuple[Evaluation, dict[str, Any]]:
         dataset = self.data.test_set(what)
         with preserved_rng():
-            loader = probe_loader(dataset, self.config.eval_samples, 250, num_workers=self._num_workers)
+            # one image of each source at most: others would not be independent
+            count = min(self.config.eval_samples, dataset.records["source"].nunique())
+            loader = probe_loader(dataset, count, 250, num_workers=self._num_workers)
             found = evaluate(self.model, loader, self.device)
         values = {"auc": found.auc.value, "auc_low": found.auc.low, "auc_high": found.auc.high, "n": found.auc.count}
         scores = {"loss": found.loss, "logit_std": found.logit_std}
