@@ -121,7 +121,6 @@ def test_pair_loader_gives_whole_pairs_and_new_ones_at_each_epoch(data):
     loader = pair_loader(data, batch_size=8, seed=3)
     first, second = (list(loader) for _ in range(2))
     assert len(loader) == len(first) == 2
-    order = np.random.default_rng([3, 1]).permutation(8)
     for epoch, batches in enumerate((first, second)):
         order = np.random.default_rng([3, epoch]).permutation(8)
         images = torch.cat([images for images, _ in batches])
@@ -207,7 +206,7 @@ def test_landmarks_beside_frames_are_found_and_missing_ones_told(frames):
 
 def test_insisting_on_landmarks(frames):
     inner = open_image_folder("mine", path=frames, image_size=64)
-    with pytest.raises(DataError, match="3 of 5 real images have no landmarks .* or masks='auto'"):
+    with pytest.raises(DataError, match=r"3 of 5 real images have no landmarks .* or masks='auto'"):
         SelfBlended(inner, masks="landmarks")
 
 

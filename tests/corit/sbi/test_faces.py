@@ -132,5 +132,5 @@ def test_no_window_is_smaller_than_the_steps_can_work_on():
     left, top, right, bottom = last_window(face, 40, 40, np.random.default_rng(0), Recipe())
     assert right - left >= 16
     assert bottom - top >= 16
-    assert 0 <= left
+    assert left >= 0
     assert right <= 40
