@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 from corit.sbi.blend import SelfBlend, self_blend
 from corit.sbi.faces import Face
 from corit.sbi.recipe import Recipe
-from corit.sbi.seeds import Pixels, as_pixels, content_seed
+from corit.sbi.seeds import SMALLEST_SIDE, Pixels, as_pixels, content_seed
 from corit.sbi.sources import FaceFinder, source_of_faces
 from gsnr_toolkit.data.base import FAKE, REAL, DataError, ForgeryDataset
 from gsnr_toolkit.data.registry import open_dataset
@@ -172,7 +172,8 @@ class SelfBlended(ForgeryDataset):
         height, width = pixels.shape[:2]
         if self.fit != "crop":
             spare = min(height, width) > size
-            recipe = replace(self.recipe, crop=self.recipe.crop and spare, largest=self.recipe.largest or 2 * size)
+            largest = self.recipe.largest or max(2 * size, SMALLEST_SIDE)
+            recipe = replace(self.recipe, crop=self.recipe.crop and spare, largest=largest)
             return pixels, face, recipe
         recipe = replace(self.recipe, crop=False)
         if min(height, width) < size:

@@ -186,13 +186,12 @@ def soften(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Mask:
     share, sigma = rng.uniform(*recipe.mask_side), rng.uniform(*recipe.sigma) * scale
     first, second = (odd(size * scale) for size in rng.uniform(*recipe.kernel, 2))
     ratio = recipe.ratios[int(rng.integers(len(recipe.ratios)))]
-    peak = mask.max()
-    if peak == 0:
+    if not mask.any():
         return np.zeros(mask.shape, dtype=np.float32)
     small = cv2.resize(mask, (max(1, round(width * share)), max(1, round(height * share))))
     full = (small == small.max()).astype(np.uint8)
     core = cv2.erode(full, np.ones((first, first), dtype=np.uint8))
     core = core if core.any() else full
     soft = cv2.GaussianBlur(core.astype(np.float32), (second, second), sigma)
-    soft = cv2.resize(soft * np.float32(ratio / soft.max()), (width, height))
-    return np.asarray(np.clip(soft, 0, ratio), dtype=np.float32)
+    soft = cv2.resize(soft / soft.max(), (width, height))
+    return np.asarray(np.clip(soft, 0, 1) * np.float32(ratio), dtype=np.float32)

@@ -117,17 +117,14 @@ class Recipe:
         for name in ("scales", "ratios"):
             if not getattr(self, name):
                 raise ProbeError(f"expected at least one of {name}, got none")
-        _within("the smallest of scales", min(self.scales), 1, math.inf)
-        _within("the smallest of ratios", min(self.ratios), 0, 1)
-        _within("the largest of ratios", max(self.ratios), 0, 1)
+        for scale in self.scales:
+            _within("each of scales", scale, 1, math.inf)
+        for ratio in self.ratios:
+            _within("each of ratios", ratio, 0, 1)
         if self.augmented not in ("either", "source"):
             raise ProbeError(f"expected augmented to be 'either' or 'source', got {self.augmented!r}")
         if self.largest is not None:
             _within("largest", self.largest, 16, math.inf)
-
-
-#: What changes nothing but the blended region: the target is the image as it came. For test time.
-SOURCE_ONLY = Recipe(flip_chance=0, crop=False, augmented="source", final=False)
 
 
 def odd(size: float) -> int:
@@ -155,3 +152,7 @@ def _span(name: str, span: tuple[float, float], low: float, high: float) -> None
     if len(span) != 2 or not low <= span[0] <= span[1] <= high:
         bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
         raise ProbeError(f"expected {name} as two rising numbers {bounds}, got {span}")
+
+
+#: What changes nothing but the blended region: the target is the image as it came. For test time.
+SOURCE_ONLY = Recipe(flip_chance=0, crop=False, augmented="source", final=False)

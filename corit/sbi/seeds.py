@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gsnr_toolkit.errors import ProbeError
 
-__all__ = ["Pixels", "as_pixels", "content_seed"]
+__all__ = ["SMALLEST_SIDE", "Pixels", "as_pixels", "content_seed", "generator"]
 
 Pixels = NDArray[np.uint8]
 

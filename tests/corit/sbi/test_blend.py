@@ -265,7 +265,7 @@ def test_a_negative_seed_is_an_error():
         ({"jpeg": (0, 100)}, r"jpeg as two rising numbers from 1 to 100, got \(0, 100\)"),
         ({"kernel": (9, 5)}, "kernel as two rising numbers of at least 1"),
         ({"ratios": ()}, "at least one of ratios"),
-        ({"ratios": (2,)}, "largest of ratios from 0 to 1, got 2"),
+        ({"ratios": (2,)}, "each of ratios from 0 to 1, got 2"),
         ({"augmented": "both"}, "'either' or 'source', got 'both'"),
         ({"largest": 4}, "largest of at least 16, got 4"),
         ({"final_chance": float("nan")}, "final_chance from 0 to 1, got nan"),
