@@ -59,7 +59,7 @@ def self_blend(
         face: Where the face is. Landmarks that are of no use are dropped with a warning; without a face the outline is
             generic, and the cut random.
         seed: One or more whole numbers of at least 0; by default derived from the image's bytes.
-        recipe: Probabilities and ranges; the authors' by default.
+        recipe: Probabilities and ranges; the defaults of :class:`Recipe` where None.
 
     Returns:
         The pair, at the size of the last cut.

@@ -52,9 +52,9 @@ class SelfBlended(ForgeryDataset):
 
     Args:
         data: Where the real images come from.
-        masks: ``"auto"``, ``"landmarks"``, ``"generic"`` or a function; see
+        masks: ``"auto"``, ``"landmarks"``, ``"aligned"``, ``"generic"`` or a function; see
             :func:`corit.sbi.sources.source_of_faces`. ``"auto"`` warns where it has to do without landmarks.
-        recipe: Probabilities and ranges; the authors' by default.
+        recipe: Probabilities and ranges; the defaults of :class:`Recipe` where None.
         seed: Of ``seeding="epoch"``.
         seeding: ``"epoch"`` or ``"content"``; by default the former for the split ``train`` and the latter for others.
 

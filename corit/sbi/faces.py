@@ -70,6 +70,29 @@ class Face:
                 )
             object.__setattr__(self, "box", box)
 
+    @classmethod
+    def aligned(cls, height: int, width: int, share: float = 0.75) -> Face:
+        """The box of a face that fills the middle of its image, as in aligned crops; an assumption, not a finding.
+
+        Args:
+            height: Of the image, in pixels.
+            width: Of the image, in pixels.
+            share: Of the image's width and height that the face takes.
+
+        Returns:
+            A face with a box alone.
+
+        Raises:
+            ProbeError: If the share is not in (0, 1].
+
+        >>> Face.aligned(101, 201, share=0.5).box.tolist()
+        [50.0, 25.0, 150.0, 75.0]
+        """
+        if not 0 < share <= 1:
+            raise ProbeError(f"expected share in (0, 1], got {share}")
+        middle, half = np.array([width - 1, height - 1]) / 2, np.array([width - 1, height - 1]) * share / 2
+        return cls(box=np.concatenate([middle - half, middle + half]))
+
     @property
     def extent(self) -> Points | None:
         """Left, top, right and bottom of the landmarks, or the box, (4,); None where neither is known."""

@@ -17,7 +17,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The steps' probabilities and ranges; the defaults are those of the method's authors.
+    """The steps' probabilities and ranges: those of the method's authors, with a hue, chroma and value of our own.
 
     Source: Shiohara and Yamasaki, Detecting Deepfakes with Self-Blended Images (CVPR 2022). Lengths in pixels
     (``elastic_*``, ``kernel``, ``sigma``) hold for a crop whose shorter side is :data:`REFERENCE_SIDE`, and are

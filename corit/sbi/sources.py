@@ -20,7 +20,7 @@ __all__ = ["FaceFinder", "FaceSource", "landmark_file", "read_landmarks", "sourc
 #: A function of one's own: row number in the wrapped data set, and its image, to a face or None.
 FaceFinder = Callable[[int, Pixels], Face | None]
 
-MASKS = ("auto", "landmarks", "generic")
+MASKS = ("auto", "landmarks", "aligned", "generic")
 
 
 class FaceSource(Protocol):
@@ -51,6 +51,14 @@ class KnownFaces:
         return self._faces[index]
 
 
+class AlignedFaces(KnownFaces):
+    """Landmarks where there are some, and a box in the middle of all other images."""
+
+    def __call__(self, index: int, image: Pixels) -> Face | None:
+        """Return the face of row ``index``."""
+        return super().__call__(index, image) or Face.aligned(*image.shape[:2])
+
+
 class FoundFaces:
     """Faces that a function of the user's finds when an image is read."""
 
@@ -76,7 +84,8 @@ def source_of_faces(data: ForgeryDataset, rows: NDArray[np.intp], masks: str | F
         data: The data set.
         rows: Row numbers of its real images.
         masks: ``"auto"`` takes landmarks where there are some and generic outlines elsewhere, ``"landmarks"`` insists
-            on them, ``"generic"`` looks for none; or a function of row number and image.
+            on them, ``"aligned"`` takes :meth:`Face.aligned` elsewhere, for crops with the face in the middle,
+            ``"generic"`` looks for none; or a function of row number and image.
 
     Returns:
         The source.
@@ -98,6 +107,8 @@ def source_of_faces(data: ForgeryDataset, rows: NDArray[np.intp], masks: str | F
     if not missing:
         return KnownFaces(faces, note)
     reasons = "; ".join(f"{count} x {reason}" for reason, count in missing.most_common())
+    if masks == "aligned":
+        return AlignedFaces(faces, f"{note}, and for the others from a box where aligned crops have their faces")
     if masks == "landmarks":
         raise DataError(
             f"{data.name}: {len(rows) - found} of {len(rows)} real images have no landmarks ({reasons}); expected an "

@@ -210,6 +210,16 @@ def test_insisting_on_landmarks(frames):
         SelfBlended(inner, masks="landmarks")
 
 
+def test_aligned_crops_have_their_faces_in_the_middle(frames):
+    inner = open_image_folder("mine", path=frames, image_size=96)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = SelfBlended(inner, masks="aligned", recipe=Recipe(inner_chance=0))
+    assert [data.pair(row).outline for row in range(0, 10, 2)] == ["81 landmarks", "68 landmarks", *["box"] * 3]
+    assert data.pair(4).face.box.tolist() == Face.aligned(96, 96).box.tolist()
+    assert "where aligned crops have their faces" in data.notes[-1]
+
+
 def test_generic_masks_on_request_are_no_surprise(frames):
     inner = open_image_folder("mine", path=frames, image_size=64)
     with warnings.catch_warnings():
@@ -273,7 +283,10 @@ def test_opening_by_name(monkeypatch):
     [
         (lambda: SelfBlended(wrap([(torch.zeros(3, 8, 8), 0)], "mine")), "mine gives finished tensors"),
         (lambda: generic(np.zeros((1, 32, 32, 3), np.uint8)).pair(0) and _no_real(), "no real image to blend"),
-        (lambda: SelfBlended(open_demo("nt", size=2), masks="oval"), "masks to be one of auto, landmarks, generic"),
+        (
+            lambda: SelfBlended(open_demo("nt", size=2), masks="oval"),
+            "masks to be one of auto, landmarks, aligned, generic",
+        ),
         (lambda: SelfBlended(open_demo("nt", size=2), seeding="time"), "one of epoch, content, got 'time'"),
         (lambda: SelfBlended(open_demo("nt", size=2), seed=-1), "seed of at least 0, got -1"),
         (lambda: SelfBlended(open_demo("nt", size=2), masks=lambda i, x: 3)[0], "a Face or None for image 0, got int"),

@@ -93,6 +93,8 @@ def test_what_is_left_of_a_face(points):
 def test_wrong_shapes_are_errors(points):
     with pytest.raises(ProbeError, match=r"shape \(68, 2\) or \(81, 2\), got \(67, 2\)"):
         Face(points[0, :67])
+    with pytest.raises(ProbeError, match=r"share in \(0, 1\], got 2"):
+        Face.aligned(10, 10, share=2)
     with pytest.raises(ProbeError, match=r"left < right and top < bottom, got \[1, 2, 1, 5\]"):
         Face(box=np.array([1, 2, 1, 5]))
 
