@@ -157,13 +157,14 @@ def deform(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Pixels:
         recipe: Amplitude and smoothness.
 
     Returns:
-        (H, W) uint8; what is pulled in from outside the image is 0.
+        (H, W) uint8; beyond the image's edge the mask goes on as it is there.
     """
     height, width = mask.shape
     field = displacement(height, width, rng, recipe)
     field[..., 0] += np.arange(width, dtype=np.float32)
     field[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-    return np.asarray(cv2.remap(mask, field, None, cv2.INTER_LINEAR), dtype=np.uint8)
+    pulled = cv2.remap(mask, field[..., 0], field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(pulled, dtype=np.uint8)
 
 
 def soften(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Mask:
