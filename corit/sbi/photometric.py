@@ -77,8 +77,8 @@ def hue_saturation_value(degrees: float, saturation: float, value: float) -> Col
     Returns:
         The map.
 
-    >>> hue_saturation_value(120, 0, 0).round(6)[:, :3].tolist()  # red becomes green, green blue, blue red
-    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    >>> hue_saturation_value(120, 0, 0)[:, :3].round().astype(int).tolist()  # red becomes green, green blue, blue red
+    [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
     """
     angle = np.deg2rad(degrees)
     turn = np.cos(angle) * (np.eye(3) - _GREY) + np.sin(angle) * _TURN
