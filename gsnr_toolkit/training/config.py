@@ -58,7 +58,9 @@ class TrainConfig:
     strength: float | None = _setting(None, "Strength of an embedded forgery; 1 when None.", low=0, kind=float)
     eval_data: tuple[str, ...] = _setting((), "Further data sets to test on.", kind=tuple)
     train_samples: int | None = _setting(None, "Images to train on, balanced; all when None.", low=2, kind=int)
-    eval_samples: int = _setting(1000, "Images of each split to evaluate on, balanced, one per source.", low=8, kind=int)
+    eval_samples: int = _setting(
+        1000, "Images of each split to evaluate on, balanced, one per source.", low=8, kind=int
+    )
     label_noise: float = _setting(0.0, "Share of training labels that are flipped.", low=0, high=1, kind=float)
     tuning: str = _setting("full", "What is trained: head, norms, last-K (blocks) or full.")
     optimizer: str = _setting("adamw", "Base optimizer.", choices=("adamw", "adam", "sgd"))

@@ -1,0 +1,1 @@
+"""CoRIT: a deepfake detector built on the gradient signal-to-noise ratio."""
