@@ -5,8 +5,8 @@ plain run comes first, with GSNR and COR recorded along it; then radii go up the
 collapsed at two radii on end. Runs are kept in a folder by the hash of their config: a script that is run again goes on
 where it was, and several scripts share them.
 
-The embedded CLIP cut short (``clip-lab``: 6 blocks, 32 pixels) is the model. Strengths of the forgeries were tuned until
-plain runs of 300 steps train: at 32 pixels and strength 1 none does.
+The embedded CLIP cut short (``clip-lab``: 6 blocks, 32 pixels) is the model. Strengths of the forgeries were tuned
+until plain runs of 300 steps train: at 32 pixels and strength 1 none does.
 """
 
 from __future__ import annotations
