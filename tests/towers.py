@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from corit.detector import CoRIT
+from corit.tower import blocks_of
 from gsnr_toolkit.models.clip import Detector
 
 LAYERS, WIDTH, SIZE, PATCH = 3, 16, 16, 4
@@ -58,3 +59,14 @@ def blurred(images: Tensor) -> Tensor:
 def make_images(count: int = 5, seed: int = 1, size: int = SIZE) -> Tensor:
     """Random images."""
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def own_layers(encoder: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
+    """What the encoder's own forward gives to its first block, and what each block returns."""
+    seen: list[Tensor] = []
+    hooks = [encoder.transformer.resblocks[0].register_forward_pre_hook(lambda _m, args: seen.append(args[0]))]
+    hooks += [block.register_forward_hook(lambda _m, _i, out: seen.append(out)) for block in blocks_of(encoder)]
+    output = encoder(images)
+    for hook in hooks:
+        hook.remove()
+    return seen, output

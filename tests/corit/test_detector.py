@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from towers import LAYERS, PATCHES, SIZE, TOWERS, WIDTH, blurred, make_detector, make_images, make_tower
+from towers import LAYERS, SIZE, TOWERS, WIDTH, blurred, make_detector, make_images, make_tower
 
 from corit.detector import CoRIT
 from corit.pairs import pair_loss
@@ -118,7 +118,6 @@ def test_random_anchors_know_nothing_of_the_image():
     detector, images = make_detector(anchors="random"), make_images()
     anchors = detector._look(images, blurred(images)).regions[0].anchors
     assert (anchors == anchors[0]).all()
-    assert not torch.equal(make_detector(anchors="random", seed=5).places, detector.places) or PATCHES < 3
     control = make_detector(anchors="random", rrm=False)
     torch.testing.assert_close(control(images), control(images, blurred(images)), rtol=0, atol=0)
 
@@ -134,7 +133,7 @@ def test_regions_of_each_block_come_from_the_tokens_that_enter_it():
 def test_ways_to_hand_over_counterparts():
     detector, images = make_detector(), make_images()
     expected = detector(images, blurred(images))
-    with pytest.raises(ProbeError, match="set detector.counterpart"):
+    with pytest.raises(ProbeError, match=r"set detector\.counterpart"):
         detector(images)
     assert torch.equal(detector((images, blurred(images))), expected)
     detector.counterpart = blurred
@@ -216,7 +215,7 @@ def test_the_state_is_the_head():
     other.load_state_dict(detector.state_dict())
     assert torch.equal(other.head.weight, detector.head.weight)
     assert all(torch.equal(value, encoder[name]) for name, value in other.encoder.state_dict().items())
-    with pytest.raises(RuntimeError, match="head.bias"):
+    with pytest.raises(RuntimeError, match=r"head\.bias"):
         other.load_state_dict({"head.weight": detector.head.weight})
     holder = nn.ModuleDict({"inner": detector})
     assert sorted(holder.state_dict()) == ["inner.head.bias", "inner.head.weight"]

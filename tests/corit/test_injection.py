@@ -1,7 +1,6 @@
 import pytest
 import torch
-from test_tower import own_layers
-from towers import LAYERS, TOWERS, WIDTH, blurred, make_detector, make_images, make_tower
+from towers import LAYERS, TOWERS, WIDTH, blurred, make_detector, make_images, make_tower, own_layers
 
 from corit.injection import attention_mask, inject, region_step
 from corit.regions import Regions

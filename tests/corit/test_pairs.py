@@ -47,7 +47,7 @@ def test_counterparts_are_made_where_there_are_none():
     assert torch.equal(make_counterparts(IMAGES, None, lambda images: images + 1), OTHERS)
     assert make_counterparts(IMAGES, OTHERS, None) is OTHERS
     assert make_counterparts(IMAGES, OTHERS.double(), None).dtype == torch.float32
-    with pytest.raises(ProbeError, match="set detector.counterpart"):
+    with pytest.raises(ProbeError, match=r"set detector\.counterpart"):
         make_counterparts(IMAGES, None, None)
     with pytest.raises(ProbeError, match=r"of shape \(3, 3, 4, 4\), got \(2, 3, 4, 4\)"):
         make_counterparts(IMAGES, None, lambda images: images[:2])

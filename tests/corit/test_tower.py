@@ -1,21 +1,10 @@
 import pytest
 import torch
 from torch import nn
-from towers import LAYERS, TOWERS, make_images, make_tower
+from towers import LAYERS, TOWERS, make_images, make_tower, own_layers
 
 from corit.tower import blocks_of, iter_layers, tower_of, tower_shape
 from gsnr_toolkit.errors import ProbeError
-
-
-def own_layers(encoder, images):
-    """What the encoder's own forward gives to its first block, and what each block returns."""
-    seen = []
-    hooks = [encoder.transformer.resblocks[0].register_forward_pre_hook(lambda _m, args: seen.append(args[0]))]
-    hooks += [block.register_forward_hook(lambda _m, _i, out: seen.append(out)) for block in blocks_of(encoder)]
-    output = encoder(images)
-    for hook in hooks:
-        hook.remove()
-    return seen, output
 
 
 @pytest.mark.parametrize("kind", TOWERS)

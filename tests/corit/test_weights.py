@@ -47,15 +47,14 @@ def test_the_file_says_what_it_is(tmp_path):
 def test_another_encoder_is_refused(tmp_path):
     path = save_detector(make_detector(), tmp_path / "head.safetensors")
     expected = encoder_hash(make_detector().encoder)[:12]
-    other = make_detector(seed=1)
-    before = other.head.weight.clone()
     other = make_detector("own attention, plain")
+    before = other.head.weight.clone()
     message = (
         rf"expected the encoder that the head in .*'tiny' .*sha256 {expected}\), got 'tiny' .*train a head for this"
     )
     with pytest.raises(WeightsError, match=message):
         load_head(other, path)
-    assert torch.equal(other.head.weight, before) or other.head.weight.shape == before.shape
+    assert torch.equal(other.head.weight, before)
     changed = make_detector()
     with torch.no_grad():
         changed.encoder.proj[0, 0] += 1e-3
@@ -95,5 +94,5 @@ def test_the_hash_depends_on_values_names_and_shapes_alone():
     assert encoder_hash(linear) == encoder_hash(same) == encoder_hash(same.to(torch.float64))
     assert encoder_hash(nn.Sequential(linear)) != encoder_hash(linear)
     with torch.no_grad():
-        same.weight[0, 0] = torch.nextafter(same.weight[0, 0], torch.tensor(9.0, dtype=torch.float64)).float() + 1e-6
+        same.weight[0, 0] += 1e-3
     assert encoder_hash(linear) != encoder_hash(same)
