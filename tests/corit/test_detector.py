@@ -56,6 +56,7 @@ def test_an_image_is_scored_alone_as_in_its_batch(switches):
     torch.testing.assert_close(together, alone)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("switches", SWITCHES)
 def test_under_vmap(switches):
     detector, images = make_detector(**SWITCHES[switches]), make_images()
