@@ -221,7 +221,7 @@ class CoRIT(nn.Module):
         return vectors.flatten(1) * vectors.shape[1] ** -0.5
 
     @torch.no_grad()
-    def predict(self, images: Tensor, counterparts: Tensor | None = None, *, batch_size: int = 64) -> Tensor:
+    def predict(self, images: Tensor, counterparts: Tensor | None = None, *, batch_size: int = 32) -> Tensor:
         """Probability that each image is fake.
 
         Args:
@@ -308,6 +308,22 @@ class CoRIT(nn.Module):
             return assign_by_similarity(cgp, anchors, valid, self.config.threshold)
         return assign_by_distance(self.squared, anchors, valid)
 
+    def block_regions(self, cgp: Mapping[int, Tensor]) -> list[Regions]:
+        """Find the regions that each block works with.
+
+        Args:
+            cgp: CGP of the patch tokens, ``(N, T, d)``, by layer: at least those that ``cgp_layer`` asks for.
+
+        Returns:
+            Regions of each of the L blocks.
+        """
+        config, last = self.config, self._shape.num_layers
+        if not config.needs_counterparts:
+            return [self.regions_of(next(iter(cgp.values())))] * last
+        if config.cgp_layer == EACH:
+            return [self.regions_of(cgp[layer]) for layer in range(last)]
+        return [self.regions_of(cgp[int(config.cgp_layer or 0)])] * last
+
     def _look(self, images: Tensor, counterparts: Tensor | None, show: int | None = None) -> _Look:
         """Run both images; ``show`` is a layer whose CGP is wanted besides."""
         config, last = self.config, self._shape.num_layers
@@ -324,20 +340,11 @@ class CoRIT(nn.Module):
         cgp = {layer: (tokens[layer] - other)[:, 1:] for layer, other in others.items()}
         if not config.num_regions:
             return _Look(tokens, cgp, [], [])
-        regions = self._block_regions(cgp, like=tokens[0][:, 1:])
+        regions = self.block_regions(cgp or {0: tokens[0][:, 1:]})
         if config.rsi:
             return _Look(tokens, cgp, regions, inject(blocks_of(self.encoder), tokens, regions))
         pooled = [pool_regions(z[:, 1:], region) for z, region in zip(tokens[1:], regions, strict=True)]
         return _Look(tokens, cgp, regions, pooled)
-
-    def _block_regions(self, cgp: Mapping[int, Tensor], like: Tensor) -> list[Regions]:
-        """Regions of each block."""
-        config, last = self.config, self._shape.num_layers
-        if not config.needs_counterparts:
-            return [self.regions_of(like)] * last
-        if config.cgp_layer == EACH:
-            return [self.regions_of(cgp[layer]) for layer in range(last)]
-        return [self.regions_of(cgp[int(config.cgp_layer or 0)])] * last
 
     def _normalised(self, vectors: Tensor) -> Tensor:
         post: Any = self.encoder.ln_post

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from corit.config import EACH
+from corit.injection import inject
 from corit.pairs import Counterpart, real_rows, split_pairs
-from corit.regions import Regions, pool_regions
-from corit.tower import iter_layers, tower_of
+from corit.regions import pool_regions
+from corit.tower import blocks_of, iter_layers, tower_of
 from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.checks import check_count, draw_batches
 from gsnr_toolkit.errors import ProbeError
@@ -44,6 +44,7 @@ POOLS = {
     "mean": "the mean CGP of the patch tokens",
     "tokens": "the CGP of every patch token",
     "regions": "the mean CGP of each of CoRIT's regions, strongest anchor first",
+    "injected": "CoRIT's region tokens after RSI, the image's less the counterpart's in the image's regions",
 }
 
 
@@ -87,7 +88,7 @@ def proxy_gsnr(
         model: A visual transformer of open_clip, or a model with one as ``encoder``.
         loader: Batches as :func:`corit.pairs.split_pairs` reads them.
         counterpart: Makes counterparts where a batch has none; the model's own when None.
-        pool: One of :data:`POOLS`; ``"regions"`` needs a CoRIT.
+        pool: One of :data:`POOLS`; ``"regions"`` and ``"injected"`` need a CoRIT.
         max_samples: Most rows to take from the loader.
         confidence: Nominal coverage of the intervals.
         progress: Show a progress bar (on a terminal).
@@ -103,8 +104,8 @@ def proxy_gsnr(
     """
     if pool not in POOLS:
         raise ProbeError(f"expected pool to be one of {', '.join(map(repr, POOLS))}, got {pool!r}")
-    if pool == "regions" and not getattr(getattr(model, "config", None), "num_regions", 0):
-        raise ProbeError("expected a CoRIT with regions for pool='regions', got a model without; use pool='mean'")
+    if pool not in _POOLING and not getattr(getattr(model, "config", None), "num_regions", 0):
+        raise ProbeError(f"expected a CoRIT with regions for pool={pool!r}, got a model without; use pool='mean'")
     maker = counterpart if counterpart is not None else getattr(model, "counterpart", None)
     labels = list(find_blocks(model).values())
     with stage("contrastive proxies", max_samples, show=progress) as advance:
@@ -150,19 +151,29 @@ def _pooled_batches(
 
 def _pooled(model: Any, layers: list[tuple[Tensor, Tensor]], pool: str) -> dict[str, list[Tensor]]:
     """Proxy and token of each image at layers 1 to L, ``(N, D)`` each, float64 on the CPU."""
-    cgp = [own - other for own, other in layers]
-    found: dict[str, list[Tensor]] = {"proxy": [], "token": []}
-    regions: dict[int, Regions] = {}
-    for layer in range(1, len(layers)):
-        source = layer
-        if pool == "regions":
-            source = layer - 1 if model.config.cgp_layer == EACH else model.config.cgp_layer
-            if source not in regions:
-                regions[source] = model.regions_of(cgp[source][:, 1:])
-        for kind, values in (("proxy", cgp[layer]), ("token", layers[layer][0])):
-            pooled = _POOLING[pool](values) if pool in _POOLING else pool_regions(values[:, 1:], regions[source])
-            found[kind].append(pooled.flatten(1).double().cpu())
-    return found
+    if pool in _POOLING:
+        pairs = [(_POOLING[pool](own.double()), _POOLING[pool](other.double())) for own, other in layers[1:]]
+    else:
+        pairs = _in_regions(model, layers, injected=pool == "injected")
+    return {
+        "proxy": [(own - other).flatten(1).cpu() for own, other in pairs],
+        "token": [own.flatten(1).cpu() for own, _ in pairs],
+    }
+
+
+def _in_regions(model: Any, layers: list[tuple[Tensor, Tensor]], *, injected: bool) -> list[tuple[Tensor, Tensor]]:
+    """Region tokens of images and of counterparts after each block, both in the images' regions."""
+    cgp = {layer: (own - other)[:, 1:] for layer, (own, other) in enumerate(layers)}
+    regions = model.block_regions(cgp)
+    sides = []
+    for tokens in zip(*layers, strict=True):
+        if injected:
+            found = inject(blocks_of(tower_of(model)), tokens, regions)
+        else:
+            found = [pool_regions(z[:, 1:].double(), each) for z, each in zip(tokens[1:], regions, strict=True)]
+        exist = [each.valid[..., None] for each in regions]
+        sides.append([torch.where(there, z.double(), 0) for there, z in zip(exist, found, strict=True)])
+    return list(zip(*sides, strict=True))
 
 
 _POOLING: dict[str, Callable[[Tensor], Tensor]] = {

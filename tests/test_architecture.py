@@ -26,8 +26,8 @@ FLOORS = [
 ]
 BESIDE_FLOORS = [
     {"config", "pairs", "regions", "tower", "explanation", "sbi", "metrics"},
-    {"injection", "proxy"},
-    {"detector", "proxy_check"},
+    {"injection"},
+    {"detector", "proxy", "proxy_check"},
     {"weights"},
     {"train", "evaluate", "predict"},
     {"cli", "__main__", "__init__"},

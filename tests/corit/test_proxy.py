@@ -4,9 +4,10 @@ import torch
 from torch.nn import functional as F
 from towers import LAYERS, WIDTH, blurred, make_detector, make_images, make_tower
 
+from corit.injection import inject
 from corit.proxy import POOLS, layer_proxies, proxy_gsnr
 from corit.regions import pool_regions
-from corit.tower import iter_layers
+from corit.tower import blocks_of, iter_layers
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.models.clip import Detector
 
@@ -38,7 +39,7 @@ def literal(values):
     return (gram.sum() - np.trace(gram)) / (n * (n - 1)) / spread, spread
 
 
-@pytest.mark.parametrize("pool", ["class", "mean", "tokens", "regions"])
+@pytest.mark.parametrize("pool", ["class", "mean", "tokens", "regions", "injected"])
 def test_gsnr_against_two_passes(pool):
     detector, images = make_detector(cgp_layer=2), make_images(12)
     labels = torch.tensor([0, 1] * 6)
@@ -50,12 +51,18 @@ def test_gsnr_against_two_passes(pool):
     real, fake = images[labels == 0], others[labels == 0]
     own, proxies = list(iter_layers(detector.encoder, real)), layer_proxies(detector, real, fake)
     regions = detector.regions_of(proxies[2][:, 1:])
+    valid = regions.valid[..., None]
+    sides = [list(iter_layers(detector.encoder, batch)) for batch in (real, fake)]
+    injected = [inject(blocks_of(detector.encoder), side, [regions] * LAYERS) for side in sides]
     pooling = {
         "class": lambda z: z[:, 0],
         "mean": lambda z: z[:, 1:].mean(1),
         "tokens": lambda z: z[:, 1:],
         "regions": lambda z: pool_regions(z[:, 1:], regions),
+        "injected": lambda z: z * valid,
     }[pool]
+    if pool == "injected":
+        own[1:], proxies[1:] = injected[0], [a - b for a, b in zip(*injected, strict=True)]
     for layer, row in enumerate(table.to_dict("records"), 1):
         flat = [pooling(z).flatten(1).double().numpy() for z in (proxies[layer], own[layer])]
         expected, spread = literal(flat[0])
@@ -104,8 +111,9 @@ def test_what_cannot_be_measured():
     images = make_images(9)
     with pytest.raises(ProbeError, match=f"one of {', '.join(map(repr, POOLS))}, got 'max'"):
         proxy_gsnr(make_tower(), [images], pool="max", progress=False)
-    with pytest.raises(ProbeError, match="expected a CoRIT with regions"):
-        proxy_gsnr(make_tower(), [images], pool="regions", progress=False)
+    for pool in ("regions", "injected"):
+        with pytest.raises(ProbeError, match=f"expected a CoRIT with regions for pool='{pool}'"):
+            proxy_gsnr(make_tower(), [images], pool=pool, progress=False)
     with pytest.raises(ProbeError, match="expected counterparts, got none"):
         proxy_gsnr(make_tower(), [images], progress=False)
     with pytest.raises(ProbeError, match=r"expected real images \(label 0\)"):
