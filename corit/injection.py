@@ -89,7 +89,7 @@ def attention_mask(valid: Tensor, frozen: int, heads: int, dtype: torch.dtype, *
     [[0.0, -inf, -inf], [0.0, 0.0, -inf], [0.0, 0.0, 0.0]]
     """
     count, regions = valid.shape
-    on = {"dtype": torch.bool, "device": valid.device}
+    on: dict[str, Any] = {"dtype": torch.bool, "device": valid.device}
     among = valid[:, None] | torch.eye(regions, **on)
     seen = torch.cat([torch.ones(count, regions, frozen, **on), among], 2)
     if not regions_only:
