@@ -63,7 +63,9 @@ def region_step(block: Any, tokens: Tensor, regions: Tensor, valid: Tensor) -> T
         mask = attention_mask(valid, frozen, heads, tokens.dtype)
         return block(joined, attn_mask=mask)[:, frozen:]
     mask = attention_mask(valid, frozen, heads, tokens.dtype, regions_only=True)
-    keys = block.ln_1(joined)  # keys and values are one object, so that they are projected together
+    # Keys and values are one object, so that they are projected together; and it lies in memory token by token, as
+    # MultiheadAttention turns it: of a transposed view each token would be projected by a product of its own.
+    keys = block.ln_1(joined).transpose(0, 1).contiguous().transpose(0, 1)
     attended = block.attention(q_x=keys[:, frozen:], k_x=keys, v_x=keys, attn_mask=mask)
     middle = regions + block.ls_1(attended)
     return middle + block.ls_2(block.mlp(block.ln_2(middle)))
