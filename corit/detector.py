@@ -54,7 +54,7 @@ class CoRIT(nn.Module):
     which gives what training on images gives.
 
     Cost, in forward passes of the encoder: 1 for the image, ``cgp_layer / L`` for the counterpart, and for the region
-    tokens, with ``nn.MultiheadAttention``, about a sixth (keys and values of all tokens, the rest for K tokens only).
+    tokens, with ``nn.MultiheadAttention``, about a fifth (keys and values of all tokens, the rest for K tokens only).
     The frozen tokens of all layers of a batch are alive together: 25 MB an image for ViT-L/14.
 
     Attributes:
