@@ -1,7 +1,8 @@
 """What CoRIT's features cost, in forward passes of its plain encoder.
 
 Command: ``python -m benchmarks.corit_cost --model clip-vit-b16``. Weights are random. Every variant is timed in turns
-with the encoder on the same images (CPU time on a CPU); a row gives the median ratio and its range. Making counterparts is not part of it.
+with the encoder on the same images (CPU time on a CPU); a row gives the median ratio and its range. Making counterparts
+is not part of it.
 """
 
 from __future__ import annotations

@@ -145,6 +145,18 @@ def test_regions_of_each_block_come_from_the_tokens_that_enter_it():
         assert torch.equal(regions.members, detector.regions_of(look.cgp[block], images).members)
 
 
+def test_whether_a_region_exists_is_asked_of_the_block_that_is_read():
+    detector, images = make_detector(cgp_layer="each", mid_layer=1), make_images()
+    others = images.clone()
+    others[..., :4, :4] += 1  # one patch: attention spreads the difference, but not before the first block
+    valid = [each.valid for each in detector._look(images, others).regions]
+    assert torch.equal(valid[0], torch.tensor([True, False, False]).expand(5, 3))
+    assert valid[2].all()
+    vectors = detector.features(images, others).unflatten(1, (2, 4, WIDTH)).abs().sum(-1) > 0
+    assert torch.equal(vectors[:, 0, 1:], valid[0])
+    assert torch.equal(vectors[:, 1, 1:], valid[2])
+
+
 def test_ways_to_hand_over_counterparts():
     detector, images = make_detector(), make_images()
     expected = detector(images, blurred(images))
