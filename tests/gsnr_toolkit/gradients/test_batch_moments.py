@@ -86,7 +86,7 @@ def test_equal_gradients_have_no_spread_and_unused_weights_are_zero():
     left[:, :, 1] = 0
     workspace = Workspace()
     mean, m2 = _collected(left, right, workspace)
-    assert float(m2.abs().max()) == 0
+    assert float(m2.max()) <= len(left) * (4 * torch.finfo(torch.float32).eps * float(mean.abs().max())) ** 2
     assert float(mean[1].abs().max()) == 0
     left[:, :, [0, 2, 3]] = 0
     _collected(left, right, workspace := Workspace())

@@ -22,11 +22,11 @@ def test_it_is_the_embedded_clip_cut_short():
 def test_positions_that_lie_on_a_plane_stay_on_it():
     down, across = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     plane = torch.stack([down.flatten(), across.flatten()], 1)
-    found = _resampled(torch.cat([torch.zeros(1, 2), plane]), 6)[1:].view(6, 6, 2)
-    centres = (torch.arange(6) + 0.5) * 8 / 6 - 0.5
-    inner = slice(2, 4)  # the border bends where the filter is cut
-    torch.testing.assert_close(found[inner, inner, 0], centres[inner, None].expand(2, 2), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(found[inner, inner, 1], centres[None, inner].expand(2, 2), rtol=1e-3, atol=1e-3)
+    found = _resampled(torch.cat([torch.zeros(1, 2), plane]), 4)[1:].view(4, 4, 2)
+    centres = (torch.arange(4) + 0.5) * 8 / 4 - 0.5
+    inner = slice(1, 3)  # the border bends where the filter is cut, by a little
+    torch.testing.assert_close(found[inner, inner, 0], centres[inner, None].expand(2, 2), rtol=0, atol=0.05)
+    torch.testing.assert_close(found[inner, inner, 1], centres[None, inner].expand(2, 2), rtol=0, atol=0.05)
 
 
 def test_weights():
