@@ -22,7 +22,8 @@ from analyses.predictors import OTHERS, RADII, setting_predictors
 from analyses.scoring import combined_score, score_table
 from gsnr_toolkit.atomic import write_json, write_text
 from gsnr_toolkit.collapse import collapse_radii
-from gsnr_toolkit.plots.style import save
+from gsnr_toolkit.plots.auc_radius import plot_auc_radius
+from gsnr_toolkit.plots.style import root_figure, save
 from gsnr_toolkit.provenance import environment
 
 STRENGTHS = {"f2f": 2.0, "df": 2.0, "nt": 2.0, "fs": 4.0}
@@ -200,13 +201,12 @@ def plot(out: Path) -> None:
     by_setting = pd.read_csv(out / "foretell_collapse.csv")
     scored = pd.read_csv(out / "foretell_collapse_scores.csv")
     sweep = pd.read_csv(out / "foretell_collapse_sweep.csv")
-    figures = {
-        "": draw_foretold(by_setting, scored, PANELS),
-        "_scores": draw_scores(scored),
-    }
+    whole = sweep[sweep["setting"].isin([f"{family}-full" for family in STRENGTHS])]
+    figures = {"": draw_foretold(by_setting, scored, PANELS), "_scores": draw_scores(scored)}
+    if not whole.empty:
+        figures["_curves"] = root_figure(plot_auc_radius(whole, title="Full fine-tuning of clip-lab"))
     for suffix, figure in figures.items():
         save(figure, out.parent / f"foretell_collapse{suffix}")
-    del sweep
 
 
 def main(arguments: list[str] | None = None) -> None:
