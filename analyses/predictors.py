@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from gsnr_toolkit import Report
+from gsnr_toolkit.estimators.escape import escape_radius
 
 RADII = (
     "cor",
@@ -53,9 +54,8 @@ def read_predictors(report: Report, learning_rate: float, early: int = EARLY) ->
         Candidate to value: infinity beyond the radii tried, NaN where there is no signal.
     """
     totals = report.totals[(report.totals["step"] <= early) & report.totals["cor"].notna()]
-    escape = report.escape
     found = dict.fromkeys((*RADII, *OTHERS, "cor_step"), math.nan)
-    found["escape_radius"] = math.nan if escape is None else escape.value
+    found["escape_radius"] = _escape(report)
     if totals.empty:
         return found
     at = totals.loc[totals["cor"].idxmin()]
@@ -72,6 +72,13 @@ def read_predictors(report: Report, learning_rate: float, early: int = EARLY) ->
         "sam_edge": _sam_edge(float(at["grad_norm"]), slope, learning_rate),
         **{name: float(at[name]) for name in OTHERS},
     }
+
+
+def _escape(report: Report) -> float:
+    """The escape radius from the means by step, whichever version recorded them."""
+    run = report.trajectory
+    losses, norms = (run[name].to_numpy(dtype=float)[:, None] for name in ("loss", "batch_grad_norm"))
+    return escape_radius(run["step"].astype(int).tolist(), losses, norms, draws=2).value
 
 
 def _curve(report: Report, step: int) -> pd.DataFrame:
