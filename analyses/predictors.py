@@ -77,7 +77,8 @@ def read_predictors(report: Report, learning_rate: float, early: int = EARLY) ->
 def _escape(report: Report) -> float:
     """The escape radius from the means by step, whichever version recorded them."""
     run = report.trajectory
-    losses, norms = (run[name].to_numpy(dtype=float)[:, None] for name in ("loss", "batch_grad_norm"))
+    # two equal batches: the interval, which needs more than means, is not asked for
+    losses, norms = (np.repeat(run[[name]].to_numpy(dtype=float), 2, axis=1) for name in ("loss", "batch_grad_norm"))
     return escape_radius(run["step"].astype(int).tolist(), losses, norms, draws=2).value
 
 
