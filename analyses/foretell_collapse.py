@@ -189,7 +189,7 @@ def scores(by_setting: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([*frames, pd.DataFrame(joint)], ignore_index=True)
 
 
-PANELS = ["cor", "cor_layer", "escape_radius", "half_cosine_radius", "lipschitz_radius", "grad_norm"]
+PANELS = ["cor", "cor_layer", "escape_radius", "escape_lower", "half_cosine_radius", "lipschitz_radius"]
 
 
 def plot(out: Path) -> None:
