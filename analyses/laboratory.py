@@ -156,7 +156,8 @@ def _alive(setting: Setting, seeds: int, runs: Path, index: int) -> bool:
         return True
     radii = (0.0, *setting.radii)[max(0, index - 2) : index]
     rows = [_row(setting.run_config(rho, seed), runs) for rho in radii for seed in range(seeds)]
-    return not all(row is not None and collapsed(row) for row in rows)
+    # a missing row means that the setting was given up before
+    return None not in rows and not all(collapsed(row) for row in rows if row is not None)
 
 
 def _row(config: TrainConfig, runs: Path) -> dict[str, Any] | None:
