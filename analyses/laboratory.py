@@ -65,10 +65,10 @@ class Setting:
         Returns:
             The setting's config with this radius and seed.
         """
-        recorded: dict[str, Any] = (
-            {"record_every": RECORD_EVERY, "record_samples": RECORD_SAMPLES, "stop_dead": 0} if rho == 0 else {}
-        )
-        return replace(self.config, rho=rho, seed=seed, **recorded)
+        if rho:
+            return replace(self.config, rho=rho, seed=seed)
+        samples = max(RECORD_SAMPLES, 4 * self.config.batch_size)  # COR's interval needs four mini-batches
+        return replace(self.config, rho=0.0, seed=seed, stop_dead=0, record_every=RECORD_EVERY, record_samples=samples)
 
 
 def run_folder(runs: Path, config: TrainConfig) -> Path:
