@@ -190,7 +190,7 @@ def square_sum(matrix: Tensor) -> float:
     Returns:
         The squared Frobenius norm.
 
-    >>> square_sum(torch.full((2, 3), 2.0))
+    >>> round(square_sum(torch.full((2, 3), 2.0)), 4)
     24.0
     """
     return float(torch.linalg.vector_norm(matrix, dim=1).double().square_().sum())

@@ -104,14 +104,14 @@ run_grid(grid, sys.argv[1], workers=2, device="cpu", function="fake_training:run
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, how):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
-    command = [sys.executable, "-c", SCRIPT % HANGS_ONCE, str(tmp_path)]
+    command_line = [sys.executable, "-c", SCRIPT % HANGS_ONCE, str(tmp_path)]
     hanging = SweepFolder(tmp_path).run_folder(TrainConfig(steps=5, rho=HANGS_ONCE))
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE, start_new_session=True) as process:
         wait_for(lambda: (hanging / "begun").exists() and len(list(tmp_path.glob("runs/*/result.json"))) == 2)
-        workers = [pid for pid in processes() if str(hanging).encode() in processes()[pid]]
+        workers = [pid for pid, command in processes().items() if str(hanging).encode() in command]
         assert len(workers) == 1
         process.send_signal(how)
-        assert process.wait(30) != 0
+        assert process.wait(90) != 0
     wait_for(lambda: workers[0] not in processes())
     table = run({"rho": [0.0, HANGS_ONCE, 0.05]}, tmp_path)
     assert table["status"].tolist() == ["ok", "dead", "dead"]
@@ -130,7 +130,7 @@ def processes():
     return {pid: text for pid, text in found.items() if text}
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
