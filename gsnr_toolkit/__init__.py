@@ -29,6 +29,8 @@ _PUBLIC = {
     "probe_loader": "gsnr_toolkit.data.loaders",
     "Recorder": "gsnr_toolkit.training.recorder",
     "TrainConfig": "gsnr_toolkit.training.config",
+    "collapse_radii": "gsnr_toolkit.collapse",
+    "sweep": "gsnr_toolkit.sweeps.sweep",
     "run_training": "gsnr_toolkit.training.run",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "build_model",
+    "collapse_radii",
     "estimate_cor",
     "estimate_gsnr",
     "iter_probe",
@@ -51,9 +54,11 @@ __all__ = [
     "probe",
     "probe_loader",
     "run_training",
+    "sweep",
 ]
 
 if TYPE_CHECKING:
+    from gsnr_toolkit.collapse import collapse_radii
     from gsnr_toolkit.data.loaders import probe_loader
     from gsnr_toolkit.data.registry import open_dataset
     from gsnr_toolkit.errors import ProbeError, ProbeWarning
@@ -64,6 +69,7 @@ if TYPE_CHECKING:
     from gsnr_toolkit.options import ProbeOptions
     from gsnr_toolkit.probing import estimate_cor, estimate_gsnr, iter_probe, probe
     from gsnr_toolkit.report import Report
+    from gsnr_toolkit.sweeps.sweep import sweep
     from gsnr_toolkit.training.config import TrainConfig
     from gsnr_toolkit.training.recorder import Recorder
     from gsnr_toolkit.training.run import run_training

@@ -26,7 +26,8 @@ FLOORS = [
         "groups",
         "moments",
     }
-    | {"group_moments", "perturbation", "preserve", "options", "attribution"},
+    | {"group_moments", "perturbation", "preserve", "options", "attribution"}
+    | {"training.config", "training.diagnosis", "over_seeds", "collapse"},
     {"gradients", "checks", "estimators", "data", "plots"},
     {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables"}
     | {"verdict", "trajectory"},
@@ -35,7 +36,8 @@ FLOORS = [
     {"probing", "training.recorder"},
     {"runner", "console", "optim.auto"},
     {"training.setup", "training.run"},
-    {"cli", "__main__", "__init__"},
+    {"sweeps"},
+    {"cli", "sweep_cli", "__main__", "__init__"},
 ]
 # Rooms that must not know each other although they stand on one floor, or below.
 APART = {
@@ -156,6 +158,7 @@ HEAVY = {
     "torchvision",
     "PIL",
     "transformers",
+    "ray",
 }
 
 
@@ -163,10 +166,14 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not HEAVY & _loaded_after("import gsnr_toolkit")
 
 
-def test_help_loads_nothing_heavy():
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("cli", ["--help"]), ("sweep_cli", ["--help"]), ("sweep_cli", ["plot", "--help"]), ("sweep_cli", ["--list"])],
+)
+def test_help_loads_nothing_heavy(module, arguments):
     code = (
-        "import contextlib, io, sys\nsys.argv = ['gsnr-probe', '--help']\nfrom gsnr_toolkit import cli\n"
-        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    cli.main()"
+        f"import contextlib, io, sys\nsys.argv = {['gsnr', *arguments]}\nfrom gsnr_toolkit import {module}\n"
+        f"with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    {module}.main()"
     )
     assert not HEAVY & _loaded_after(code)
 

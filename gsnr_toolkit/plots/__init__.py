@@ -20,6 +20,8 @@ _TARGETS = {
     "plot_radius_curve": "radius_curve",
     "plot_attribution": "attribution",
     "plot_overview": "overview",
+    "plot_auc_radius": "auc_radius",
+    "plot_sweep": "sweep",
     "paper_style": "style",
     "save": "style",
 }

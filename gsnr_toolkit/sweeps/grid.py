@@ -1,0 +1,222 @@
+"""A grid of settings: what is fixed, what varies, and every combination as a config."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, fields, replace
+from typing import Any
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.registry import did_you_mean
+from gsnr_toolkit.training.config import TrainConfig
+
+__all__ = ["Grid", "check_names", "label", "make_grid", "read_grid"]
+
+_FIELDS: dict[str, Field[Any]] = {item.name: item for item in fields(TrainConfig)}
+_ALWAYS = ("data", "rho", "seed")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values of every setting of a training run.
+
+    Attributes:
+        values: Setting to its values, at least one each.
+        record_plain: Record GSNR and COR in the runs without SAM alone, whatever ``record_every`` says of the others.
+    """
+
+    values: Mapping[str, tuple[Any, ...]]
+    record_plain: bool = False
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The settings with several values."""
+        return tuple(name for name, values in self.values.items() if len(values) > 1)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The settings that name a run among the others: data, radius, whatever varies, and the seed."""
+        return tuple(dict.fromkeys(["data", "rho", *(name for name in self.varied if name != "seed"), "seed"]))
+
+    @property
+    def configs(self) -> list[TrainConfig]:
+        """Every combination: first all of the first seed, so that the whole picture is there early.
+
+        Raises:
+            ProbeError: If the values of a combination contradict each other.
+        """
+        fixed = {name: values[0] for name, values in self.values.items()}
+        names = sorted(self.varied, key=lambda name: name != "seed")
+        combinations = itertools.product(*(self.values[name] for name in names))
+        configs = [_combine(fixed, dict(zip(names, values, strict=True))) for values in combinations]
+        if self.record_plain:
+            configs = [replace(config, record_every=0) if config.rho else config for config in configs]
+        return list(dict.fromkeys(configs))
+
+    def lost_in(self, newer: Grid) -> dict[str, tuple[Any, ...]]:
+        """Values of this grid that another one lacks; empty where the other is equal or larger.
+
+        Args:
+            newer: The other grid.
+
+        Returns:
+            Setting to the values that are missing.
+
+        >>> make_grid(TrainConfig(), {"rho": [0, 0.1]}).lost_in(make_grid(TrainConfig(), {"rho": [0, 0.2]}))
+        {'rho': (0.1,)}
+        """
+        lost = {name: tuple(v for v in values if v not in newer.values[name]) for name, values in self.values.items()}
+        if self.record_plain != newer.record_plain:
+            lost["record_plain"] = (self.record_plain,)
+        return {name: values for name, values in lost.items() if values}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a file.
+
+        Returns:
+            ``base``: what is fixed; ``axes``: what varies; ``record_plain``.
+        """
+        plain = {name: [_listed(value) for value in values] for name, values in self.values.items()}
+        varied = self.varied
+        return {
+            "base": {name: values[0] for name, values in plain.items() if name not in varied},
+            "axes": {name: values for name, values in plain.items() if name in varied},
+            "record_plain": self.record_plain,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Grid:
+        """Read what :meth:`to_dict` wrote; a setting that did not exist then has its default.
+
+        Args:
+            stored: Plain values.
+
+        Returns:
+            An equal grid.
+        """
+        return read_grid(stored["base"], stored["axes"], record_plain=stored["record_plain"])
+
+
+def make_grid(base: TrainConfig, axes: Mapping[str, Iterable[Any]], *, record_plain: bool = False) -> Grid:
+    """Build a grid.
+
+    Args:
+        base: What is fixed.
+        axes: Setting to its values; a value may be written as text, and one that comes twice counts once.
+        record_plain: Record the runs without SAM alone.
+
+    Returns:
+        The grid; its last axis varies fastest.
+
+    Raises:
+        ProbeError: If a setting is unknown, an axis is empty, or a value is out of its range.
+
+    >>> grid = make_grid(TrainConfig(steps=10), {"rho": [0, 0.0, "0.05"], "seed": [0, 1]})
+    >>> [(config.seed, config.rho) for config in grid.configs]
+    [(0, 0.0), (0, 0.05), (1, 0.0), (1, 0.05)]
+    >>> make_grid(TrainConfig(), {"rhos": [0.1]})
+    Traceback (most recent call last):
+    gsnr_toolkit.errors.ProbeError: no setting is called 'rhos'. Did you mean 'rho'? Known are ...
+    """
+    for name in axes:
+        if name not in _FIELDS:
+            raise ProbeError(
+                f"no setting is called {name!r}.{did_you_mean(name, _FIELDS)} Known are {', '.join(_FIELDS)}"
+            )
+    values = {name: (_read(name, getattr(base, name)),) for name in _FIELDS if name not in axes}
+    return Grid({**values, **{name: _read_axis(name, given) for name, given in axes.items()}}, record_plain)
+
+
+def read_grid(base: Mapping[str, Any], axes: Mapping[str, Iterable[Any]], *, record_plain: bool = False) -> Grid:
+    """Build a grid from plain values, such as a file's.
+
+    Args:
+        base: What is fixed; every other setting that is on no axis has its default.
+        axes: Setting to its values.
+        record_plain: Record the runs without SAM alone.
+
+    Returns:
+        The grid.
+    """
+    values = {name: _read_axis(name, given) for name, given in axes.items() if name in _FIELDS}
+    # settings are checked against each other: those of an axis with one of its own values, not with the default
+    known = {name: value for name, value in base.items() if name not in axes}
+    first = TrainConfig.from_dict({**known, **{name: own[0] for name, own in values.items()}})
+    return make_grid(first, axes, record_plain=record_plain)
+
+
+def label(config: TrainConfig, names: Iterable[str] = _ALWAYS) -> str:
+    """Name a run in words.
+
+    Args:
+        config: The run.
+        names: Settings to name, as in :attr:`Grid.shown`.
+
+    Returns:
+        Such as ``"demo-nt, rho 0.05, seed 1"``.
+
+    >>> label(TrainConfig(rho=0.05, seed=1))
+    'demo-nt, rho 0.05, seed 1'
+    """
+    parts = [(name, _written(getattr(config, name))) for name in names]
+    return ", ".join(value if name == "data" else f"{name} {value}" for name, value in parts)
+
+
+def check_names(grid: Grid) -> None:
+    """Refuse, before anything is trained, names of models, data sets and tunings that do not exist.
+
+    Args:
+        grid: What is about to be run.
+
+    Raises:
+        ProbeError: If a name is unknown; with the nearest known one.
+    """
+    from gsnr_toolkit.data.registry import DATASETS
+    from gsnr_toolkit.models.registry import MODELS
+    from gsnr_toolkit.registry import is_target
+    from gsnr_toolkit.training.tuning import parse_tuning
+
+    data = [*grid.values["data"], *(name for names in grid.values["eval_data"] for name in names)]
+    for name in data:
+        if not is_target(name) and name.partition(":")[0] != "image-folder":
+            DATASETS[name]
+    for name in grid.values["model"]:
+        if not is_target(name):
+            MODELS[name]
+    for name in grid.values["tuning"]:
+        parse_tuning(name)
+
+
+def _read_axis(name: str, given: Any) -> tuple[Any, ...]:
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
+        raise ProbeError(f"expected a list of values for {name}, got {given!r}; write [{given!r}]")
+    values = tuple(dict.fromkeys(_read(name, value) for value in given))
+    if not values:
+        raise ProbeError(f"expected at least one value for {name}, got none; leave it out, or name its values")
+    return values
+
+
+def _read(name: str, value: Any) -> Any:
+    """One value as its config holds it, so that 0 and 0.0 are one run and not two."""
+    plain = value.item() if hasattr(value, "item") else value
+    read = getattr(TrainConfig.from_dict({name: plain}), name)
+    return float(read) if _FIELDS[name].metadata["kind"] is float and isinstance(read, int) else read
+
+
+def _combine(fixed: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
+    try:
+        return TrainConfig(**{**fixed, **changes})
+    except ProbeError as error:
+        listed = ", ".join(f"{name} {value}" for name, value in changes.items())
+        raise ProbeError(f"{error} (in the combination {listed})") from None
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,98 @@
+"""One run as a task for another process: what it needs, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from gsnr_toolkit.atomic import write_json
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.registry import load_target
+from gsnr_toolkit.training.config import TrainConfig
+
+__all__ = ["TRAIN", "Job", "perform", "write_failure"]
+
+#: What trains a run.
+TRAIN = "gsnr_toolkit.training.run:run_training"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be made by another process, which may be on another machine with the same file system.
+
+    Attributes:
+        config: What to train.
+        folder: Where its files go.
+        failure: File to write, where it fails, why.
+        log: File that takes what its process prints.
+        threads: Threads that torch may use.
+        device: Where to train; a GPU if there is one when None.
+        function: ``"module:function"`` that trains.
+    """
+
+    config: TrainConfig
+    folder: Path
+    failure: Path
+    log: Path
+    threads: int = 1
+    device: str | None = None
+    function: str = TRAIN
+
+    def to_json(self) -> str:
+        """Text for a command line.
+
+        Returns:
+            JSON.
+        """
+        paths = {name: str(getattr(self, name)) for name in ("folder", "failure", "log")}
+        rest = {"threads": self.threads, "device": self.device, "function": self.function}
+        return json.dumps({"config": self.config.to_dict(), **paths, **rest})
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            text: JSON.
+
+        Returns:
+            An equal job.
+        """
+        values = json.loads(text)
+        paths = {name: Path(values.pop(name)) for name in ("folder", "failure", "log")}
+        return cls(TrainConfig.from_dict(values.pop("config")), **paths, **values)
+
+
+def perform(job: Job) -> bool:
+    """Train in this process; an error is written down, not raised.
+
+    Args:
+        job: What to do.
+
+    Returns:
+        Whether it went well.
+    """
+    import torch
+
+    torch.set_num_threads(job.threads)
+    try:
+        load_target(job.function)(job.config, job.folder, device=job.device)
+    except Exception as error:  # whatever it is, the other runs go on and the table says what it was
+        kind = "" if isinstance(error, ProbeError) else f"{type(error).__name__}: "
+        write_failure(job, f"{kind}{error}", traceback.format_exc())
+        return False
+    return True
+
+
+def write_failure(job: Job, message: str, details: str = "") -> None:
+    """Write down why a run failed.
+
+    Args:
+        job: The run.
+        message: A sentence.
+        details: The traceback.
+    """
+    job.failure.parent.mkdir(parents=True, exist_ok=True)
+    write_json(job.failure, {"message": message, "traceback": details, "config": job.config.to_dict()})

@@ -1,0 +1,82 @@
+"""``sweep.csv``: a row for each finished or failed run, with its whole config and its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsnr_toolkit.atomic import write_text
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.sweeps.folder import SweepFolder
+from gsnr_toolkit.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FAILED", "read_row", "read_table", "write_table"]
+
+#: Status of a run that ended with an error.
+FAILED = "failed"
+
+_FIRST = ("key", "status", "message")
+
+
+def read_row(folder: SweepFolder, config: TrainConfig) -> dict[str, Any] | None:
+    """The row of one run.
+
+    Args:
+        folder: The sweep's.
+        config: The run's.
+
+    Returns:
+        ``key, status, message``, every setting, then the results; None while the run is neither finished nor failed.
+    """
+    result = folder.result(config)
+    failure = None if result is not None else folder.failure(config)
+    if result is None and failure is None:
+        return None
+    head = {"key": config.key, "status": FAILED, "message": failure or ""}
+    settings = {name: ",".join(v) if isinstance(v, list) else v for name, v in config.to_dict().items()}
+    found = result or {}
+    rest = {name: value for name, value in found.items() if name not in _FIRST}
+    return {**head, **{name: found[name] for name in _FIRST if name in found}, **settings, **rest}
+
+
+def write_table(folder: SweepFolder, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``sweep.csv``, whole or not at all.
+
+    Args:
+        folder: The sweep's.
+        rows: What :func:`read_row` gave, in the order of the runs.
+    """
+    import pandas as pd
+
+    # the longest row first: a failed run has no results, and must not decide where those of the others stand
+    longest_first = sorted(rows, key=len, reverse=True)
+    columns = list(dict.fromkeys(name for row in longest_first for name in row)) or list(_FIRST)
+    write_text(folder.table_file, pd.DataFrame(list(rows), columns=columns).to_csv(index=False))
+
+
+def read_table(out: str | Path) -> pd.DataFrame:
+    """Read the table of a sweep, finished or not.
+
+    Args:
+        out: The sweep's folder.
+
+    Returns:
+        One row per finished or failed run.
+
+    Raises:
+        ProbeError: If there is none.
+    """
+    import pandas as pd
+
+    path = Path(out) / "sweep.csv"
+    try:
+        # a data set may be called "null": only what is empty is missing
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ProbeError(
+            f"expected a table at {path}, but it cannot be read ({error}); name the folder that was given as --out"
+        ) from error
