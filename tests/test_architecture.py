@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "gsnr_toolkit"
+BESIDE = "corit"  # imports the package; never the reverse
 
 # A file imports only files of its own floor or of a lower one.
 FLOORS = [
@@ -39,6 +40,14 @@ FLOORS = [
     {"sweeps"},
     {"cli", "sweep_cli", "__main__", "__init__"},
 ]
+BESIDE_FLOORS = [
+    {"config", "pairs", "regions", "tower", "explanation", "sbi", "metrics"},
+    {"injection"},
+    {"detector", "proxy", "proxy_check"},
+    {"weights"},
+    {"train", "evaluate", "predict"},
+    {"cli", "__main__", "__init__"},
+]
 # Rooms that must not know each other although they stand on one floor, or below.
 APART = {
     "estimators": {"gradients", "data", "models", "plots"},
@@ -52,8 +61,8 @@ APART = {
 }
 
 
-def _files():
-    return sorted((ROOT / PACKAGE).rglob("*.py"))
+def _files(package=PACKAGE):
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 def _module(path):
@@ -86,8 +95,8 @@ class _Imports(ast.NodeVisitor):
         self.found.update(alias.name for alias in node.names)
 
 
-def _imports():
-    modules = {_module(path): path for path in _files()}
+def _imports(package=PACKAGE):
+    modules = {_module(path): path for path in _files(package)}
     graph = {}
     for module, path in modules.items():
         visitor = _Imports()
@@ -113,7 +122,26 @@ def test_imports_go_down(module):
     assert not apart, f"{module} must not know {sorted(apart)}"
 
 
-def test_no_cycles():
+BESIDE_GRAPH = _imports(BESIDE)
+
+
+@pytest.mark.parametrize("module", BESIDE_GRAPH)
+def test_imports_go_down_beside(module):
+    floor = {room: i for i, rooms in enumerate(BESIDE_FLOORS) for room in rooms}
+    room = {name: name.split(".")[1] for name in (module, *BESIDE_GRAPH[module])}
+    up = {name for name in BESIDE_GRAPH[module] if floor[room[name]] > floor[room[module]]}
+    assert not up, f"{module} imports from above: {sorted(up)}"
+
+
+def test_the_package_knows_nothing_of_what_stands_beside_it():
+    for path in _files():
+        visitor = _Imports()
+        visitor.visit(ast.parse(path.read_text(encoding="utf8")))
+        assert not [name for name in visitor.found if name.partition(".")[0] == BESIDE], path
+
+
+@pytest.mark.parametrize("graph", [GRAPH, BESIDE_GRAPH], ids=[PACKAGE, BESIDE])
+def test_no_cycles(graph):
     done, path = set(), []
 
     def visit(module):
@@ -121,16 +149,16 @@ def test_no_cycles():
         if module in done:
             return
         path.append(module)
-        for name in sorted(GRAPH[module]):
+        for name in sorted(graph[module]):
             visit(name)
         path.pop()
         done.add(module)
 
-    for module in GRAPH:
+    for module in graph:
         visit(module)
 
 
-@pytest.mark.parametrize("module", sorted(path.relative_to(ROOT).as_posix() for path in _files()))
+@pytest.mark.parametrize("module", [p.relative_to(ROOT).as_posix() for p in _files() + _files(BESIDE)])
 def test_files_and_functions_stay_short(module):
     text = (ROOT / module).read_text(encoding="utf8")
     assert text.count("\n") <= 400, "one idea per file"
@@ -164,6 +192,10 @@ HEAVY = {
 
 def test_importing_the_package_loads_nothing_heavy():
     assert not HEAVY & _loaded_after("import gsnr_toolkit")
+
+
+def test_importing_what_stands_beside_it_loads_nothing_heavy():
+    assert not HEAVY & _loaded_after("import corit")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,161 @@
+"""RRM, the region refinement mask: which tokens of an image belong to which region.
+
+The paper's public text: "clusters visual tokens around region anchors derived from the CGP, filtering out outlier
+tokens". How is our reconstruction. Everything is a tensor operation over the batch; the one loop is over regions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Regions",
+    "assign_by_distance",
+    "assign_by_similarity",
+    "grid_offsets",
+    "pick_anchors",
+    "pool_regions",
+]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of N images with T patch tokens each, at most K per image, the strongest anchor first.
+
+    A region that does not exist (fewer than K anchors were found) has no members, ``valid`` is False, its anchor is 0
+    and means nothing.
+
+    Attributes:
+        anchors: Token of each anchor, ``(N, K)``, int64.
+        valid: Whether the region exists, ``(N, K)``, bool.
+        members: Whether token t belongs to region k, ``(N, T, K)``, bool; to one region at most.
+    """
+
+    anchors: Tensor
+    valid: Tensor
+    members: Tensor
+
+    @property
+    def assignment(self) -> Tensor:
+        """Region of each token, ``(N, T)``, int64; -1 for outliers."""
+        numbers = torch.arange(1, self.members.shape[2] + 1, device=self.members.device)
+        return (self.members * numbers).sum(2) - 1
+
+    @property
+    def outliers(self) -> Tensor:
+        """Whether a token belongs to no region, ``(N, T)``, bool."""
+        return ~self.members.any(2)
+
+
+def grid_offsets(grid: tuple[int, int]) -> Tensor:
+    """Offsets between the patches of a grid.
+
+    Args:
+        grid: Rows and columns.
+
+    Returns:
+        ``(T, T, 2)``: absolute difference in rows and in columns, in patches; T counts along rows.
+
+    >>> grid_offsets((2, 3))[0].tolist()
+    [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+    """
+    rows, columns = (torch.arange(size) for size in grid)
+    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+    return (places[:, None] - places[None]).abs()
+
+
+def pick_anchors(scores: Tensor, far: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Pick the tokens of largest score that are far from each other: non-maximum suppression on the grid.
+
+    Ties go to the token that comes first.
+
+    Args:
+        scores: ``(N, T)``; tokens with a score of 0 or less, or NaN, are never picked.
+        far: ``(T, T)``, bool: which tokens may be anchors together.
+        count: Most anchors, K.
+
+    Returns:
+        Anchors ``(N, K)``, by falling score, and whether each exists ``(N, K)``.
+
+    >>> far = torch.tensor([[False, False, True], [False, False, False], [True, False, False]])
+    >>> [found.tolist() for found in pick_anchors(torch.tensor([[3.0, 2.0, 1.0]]), far, 2)]
+    [[[0, 2]], [[True, True]]]
+    """
+    alive = scores > 0
+    anchors, valid = [], []
+    for _ in range(count):
+        best = scores.masked_fill(~alive, -torch.inf).argmax(1)
+        anchors.append(best)
+        valid.append(alive.any(1))
+        alive = alive & far[best]
+    return torch.stack(anchors, 1), torch.stack(valid, 1)
+
+
+def assign_by_similarity(cgp: Tensor, anchors: Tensor, valid: Tensor, threshold: float) -> Regions:
+    r"""Let each token join the anchor whose CGP is most similar to its own, unless it is an outlier.
+
+    .. math:: k(t) = \arg\max_k \cos(c_t, c_{a_k}), \qquad
+        t \text{ is an outlier if } \cos(c_t, c_{a_{k(t)}}) < \tau \text{ or } c_t = 0
+
+    An anchor belongs to its own region whatever the threshold, so that a region that exists is never empty.
+
+    Args:
+        cgp: CGP of the patch tokens, ``(N, T, d)``.
+        anchors: ``(N, K)``.
+        valid: ``(N, K)``.
+        threshold: Least cosine.
+
+    Returns:
+        The regions.
+    """
+    norms = torch.linalg.vector_norm(cgp, dim=-1, keepdim=True)
+    units = cgp / torch.where(norms > 0, norms, 1)
+    similarity = units @ torch.take_along_dim(units, anchors[..., None], 1).mT
+    similarity = similarity.masked_fill(~valid[:, None], -torch.inf)
+    own = (_count_up(cgp.shape[1], anchors)[:, None] == anchors[:, None]) & valid[:, None]
+    best = similarity.masked_fill(own, torch.inf).argmax(2)
+    inside = (similarity.amax(2) >= threshold) & (norms[..., 0] > 0)
+    members = _one_hot(best, anchors) & inside[..., None] & valid[:, None]
+    return Regions(anchors, valid, members | own)
+
+
+def assign_by_distance(squared: Tensor, anchors: Tensor, valid: Tensor) -> Regions:
+    """Let each token join the nearest anchor on the grid; no token is an outlier.
+
+    Args:
+        squared: Squared distances between patches, ``(T, T)``.
+        anchors: ``(N, K)``.
+        valid: ``(N, K)``.
+
+    Returns:
+        The regions; without any anchor, no token has one.
+    """
+    distance = squared[anchors].mT.to(torch.float32).masked_fill(~valid[:, None], torch.inf)
+    members = _one_hot(distance.argmin(2), anchors) & valid[:, None]
+    return Regions(anchors, valid, members)
+
+
+def pool_regions(tokens: Tensor, regions: Regions) -> Tensor:
+    """Average the tokens of each region.
+
+    Args:
+        tokens: Patch tokens, ``(N, T, d)``.
+        regions: Their regions.
+
+    Returns:
+        ``(N, K, d)``; zero for a region that does not exist.
+    """
+    weights = regions.members.to(tokens.dtype)
+    count = weights.sum(1)
+    return (weights.mT @ tokens) / torch.where(count > 0, count, 1)[..., None]
+
+
+def _count_up(length: int, like: Tensor) -> Tensor:
+    return torch.arange(length, device=like.device)
+
+
+def _one_hot(best: Tensor, anchors: Tensor) -> Tensor:
+    return best[..., None] == _count_up(anchors.shape[1], anchors)
