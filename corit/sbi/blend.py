@@ -1,0 +1,194 @@
+"""One image blended with a changed copy of itself: the steps of self-blending, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from corit.sbi.faces import Face, Points, usable_face
+from corit.sbi.masks import Mask, deform, draw_outline, rasterised, soften
+from corit.sbi.photometric import after_blending, before_blending, to_bytes
+from corit.sbi.recipe import Recipe
+from corit.sbi.seeds import Pixels, as_pixels, generator
+from corit.sbi.windows import Window, last_window, loose_window
+
+__all__ = ["SelfBlend", "blend_images", "self_blend"]
+
+
+@dataclass(frozen=True)
+class SelfBlend:
+    """A pair of a real image and its self-blended counterpart.
+
+    Attributes:
+        target: (H, W, 3) uint8; label 0.
+        blend: (H, W, 3) uint8; label 1.
+        mask: (H, W) float32 in [0, 1]: the share of the source in each pixel of ``blend``.
+        outline: What the mask was drawn from: ``"81 landmarks"``, ``"68 landmarks"``, ``"box"`` or ``"generic"``.
+        face: The face in pixels of ``target``; None where none is known.
+    """
+
+    target: Pixels
+    blend: Pixels
+    mask: Mask
+    outline: str
+    face: Face | None = None
+
+
+def self_blend(
+    image: Any,
+    face: Face | None = None,
+    *,
+    seed: int | Sequence[int] | None = None,
+    recipe: Recipe | None = None,
+) -> SelfBlend:
+    """Make a pair from one real image.
+
+    Steps: flip; loose cut around the face; outline; a source and a target, one of them changed in colour and
+    resolution; a shift and a zoom of source and mask, a deformation of the mask; soft edge; ratio, and
+    ``blend = m source + (1 - m) target``; the same last change of both; cut with random margins.
+
+    Source: Shiohara and Yamasaki, Detecting Deepfakes with Self-Blended Images (CVPR 2022).
+
+    Args:
+        image: uint8 array (H, W, 3) or (H, W), RGB, at least 16 pixels a side.
+        face: Where the face is. Landmarks that are of no use are dropped with a warning; without a face the outline is
+            generic, and the cut random.
+        seed: One or more whole numbers of at least 0; by default derived from the image's bytes.
+        recipe: Probabilities and ranges; the defaults of :class:`Recipe` where None.
+
+    Returns:
+        The pair, at the size of the last cut.
+
+    Raises:
+        ProbeError: If the image is of another kind, or the seed negative.
+
+    >>> grey = np.full((64, 64, 3), 128, np.uint8)
+    >>> pair = self_blend(grey, seed=0)
+    >>> pair.target.shape == pair.blend.shape, pair.outline
+    (True, 'generic')
+    """
+    recipe = Recipe() if recipe is None else recipe
+    pixels = as_pixels(image)
+    rng = generator(pixels, seed)
+    face = usable_face(face, *pixels.shape[:2])
+    if rng.random() < recipe.flip_chance:
+        pixels, face = cv2.flip(pixels, 1), None if face is None else face.flipped(pixels.shape[1])
+    if recipe.crop:
+        pixels, face = _cut(pixels, face, loose_window(face, *pixels.shape[:2], recipe))
+    pixels, face = _shrunk(pixels, face, recipe.largest)
+    outline, kind = draw_outline(face, *pixels.shape[:2], rng, recipe)
+    target, blend, mask = blend_images(pixels, outline, rng, recipe)
+    if recipe.final:
+        target, blend = after_blending((target, blend), rng, recipe)
+    pair = SelfBlend(target, blend, mask, kind, face)
+    return _last_cut(pair, rng, recipe) if recipe.crop else pair
+
+
+def blend_images(
+    image: Pixels, outline: Points, rng: np.random.Generator, recipe: Recipe
+) -> tuple[Pixels, Pixels, Mask]:
+    """Steps 4 to 7: source and target, what is done to each, and the blend.
+
+    Where the mask is 0, blend and target are equal bit for bit.
+
+    Args:
+        image: (H, W, 3).
+        outline: Corners of a convex polygon (K, 2).
+        rng: Random numbers.
+        recipe: Probabilities and ranges.
+
+    Returns:
+        Target and blend (H, W, 3), and the mask (H, W).
+    """
+    height, width = image.shape[:2]
+    to_source = recipe.augmented == "source" or rng.random() < 0.5
+    changed = before_blending(image, rng, recipe)
+    source, target = (changed, image) if to_source else (image, changed)
+    motion = draw_motion(outline, height, width, rng, recipe)
+    source = moved(source, motion)
+    outline = np.asarray(outline @ motion[:, :2].T + motion[:, 2], dtype=np.float32)
+    region = rasterised(outline, height, width)
+    deformed = deform(region, rng, recipe)
+    # A speck may be pulled apart; a blend that blends nothing would be a real image with the label of a forgery.
+    mask = soften(deformed if deformed.any() else region, rng, recipe)
+    return target, mixed(source, target, mask), mask
+
+
+def draw_motion(
+    outline: Points, height: int, width: int, rng: np.random.Generator, recipe: Recipe
+) -> NDArray[np.float64]:
+    """Step 5: a shift, and a zoom about the middle of the outline.
+
+    Args:
+        outline: Corners (K, 2).
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        rng: Random numbers.
+        recipe: Ranges.
+
+    Returns:
+        (2, 3): new position = matrix times (x, y, 1).
+    """
+    shift = rng.uniform(-1, 1, 2) * (recipe.move_x * width, recipe.move_y * height)
+    zoom = rng.uniform(recipe.zoom, 1 / recipe.zoom)
+    centre = (outline.min(axis=0).astype(np.float64) + outline.max(axis=0)) / 2
+    return np.column_stack([zoom * np.eye(2), centre * (1 - zoom) + shift])
+
+
+def moved(image: Pixels, motion: NDArray[np.float64]) -> Pixels:
+    """Move an image, with linear interpolation; beyond its edge it is mirrored.
+
+    Args:
+        image: (H, W, 3).
+        motion: (2, 3), of positions.
+
+    Returns:
+        (H, W, 3).
+    """
+    size = (image.shape[1], image.shape[0])
+    return np.asarray(cv2.warpAffine(image, motion, size, borderMode=cv2.BORDER_REFLECT_101), dtype=np.uint8)
+
+
+def mixed(source: Pixels, target: Pixels, mask: Mask) -> Pixels:
+    """``m source + (1 - m) target``, rounded to the nearest level.
+
+    Args:
+        source: (H, W, 3).
+        target: (H, W, 3).
+        mask: (H, W) in [0, 1].
+
+    Returns:
+        (H, W, 3); ``target`` bit for bit where the mask is 0, ``source`` where it is 1.
+    """
+    change = source.astype(np.float32) - target
+    return to_bytes(target + mask[:, :, None] * change)
+
+
+def _cut(pixels: Pixels, face: Face | None, window: Window) -> tuple[Pixels, Face | None]:
+    left, top, right, bottom = window
+    return np.ascontiguousarray(pixels[top:bottom, left:right]), None if face is None else face.moved(1, left, top)
+
+
+def _shrunk(pixels: Pixels, face: Face | None, largest: int | None) -> tuple[Pixels, Face | None]:
+    height, width = pixels.shape[:2]
+    if largest is None or min(height, width) <= largest:
+        return pixels, face
+    scale = largest / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return small, None if face is None else face.moved(scale, 0, 0)
+
+
+def _last_cut(pair: SelfBlend, rng: np.random.Generator, recipe: Recipe) -> SelfBlend:
+    height, width = pair.mask.shape
+    left, top, right, bottom = last_window(pair.face, height, width, rng, recipe)
+    rows, columns = slice(top, bottom), slice(left, right)
+    target, blend, mask = (np.ascontiguousarray(layer[rows, columns]) for layer in (pair.target, pair.blend, pair.mask))
+    return replace(
+        pair, target=target, blend=blend, mask=mask, face=None if pair.face is None else pair.face.moved(1, left, top)
+    )

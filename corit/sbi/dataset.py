@@ -1,0 +1,255 @@
+"""Self-blended pairs of a data set's real images, as a data set like any other."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from torch.utils.data import get_worker_info
+
+from corit.sbi.blend import SelfBlend, self_blend
+from corit.sbi.faces import Face
+from corit.sbi.recipe import Recipe
+from corit.sbi.seeds import SMALLEST_SIDE, Pixels, as_pixels, content_seed
+from corit.sbi.sources import FaceFinder, source_of_faces
+from gsnr_toolkit.data.base import FAKE, REAL, DataError, ForgeryDataset
+from gsnr_toolkit.data.registry import open_dataset
+from gsnr_toolkit.data.transforms import fit_square, image_to_tensor
+from gsnr_toolkit.errors import ProbeWarning
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["DATA_VARIABLE", "SEEDINGS", "SelfBlended", "open_sbi"]
+
+#: The environment variable that names the data set whose real images :func:`open_sbi` takes.
+DATA_VARIABLE = "CORIT_SBI_DATA"
+
+SEEDINGS = ("epoch", "content")
+
+#: Row number, or row number and epoch.
+Place = int | tuple[int, int]
+
+
+class SelfBlended(ForgeryDataset):
+    """Pairs made from the real images of a data set; its own forgeries are not used.
+
+    Row ``2k`` is the target of pair ``k`` (label 0, method ``real``), row ``2k + 1`` its blend (label 1, method
+    ``sbi``); both have the source, split and other columns of the real image.
+
+    A pair depends on the image's bytes, and with ``seeding="epoch"`` also on ``seed`` and the epoch: :attr:`epoch`, or
+    the one that comes with the row as ``data[row, epoch]`` (as :func:`corit.sbi.loaders.pair_loader` does it). Reading
+    never changes what is read next, so a probe may pass over the data as often as it likes.
+
+    Images larger than ``image_size`` are cut around the face before and after blending; those of just that size keep
+    all their pixels, and where ``fit`` is ``"crop"`` a square is cut out at random first, without resampling.
+
+    Args:
+        data: Where the real images come from.
+        masks: ``"auto"``, ``"landmarks"``, ``"aligned"``, ``"generic"`` or a function; see
+            :func:`corit.sbi.sources.source_of_faces`. ``"auto"`` warns where it has to do without landmarks.
+        recipe: Probabilities and ranges; the defaults of :class:`Recipe` where None.
+        seed: Of ``seeding="epoch"``.
+        seeding: ``"epoch"`` or ``"content"``; by default the former for the split ``train`` and the latter for others.
+
+    Attributes:
+        epoch: Whose pairs are read where a row comes without an epoch.
+
+    Raises:
+        DataError: If there is no real image, no image can be read as pixels, or an argument is out of its range.
+
+    >>> from gsnr_toolkit.data.demo.dataset import open_demo
+    >>> data = SelfBlended(open_demo("nt", size=4, image_size=32))
+    >>> data.records[["label", "method"]].values.tolist()
+    [[0, 'real'], [1, 'sbi'], [0, 'real'], [1, 'sbi']]
+    >>> data.pair(1).outline
+    '81 landmarks'
+    """
+
+    def __init__(
+        self,
+        data: ForgeryDataset,
+        *,
+        masks: str | FaceFinder = "auto",
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        seeding: str | None = None,
+    ) -> None:
+        rows = np.flatnonzero(data.labels == REAL)
+        _check(data, len(rows), seed, seeding)
+        self.inner, self.epoch, self.seed = data, 0, seed
+        self.seeding = seeding or ("epoch" if (data.records["split"] == "train").all() else "content")
+        self.recipe = Recipe() if recipe is None else recipe
+        self._rows = rows
+        self._faces = source_of_faces(data, rows, masks)
+        notes = [
+            f"forgeries are self-blended images of the {len(rows)} real images of {data.name}; its own are not used",
+            self._faces.note,
+        ]
+        if self._faces.fallback is not None:
+            notes.append(f"self-blending falls back on {self._faces.fallback}")
+            warnings.warn(f"{data.name}: {notes[-1]}", ProbeWarning, stacklevel=2)
+        super().__init__(
+            f"sbi-{data.name}",
+            _records(data.records.iloc[rows]),
+            caption=f"self-blended {data.caption}",
+            skipped=data.skipped,
+            notes=[*data.notes, *notes],
+            image_size=data.image_size,
+            mean=data.mean,
+            std=data.std,
+            fit=data.fit,
+        )
+
+    def pair(self, index: int, epoch: int | None = None) -> SelfBlend:
+        """Make the pair that a row belongs to, with its mask.
+
+        Args:
+            index: Row number in ``records``.
+            epoch: Whose pair; :attr:`epoch` by default. Without effect where seeds are derived from content alone.
+
+        Returns:
+            The pair, at the size of its cut and before it is brought to ``image_size``.
+        """
+        row = int(self._rows[index // 2])
+        pixels = as_pixels(np.array(_rgb(self.inner.load_image(row))))
+        seed = [content_seed(pixels)]
+        if self.seeding == "epoch":
+            seed += [self.seed, self.epoch if epoch is None else epoch]
+        pixels, face, recipe = self._prepared(pixels, self._faces(row, pixels), seed)
+        return self_blend(pixels, face, seed=seed, recipe=recipe)
+
+    def load_image(self, index: int) -> Pixels:
+        """Make row ``index`` at :attr:`epoch`.
+
+        Args:
+            index: Row number.
+
+        Returns:
+            uint8 (H, W, 3).
+        """
+        pair = self.pair(index)
+        return pair.blend if index % 2 else pair.target
+
+    def __getitem__(self, index: Place) -> tuple[Tensor, int]:  # type: ignore[override]
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[Place]) -> list[tuple[Tensor, int]]:
+        """Read several rows; a pair of which both rows are asked for is made once.
+
+        Args:
+            indices: Row numbers, or tuples of row number and epoch.
+
+        Returns:
+            ``(image, label)`` for each.
+
+        Raises:
+            IndexError: If there is no such row.
+        """
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)  # workers are the parallelism
+        made: dict[tuple[int, int], SelfBlend] = {}
+        items = []
+        for place in indices:
+            index, epoch = place if isinstance(place, tuple) else (place, self.epoch)
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"row {index} of {len(self)}")
+            number, member = divmod(int(index) % len(self), 2)
+            pair = made.get((number, epoch)) or made.setdefault((number, epoch), self.pair(2 * number, epoch))
+            image = pair.blend if member else pair.target
+            items.append((image_to_tensor(image, self.image_size, self.mean, self.std, self.fit), member))
+        return items
+
+    def _prepared(self, pixels: Pixels, face: Face | None, seed: Sequence[int]) -> tuple[Pixels, Face | None, Recipe]:
+        """Return the image as the steps get it: cut without resampling for ``fit="crop"``, and whether to cut more."""
+        size = self.image_size
+        height, width = pixels.shape[:2]
+        if self.fit != "crop":
+            spare = min(height, width) > size
+            largest = self.recipe.largest or max(2 * size, SMALLEST_SIDE)
+            recipe = replace(self.recipe, crop=self.recipe.crop and spare, largest=largest)
+            return pixels, face, recipe
+        recipe = replace(self.recipe, crop=False)
+        if min(height, width) < size:
+            from PIL import Image
+
+            return np.array(fit_square(Image.fromarray(pixels), size, "crop")), None, recipe
+        rng = np.random.default_rng([*seed, size])
+        left, top = int(rng.integers(width - size + 1)), int(rng.integers(height - size + 1))
+        square = np.ascontiguousarray(pixels[top : top + size, left : left + size])
+        return square, None if face is None else face.moved(1, left, top), recipe
+
+
+def open_sbi(
+    *,
+    data: str | None = None,
+    split: str = "train",
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    masks: str = "auto",
+    **options: Any,
+) -> SelfBlended:
+    """Open self-blended pairs by name: ``gsnr-probe --data corit.sbi:open_sbi``.
+
+    Args:
+        data: Name of the data set whose real images are taken, as in :func:`gsnr_toolkit.data.open_dataset`; by default
+            the environment variable ``CORIT_SBI_DATA``, and without it ``"demo-df"``.
+        split: ``"train"``, ``"val"`` or ``"test"``; other than train, seeds are derived from content.
+        image_size: Side of the images, in pixels.
+        mean: Mean by channel to normalise with.
+        std: Standard deviation by channel.
+        root: Folder of a data set on disk.
+        size: At most this many items, half of them blends.
+        seed: Of everything random.
+        masks: As in :class:`SelfBlended`.
+        **options: What the data set itself offers.
+
+    Returns:
+        The pairs.
+
+    >>> open_sbi(size=4, image_size=32)
+    SelfBlended('sbi-demo-df': 2 real, 2 fake, 32 px)
+    """
+    name = data or os.environ.get(DATA_VARIABLE) or "demo-df"
+    inner = open_dataset(
+        name, split=split, image_size=image_size, mean=mean, std=std, root=root, size=size, seed=seed, **options
+    )
+    return SelfBlended(inner, masks=masks, seed=seed)
+
+
+def _check(data: ForgeryDataset, real: int, seed: int, seeding: str | None) -> None:
+    if type(data).load_image is ForgeryDataset.load_image:
+        raise DataError(
+            f"{data.name} gives finished tensors, but self-blending needs the pixels: make it a ForgeryDataset whose "
+            "load_image(index) returns a uint8 array (H, W, 3), or pass images to in_memory"
+        )
+    if real == 0:
+        raise DataError(f"{data.name} has no real image to blend with itself")
+    if seeding is not None and seeding not in SEEDINGS:
+        raise DataError(f"expected seeding to be one of {', '.join(SEEDINGS)}, got {seeding!r}")
+    if seed < 0:
+        raise DataError(f"expected a seed of at least 0, got {seed}")
+
+
+def _records(real: pd.DataFrame) -> pd.DataFrame:
+    """Return two rows for each real image: itself, and its blend."""
+    both = real.loc[real.index.repeat(2)].reset_index(drop=True)
+    blend = np.tile([False, True], len(real))
+    both["label"] = np.where(blend, FAKE, REAL)
+    both["method"] = np.where(blend, "sbi", "real")
+    both["id"] = [f"{name}#sbi" if fake else name for name, fake in zip(both["id"], blend, strict=True)]
+    return both
+
+
+def _rgb(image: Any) -> Any:
+    return image if isinstance(image, np.ndarray) else image.convert("RGB")

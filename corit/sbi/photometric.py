@@ -1,0 +1,225 @@
+"""Changes of colour, resolution and compression; none of them moves a pixel.
+
+All changes of colour are affine maps of RGB, so that a chain of them is one matrix, applied once and rounded once.
+Done one after the other in 8 bits, each would leave rounding errors of its own, and a detector of forgeries would
+learn these.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from corit.sbi.recipe import Recipe
+from corit.sbi.seeds import Pixels
+
+__all__ = ["ColourMap", "apply_colour", "before_blending", "brightness_contrast", "chain", "hue_saturation_value"]
+__all__ += ["rescaled", "sharpened", "through_jpeg"]
+
+#: (3, 4): three rows of weights of R, G and B, and an offset in grey levels.
+ColourMap = NDArray[np.float64]
+
+_GREY = np.full((3, 3), 1 / 3)
+_TURN = np.array([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+
+
+def unchanged() -> ColourMap:
+    """The map that leaves colours as they are."""
+    return np.eye(3, 4)
+
+
+def chain(*maps: ColourMap) -> ColourMap:
+    """One map for several, applied in the order given.
+
+    Args:
+        *maps: (3, 4) each.
+
+    Returns:
+        Their composition, (3, 4).
+
+    >>> double, brighter = np.eye(3, 4) * 2, unchanged() + [0, 0, 0, 10]
+    >>> chain(double, brighter)[0].tolist(), chain(brighter, double)[0].tolist()
+    ([2.0, 0.0, 0.0, 10.0], [2.0, 0.0, 0.0, 20.0])
+    """
+    total = unchanged()
+    for step in maps:
+        total = np.column_stack([step[:, :3] @ total[:, :3], step[:, :3] @ total[:, 3] + step[:, 3]])
+    return total
+
+
+def shift_channels(levels: NDArray[np.float64]) -> ColourMap:
+    """Add a constant to each channel.
+
+    Args:
+        levels: Grey levels, (3,).
+
+    Returns:
+        The map.
+    """
+    return np.column_stack([np.eye(3), levels])
+
+
+def hue_saturation_value(degrees: float, saturation: float, value: float) -> ColourMap:
+    """Turn the hue about the grey axis, stretch the chroma, and scale all channels.
+
+    With ``L`` the projection on the grey axis and ``R`` the rotation about it, the map is
+    ``(1 + value) (L + (1 + saturation) (R - L))``: it is linear, and leaves the mean of R, G and B alone but for
+    ``value``. (In HSV, the same would take a conversion to whole degrees and back.)
+
+    Args:
+        degrees: Turn of the hue.
+        saturation: Relative change of the distance from grey.
+        value: Relative change of everything.
+
+    Returns:
+        The map.
+
+    >>> hue_saturation_value(120, 0, 0).round(6)[:, :3].tolist()  # red becomes green, green blue, blue red
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+    angle = np.deg2rad(degrees)
+    turn = np.cos(angle) * (np.eye(3) - _GREY) + np.sin(angle) * _TURN
+    return np.column_stack([(1 + value) * (_GREY + (1 + saturation) * turn), np.zeros(3)])
+
+
+def brightness_contrast(brightness: float, contrast: float) -> ColourMap:
+    """Scale all channels and add a constant.
+
+    Args:
+        brightness: What is added, in shares of the full scale.
+        contrast: Relative change of the scale.
+
+    Returns:
+        The map.
+    """
+    return np.column_stack([np.eye(3) * (1 + contrast), np.full(3, 255 * brightness)])
+
+
+def apply_colour(image: Pixels, colour: ColourMap) -> Pixels:
+    """Apply a map to every pixel, round to the nearest level, and cut off at 0 and 255.
+
+    Args:
+        image: (H, W, 3).
+        colour: (3, 4).
+
+    Returns:
+        (H, W, 3).
+    """
+    if np.array_equal(colour, unchanged()):
+        return image
+    return to_bytes(cv2.transform(image.astype(np.float32), colour.astype(np.float32)))
+
+
+def to_bytes(values: NDArray[np.floating]) -> Pixels:
+    """Round to the nearest level and cut off at 0 and 255.
+
+    Args:
+        values: Grey levels.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def rescaled(image: Pixels, factor: int) -> Pixels:
+    """Shrink by area averages and enlarge again linearly, which loses the finest detail.
+
+    Args:
+        image: (H, W, 3).
+        factor: How many times smaller each side becomes, down to 1 pixel.
+
+    Returns:
+        (H, W, 3).
+    """
+    height, width = image.shape[:2]
+    small = (max(1, width // factor), max(1, height // factor))
+    return np.asarray(
+        cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height)), dtype=np.uint8
+    )
+
+
+def sharpened(image: Pixels, weight: float) -> Pixels:
+    """Add the Laplacian over the eight neighbours.
+
+    Args:
+        image: (H, W, 3).
+        weight: Of the Laplacian.
+
+    Returns:
+        (H, W, 3).
+    """
+    kernel = np.full((3, 3), -weight, dtype=np.float32)
+    kernel[1, 1] = 1 + 8 * weight
+    return np.asarray(cv2.filter2D(image, -1, kernel), dtype=np.uint8)
+
+
+def through_jpeg(image: Pixels, quality: int) -> Pixels:
+    """Encode and decode.
+
+    Args:
+        image: (H, W, 3), RGB.
+        quality: 1 to 100.
+
+    Returns:
+        (H, W, 3), RGB.
+    """
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def before_blending(image: Pixels, rng: np.random.Generator, recipe: Recipe) -> Pixels:
+    """Step 4: change one image of the pair, so that its region differs from the other's.
+
+    Args:
+        image: (H, W, 3).
+        rng: Random numbers.
+        recipe: Ranges.
+
+    Returns:
+        (H, W, 3).
+    """
+    colour = chain(
+        _some_shift(rng, recipe, recipe.shift_chance), _some_hue(rng, recipe), _some_contrast(rng, recipe.contrast)
+    )
+    image = apply_colour(image, colour)
+    shrink, factor, weight = rng.random() < 0.5, int(rng.choice(recipe.scales)), rng.uniform(*recipe.sharpness)
+    return rescaled(image, factor) if shrink else sharpened(image, weight)
+
+
+def after_blending(images: tuple[Pixels, Pixels], rng: np.random.Generator, recipe: Recipe) -> tuple[Pixels, Pixels]:
+    """Step 8: change both images of the pair in the same way.
+
+    Args:
+        images: (H, W, 3) each.
+        rng: Random numbers.
+        recipe: Ranges.
+
+    Returns:
+        (H, W, 3) each.
+    """
+    shift, hue = _some_shift(rng, recipe, recipe.final_chance), _some_hue(rng, recipe)
+    contrast = _some_contrast(rng, recipe.final_contrast)
+    with_hue, with_contrast, with_jpeg = rng.random(3) < (recipe.final_chance, recipe.final_chance, recipe.jpeg_chance)
+    quality = int(rng.integers(recipe.jpeg[0], recipe.jpeg[1] + 1))
+    colour = chain(shift, hue if with_hue else unchanged(), contrast if with_contrast else unchanged())
+    first, second = (apply_colour(image, colour) for image in images)
+    return (through_jpeg(first, quality), through_jpeg(second, quality)) if with_jpeg else (first, second)
+
+
+# Draws are made whether or not a change then happens: what follows does not depend on it.
+def _some_shift(rng: np.random.Generator, recipe: Recipe, chance: float) -> ColourMap:
+    levels = rng.uniform(-recipe.shift, recipe.shift, 3)
+    return shift_channels(levels) if rng.random() < chance else unchanged()
+
+
+def _some_hue(rng: np.random.Generator, recipe: Recipe) -> ColourMap:
+    degrees, saturation, value = rng.uniform(-1, 1, 3) * (recipe.hue, recipe.saturation, recipe.value)
+    return hue_saturation_value(float(degrees), float(saturation), float(value))
+
+
+def _some_contrast(rng: np.random.Generator, most: float) -> ColourMap:
+    brightness, contrast = rng.uniform(-most, most, 2)
+    return brightness_contrast(float(brightness), float(contrast))

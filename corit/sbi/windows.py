@@ -1,0 +1,86 @@
+"""Which part of an image is used: a loose cut around the face before blending, and one with random margins after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from corit.sbi.faces import Face, Points
+from corit.sbi.recipe import Recipe
+from corit.sbi.seeds import SMALLEST_SIDE
+
+__all__ = ["Window", "last_window", "loose_window"]
+
+#: Left, top, right and bottom in whole pixels; right and bottom are the first ones left out.
+Window = tuple[int, int, int, int]
+
+
+def loose_window(face: Face | None, height: int, width: int, recipe: Recipe) -> Window:
+    """Step 2: the face with plenty around it; all of the image where no face is known.
+
+    Args:
+        face: Landmarks or a box.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        recipe: ``loose_margin``.
+
+    Returns:
+        The window.
+    """
+    if face is None or face.extent is None:
+        return (0, 0, width, height)
+    return _around(face.extent, [recipe.loose_margin] * 4, height, width)
+
+
+def last_window(face: Face | None, height: int, width: int, rng: np.random.Generator, recipe: Recipe) -> Window:
+    """Step 9: the face with random margins, as near to a square as the image allows.
+
+    Detectors read squares. A cut of another shape would have to be squeezed, or lose its ends.
+
+    Args:
+        face: Landmarks or a box; None cuts a random share off each side of the image.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        rng: Random numbers.
+        recipe: ``margin`` and ``whole_margin``.
+
+    Returns:
+        The window.
+    """
+    low, high = recipe.margin if face is not None else recipe.whole_margin
+    shares = rng.uniform(low, high, 4)
+    if face is None or face.extent is None:
+        left, top, right, bottom = np.rint(shares * (width, height, width, height)).astype(int)
+        return _large_enough((left, top, width - right, height - bottom), height, width)
+    left, top, right, bottom = _around(face.extent, shares.tolist(), height, width)
+    side = max(right - left, bottom - top)
+    (left, right), (top, bottom) = _widened(left, right, side, width), _widened(top, bottom, side, height)
+    return (left, top, right, bottom)
+
+
+def _around(extent: Points, shares: Sequence[float], height: int, width: int) -> Window:
+    """Return the window of an extent with margins in shares of its own width and height, within the image."""
+    left, top, right, bottom = (float(value) for value in extent)
+    across, down = right - left, bottom - top
+    window = (
+        max(0, round(left - shares[0] * across)),
+        max(0, round(top - shares[1] * down)),
+        min(width, round(right + shares[2] * across) + 1),
+        min(height, round(bottom + shares[3] * down) + 1),
+    )
+    return _large_enough(window, height, width)
+
+
+def _large_enough(window: Window, height: int, width: int) -> Window:
+    left, top, right, bottom = (int(value) for value in window)
+    left, right = _widened(left, right, SMALLEST_SIDE, width)
+    top, bottom = _widened(top, bottom, SMALLEST_SIDE, height)
+    return (left, top, right, bottom)
+
+
+def _widened(low: int, high: int, length: int, limit: int) -> tuple[int, int]:
+    """Return the interval made as long as asked, about its middle, and then moved into 0 to ``limit``."""
+    length = min(max(length, high - low), limit)
+    low = min(max(0, (low + high - length) // 2), limit - length)
+    return low, low + length
