@@ -73,7 +73,7 @@ def build_untrained(config: DetectorTraining) -> nn.Module:
             )
         set_tuning(model, config.tuning)
         return model
-    options = {name: value for name, value in config.corit.to_dict().items() if name != "encoder"}
+    options = {name: value for name, value in config.corit.to_dict().items() if name not in ("encoder", "seed")}
     detector = CoRIT.from_encoder(config.encoder, weights=config.weights, seed=config.seed, **options)
     detector.counterpart = SelfBlendedCounterparts(config.counterpart_faces, detector.mean, detector.std)
     return detector
@@ -127,7 +127,7 @@ class FeatureTask:
             self.maker(self._train, view, label=f"training features, view {view + 1}/{views}", progress=progress)
             for view in range(views)
         ]
-        self._labels = torch.from_numpy(self._train.labels)
+        self._labels = torch.tensor(self._train.labels)
         self.val_features = self.maker(self.val, label="validation features", progress=progress)
 
     def batches(self, start: int) -> Iterator[Batch]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from corit.detector import CoRIT
-from corit.evaluate import evaluate_detector
+from corit.evaluate import COLUMNS, evaluate_detector
 from corit.evidence import contributions
 from corit.features import FeatureMaker
 from corit.tasks import FeatureTask, Task, make_task
@@ -231,6 +231,8 @@ class _Run(Callback):
         rows = {"last": self.evals[-1], "selected": selected}
         tables = []
         for selection, row in rows.items():
+            if math.isnan(row["auc"]):
+                continue  # weights that are not finite are no detector
             if selection == "selected":
                 load_model_state(self.task.module, self.best)
             path = self.folder / f"{selection}.safetensors"
@@ -240,7 +242,7 @@ class _Run(Callback):
             trained = Trained(self.task.model, training, path)
             with in_eval_mode(self.task.model):
                 tables.append(self._test(trained, draws, cache, num_workers, progress=progress))
-        table = pd.concat(tables, ignore_index=True)
+        table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
         self._write_tables()
         write_text(self.folder / "results.csv", table.to_csv(index=False))
         write_json(self.folder / "provenance.json", environment())

@@ -66,7 +66,7 @@ class Trained:
         """What a table calls it."""
         if self.is_demo:
             return "corit-demo"
-        return "detector" if self.path is None else self.path.stem
+        return "detector" if self.path is None else f"{self.path.resolve().parent.name}/{self.path.stem}"
 
     @property
     def trained_on(self) -> str:
