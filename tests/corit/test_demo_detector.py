@@ -28,7 +28,7 @@ def test_the_card_says_what_was_measured():
     rows = re.findall(r"^\| `(demo-\w+)` \| (\d+) \| (\d\.\d+) \[(\d\.\d+), (\d\.\d+)\]", text, re.MULTILINE)
     assert [row[0] for row in rows] == list(train_demo.DEMO_DATA)
     for _, count, value, low, high in rows:
-        assert int(count) == 2000
+        assert int(count) == train_demo.DEMO_TRAINING.eval_samples
         assert float(low) <= float(value) <= float(high)
     assert "A demo" in text
 
