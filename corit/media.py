@@ -32,12 +32,16 @@ class Frame:
         index: Number of the frame; None for a still image.
         pixels: (H, W, 3) uint8, RGB, after the crop; None where there is nothing to score.
         note: Why there is nothing, or what was done to the image.
+        width: Of what is scored, in pixels, before it is brought to the detector's square.
+        height: The same.
     """
 
     path: Path
     index: int | None
     pixels: NDArray[np.uint8] | None
     note: str = ""
+    width: int = 0
+    height: int = 0
 
 
 def find_inputs(given: Sequence[str | Path]) -> list[Path]:

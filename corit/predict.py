@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from scipy.special import expit
 from torch import Tensor
 
 from corit.media import Frame, find_inputs, read_frames
 from corit.trained import Trained
 from gsnr_toolkit.atomic import write_text
-from gsnr_toolkit.data.transforms import image_to_tensor
-from gsnr_toolkit.progress import stage
+from gsnr_toolkit.data.transforms import fit_square, image_to_tensor
+from gsnr_toolkit.progress import Advance, stage
 
 if TYPE_CHECKING:
     from corit.crop import Cropper
@@ -101,42 +104,51 @@ def predict_files(
     rows: list[dict[str, Any]] = []
     drawer = None if heatmaps is None else _Drawer(trained, heatmaps, paths, device)
     with stage("scoring", len(paths), show=progress) as advance:
-        for batch in _batches(paths, frames_per_video, cropper, batch_size, advance):
+        frames = (
+            _squared(frame, trained.spec.image_size)
+            for path in paths
+            for frame in _told(read_frames(path, frames_per_video=frames_per_video, cropper=cropper), advance)
+        )
+        for batch in _batches(frames, batch_size):
             pixels = [frame.pixels for frame in batch if frame.pixels is not None]
             logits = iter(predict_pixels(trained, pixels, device) if pixels else [])
             for frame in batch:
                 rows.append(_row(frame, None if frame.pixels is None else float(next(logits))))
                 if drawer is not None:
                     drawer.add(frame, rows[-1]["logit"])
-    frames = pd.DataFrame(rows)
-    return Predictions(_by_file(frames), frames, {} if drawer is None else drawer.finish())
+    table = pd.DataFrame(rows)
+    return Predictions(_by_file(table), table, {} if drawer is None else drawer.finish())
 
 
-def _batches(
-    paths: Sequence[Path], frames_per_video: int, cropper: Cropper | None, size: int, advance: Any
-) -> Iterator[list[Frame]]:
-    waiting: list[Frame] = []
-    for path in paths:
-        for frame in read_frames(path, frames_per_video=frames_per_video, cropper=cropper):
-            waiting.append(frame)
-            if len(waiting) == size:
-                yield waiting
-                waiting = []
-        advance(1)
-    if waiting:
-        yield waiting
+def _told(frames: Iterator[Frame], advance: Advance) -> Iterator[Frame]:
+    """The frames of a file; its end is told."""
+    yield from frames
+    advance(1)
+
+
+def _squared(frame: Frame, size: int) -> Frame:
+    """Keep what the detector reads, and not the megapixels around it."""
+    if frame.pixels is None:
+        return frame
+    height, width = frame.pixels.shape[:2]
+    square = np.array(fit_square(Image.fromarray(frame.pixels), size))
+    return replace(frame, pixels=square, width=width, height=height)
+
+
+def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
+    while batch := list(islice(frames, size)):
+        yield batch
 
 
 def _row(frame: Frame, logit: float | None) -> dict[str, Any]:
-    height, width = (0, 0) if frame.pixels is None else frame.pixels.shape[:2]
     score = np.nan if logit is None else logit
     return {
         "file": str(frame.path),
         "frame": frame.index,
         "logit": score,
-        "probability": 1 / (1 + np.exp(-score)),
-        "width": width,
-        "height": height,
+        "probability": float(expit(score)),
+        "width": frame.width,
+        "height": frame.height,
         "note": frame.note,
     }
 
