@@ -51,8 +51,9 @@ step {step} of {steps}. The test splits played no part in any choice.
 python -m corit.train_demo
 ```
 
-{made}. Settings other than the defaults: {settings}. The head has {size} weights and
-a bias; the encoder is `clip-demo`'s, frozen, sha256 {encoder}.
+{made}.
+Settings other than the defaults: {settings}.
+The head has {size} weights and a bias; the encoder is `clip-demo`'s, frozen, sha256 {encoder}.
 
 ## What it can and cannot do
 
