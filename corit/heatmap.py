@@ -39,6 +39,7 @@ class Picture:
         parts: What the whole image (class tokens) and each region add to the logit, (1 + K,), layers summed.
         relative: Whether ``parts`` are relative to their means over the validation images.
         probability: Of being fake.
+        layer: Whose tokens the contrast is of.
     """
 
     pixels: NDArray[np.float32]
@@ -48,6 +49,7 @@ class Picture:
     parts: NDArray[np.float64]
     relative: bool
     probability: float
+    layer: int
 
 
 @torch.no_grad()
@@ -91,6 +93,7 @@ def look(trained: Trained, image: NDArray[np.uint8], device: torch.device | str 
         parts=added.sum(0),
         relative=reference is not None,
         probability=float(torch.sigmoid(seen.logits[0])),
+        layer=seen.layer,
     )
 
 
@@ -144,7 +147,7 @@ def draw_picture(picture: Picture, title: str, detector: str) -> Figure:
     figure.suptitle(
         f"{title}    probability of fake {picture.probability:.2f}: {answer}    ({detector})", x=0.01, ha="left", size=9
     )
-    limit = float(np.nanmax(np.abs(picture.parts))) or 1.0
+    limit = 1.3 * float(np.abs(picture.parts).max()) or 1.0
     norm = TwoSlopeNorm(0.0, -limit, limit)
     _image(axes[0], picture)
     _contrast(axes[1], picture)
@@ -153,8 +156,9 @@ def draw_picture(picture: Picture, title: str, detector: str) -> Figure:
     return figure
 
 
-def _bare(ax: Axes, title: str) -> None:
+def _bare(ax: Axes, title: str, below: str) -> None:
     ax.set_title(title)
+    ax.set_xlabel(below, color=MUTED, loc="left")
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
@@ -163,7 +167,7 @@ def _bare(ax: Axes, title: str) -> None:
 
 def _image(ax: Axes, picture: Picture) -> None:
     ax.imshow(picture.pixels, interpolation="lanczos")
-    _bare(ax, f"what it read, {len(picture.pixels)} px")
+    _bare(ax, "what it read", f"{len(picture.pixels)} x {len(picture.pixels)} pixels")
 
 
 def _grey(picture: Picture) -> NDArray[np.float32]:
@@ -177,7 +181,7 @@ def _contrast(ax: Axes, picture: Picture) -> None:
     top = float(picture.contrast.max()) or 1.0
     share = picture.contrast / top
     ax.imshow(share, cmap="inferno", norm=Normalize(0, 1), alpha=0.15 + 0.75 * share, interpolation="bicubic")
-    _bare(ax, "contrast with its self-blend")
+    _bare(ax, "contrast with its self-blend", f"distance of tokens, layer {picture.layer};\nbright: largest")
 
 
 def _regions(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
@@ -196,11 +200,28 @@ def _regions(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
         edge = np.pad(inside.astype(float), 1)
         at = np.arange(-1, len(inside) + 1)
         ax.contour(at, at, edge, levels=[0.5], colors="black", linewidths=0.8)
-        badge = {"boxstyle": "circle,pad=0.18", "facecolor": "white", "edgecolor": "black", "linewidth": 0.6}
-        ax.text(column, row, str(number + 1), ha="center", va="center", size=6.5, bbox=badge)
+        _number(ax, inside, str(number + 1), (float(row), float(column)))
     ax.set_xlim(-0.5, len(picture.pixels) - 0.5)
     ax.set_ylim(len(picture.pixels) - 0.5, -0.5)
-    _bare(ax, "regions, red speaks for fake")
+    _bare(ax, "regions and what they add", "red speaks for fake, blue for real;\nplain grey: in no region")
+
+
+def _number(ax: Axes, inside: NDArray[np.bool_], number: str, anchor: tuple[float, float]) -> None:
+    """Write a region's number on its anchor, and small on its other pieces."""
+    from scipy.ndimage import center_of_mass, label
+
+    badge = {"boxstyle": "circle,pad=0.18", "facecolor": "white", "edgecolor": "black", "linewidth": 0.6}
+    ax.text(anchor[1], anchor[0], number, ha="center", va="center", size=6.5, bbox=badge)
+    pieces, count = label(inside)
+    own = pieces[round(anchor[0]), round(anchor[1])]
+    for piece in range(1, count + 1):
+        if piece == own:
+            continue
+        places = np.argwhere(pieces == piece)
+        centre = np.array(center_of_mass(pieces == piece))
+        # the middle of a bent piece may lie outside it
+        row, column = places[np.square(places - centre).sum(1).argmin()]
+        ax.text(column, row, number, ha="center", va="center", size=5.5)
 
 
 def _bars(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
@@ -226,8 +247,8 @@ def _bars(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
     ax.set_xlim(-limit, limit)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_title("what each adds")
-    against = "logit, against the mean\nof validation images" if picture.relative else "logit"
+    ax.set_title("the same as bars")
+    against = "part of the logit, less its mean\nover validation images" if picture.relative else "part of the logit"
     ax.set_xlabel(against, color=MUTED)
     missing: Any = len(exists) - len(shown)
     if missing:
