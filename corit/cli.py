@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -332,4 +331,4 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

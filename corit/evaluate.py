@@ -21,7 +21,16 @@ from gsnr_toolkit.progress import stage
 __all__ = ["COLUMNS", "Evaluated", "evaluate_detector", "markdown_table", "protocol_of", "score_dataset", "wide_table"]
 
 #: The columns of a table of measures, one measure a row.
-COLUMNS = ("detector", "trained_on", "selection", "data", "protocol", "perturbation", "level", "measure")
+COLUMNS: tuple[str, ...] = (
+    "detector",
+    "trained_on",
+    "selection",
+    "data",
+    "protocol",
+    "perturbation",
+    "level",
+    "measure",
+)
 COLUMNS += ("value", "low", "high", "real", "fake")
 
 

@@ -106,7 +106,7 @@ def evaluate_many(
     tables: list[pd.DataFrame] = []
     scores: list[pd.DataFrame] = []
     spec = trained.spec
-    transform = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std}
+    transform: dict[str, Any] = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std}
     for name in names:
         own = {key: value for key, value in options.items() if not (key == "root" and name.startswith("demo-"))}
         data = open_dataset(name, **transform, **own)

@@ -221,27 +221,32 @@ def read_features(path: Path, key: str, count: int) -> Tensor | None:
     Returns:
         The features; None if there is no such file, or it is broken or something else, which a warning says.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.exists():
         return None
+    found = _read_checked(path, key, count)
+    if isinstance(found, Tensor):
+        return found
+    warnings.warn(
+        f"expected cached features in {path}, but {found}; they are computed again", ProbeWarning, stacklevel=3
+    )
+    return None
+
+
+def _read_checked(path: Path, key: str, count: int) -> Tensor | str:
+    """The features, or the reason why they cannot be used."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             features = file.get_tensor("features")
     except (SafetensorError, OSError) as error:
-        return _remade(path, f"it cannot be read ({error})")
+        return f"it cannot be read ({error})"
     if (metadata.get("format"), metadata.get("key")) != (_FORMAT, key):
-        return _remade(path, f"it holds {metadata.get('format', 'no format')!r} of another key")
+        return f"it holds {metadata.get('format', 'no format')!r} of another key"
     if features.ndim != 2 or len(features) != count or metadata.get("sha256") != _sum(features):
-        return _remade(path, "its content is not what was written")
+        return "its content is not what was written"
     return features
-
-
-def _remade(path: Path, reason: str) -> None:
-    warnings.warn(
-        f"expected cached features in {path}, but {reason}; they are computed again", ProbeWarning, stacklevel=4
-    )
 
 
 def _sum(features: Tensor) -> str:

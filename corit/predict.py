@@ -111,9 +111,9 @@ def predict_files(
         )
         for batch in _batches(frames, batch_size):
             pixels = [frame.pixels for frame in batch if frame.pixels is not None]
-            logits = iter(predict_pixels(trained, pixels, device) if pixels else [])
+            logits = iter(predict_pixels(trained, pixels, device).tolist() if pixels else [])
             for frame in batch:
-                rows.append(_row(frame, None if frame.pixels is None else float(next(logits))))
+                rows.append(_row(frame, None if frame.pixels is None else next(logits)))
                 if drawer is not None:
                     drawer.add(frame, rows[-1]["logit"])
     table = pd.DataFrame(rows)

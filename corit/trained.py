@@ -134,6 +134,7 @@ def load_trained(
     provenance = json.loads(metadata.get("provenance", "{}"))
     training = provenance.get("training", {})
     known = weights or _local(provenance)
+    model: nn.Module
     if metadata.get("format") == _BASELINE:
         model = _load_baseline(path, metadata, training, encoder, known)
     else:

@@ -66,7 +66,7 @@ def test_a_broken_image_is_told_and_changes_the_exit_code():
         file.write(b"nothing")
     output = run("predict", ".", code=cli.EXIT_UNSCORED)
     assert "not an image, whatever its name says" in output
-    assert output.count(" real ") + output.count(" fake ") == 2
+    assert output.count("│ real ") + output.count("│ fake ") == 2
 
 
 def test_train_then_predict_and_eval(tmp_path):
