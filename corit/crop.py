@@ -36,11 +36,15 @@ class FaceCropper:
     """
 
     def __init__(self, model: str | Path | None = None, margin: float = 0.3) -> None:
-        import cv2
+        import cv2 as opencv
+
+        cv2: Any = opencv  # what it has differs between OpenCV 4 and 5
 
         if not 0 <= margin <= 2:
             raise ProbeError(f"expected a margin from 0 to 2 shares of the face, got {margin}")
-        self._margin, self._yunet, self._cascade = margin, None, None
+        self._margin = margin
+        self._yunet: Any = None
+        self._cascade: Any = None
         if model is not None:
             self._yunet = _yunet(Path(model).expanduser())
         elif hasattr(cv2, "CascadeClassifier") and hasattr(cv2, "data"):
@@ -76,7 +80,7 @@ class FaceCropper:
             found = self._yunet.detect(np.ascontiguousarray(image[:, :, ::-1]))[1]
             return [] if found is None else found[:, :4].tolist()
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        return self._cascade.detectMultiScale(grey, 1.1, 5)  # type: ignore[attr-defined]
+        return self._cascade.detectMultiScale(grey, 1.1, 5)
 
 
 def _yunet(path: Path) -> Any:
