@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,8 +50,8 @@ def axis_settings(family: str, *, smoke: bool = False) -> Iterator[tuple[str, fl
         base = replace(base, steps=24, train_samples=64, eval_samples=64, batch_size=8)
     for axis, (name, values) in AXES.items():
         for value in values[:2] if smoke else values:
-            number = int(value) if name == "batch_size" else value
-            yield axis, value, Setting(f"{family}-{axis}-{value:g}", replace(base, **{name: number}))
+            changed: dict[str, Any] = {name: int(value) if name == "batch_size" else value}
+            yield axis, value, Setting(f"{family}-{axis}-{value:g}", replace(base, **changed))
 
 
 def measured_rows(report: Report, axis: str, value: float, family: str, seed: int) -> pd.DataFrame:

@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from gsnr_toolkit.collapse import collapse_radii
 
 from analyses.foretell_plots import draw_foretold, draw_scores
 from analyses.laboratory import BASE, FULL_RADII, Setting, common_options, explore, run_folder, table
 from analyses.predictors import OTHERS, RADII, setting_predictors
 from analyses.scoring import combined_score, score_table
 from gsnr_toolkit.atomic import write_json, write_text
-from gsnr_toolkit.plots.style import save
+from gsnr_toolkit.collapse import collapse_radii
+from gsnr_toolkit.plots.auc_radius import plot_auc_radius
+from gsnr_toolkit.plots.style import root_figure, save
 from gsnr_toolkit.provenance import environment
 
-FAMILIES = ("df", "fs", "f2f", "nt")
+STRENGTHS = {"f2f": 2.0, "df": 2.0, "nt": 2.0, "fs": 4.0}
+"""Forgery strengths at which plain runs of the laboratory train."""
+TOGETHER = 4
+"""Settings that are brought to their end together, so that a result exists early."""
 NORM_RADII = tuple(10 * rho for rho in FULL_RADII)
 """Where norms alone are trained and perturbed, usable radii are about ten times as large."""
 
@@ -44,18 +48,19 @@ def settings(*, smoke: bool = False) -> list[Setting]:
         return [
             Setting(f"{family}-smoke", replace(small, data=f"demo-{family}"), (0.05, 2.0)) for family in ("df", "nt")
         ]
-    full = {family: replace(BASE, data=f"demo-{family}") for family in FAMILIES}
+    full = {family: replace(BASE, data=f"demo-{family}", strength=strength) for family, strength in STRENGTHS.items()}
     found = [Setting(f"{family}-full", config) for family, config in full.items()]
     found += [
-        Setting(f"{family}-norms", replace(full[family], tuning="norms", lr=3e-3), NORM_RADII) for family in FAMILIES
+        Setting(f"{family}-norms", replace(config, tuning="norms", lr=3e-3), NORM_RADII)
+        for family, config in full.items()
     ]
-    found += [Setting(f"{family}-last3", replace(full[family], tuning="last-3")) for family in FAMILIES]
-    found += [Setting(f"{family}-slow", replace(full[family], lr=3e-4)) for family in ("df", "nt")]
-    found += [Setting(f"{family}-strong", replace(full[family], strength=2.0)) for family in ("f2f", "nt")]
-    found += [Setting(f"{family}-noisy", replace(full[family], label_noise=0.2)) for family in ("df", "fs")]
+    found += [Setting(f"{family}-slow", replace(full[family], lr=3e-4)) for family in ("df", "f2f")]
+    found += [Setting(f"{family}-noisy", replace(full[family], label_noise=0.2)) for family in ("f2f", "nt")]
+    found += [Setting(f"{family}-last3", replace(config, tuning="last-3")) for family, config in full.items()]
+    found += [Setting(f"{family}-strong", replace(full[family], strength=3.0)) for family in ("f2f", "nt")]
     found += [
         Setting(f"{family}-b{size}", replace(full[family], batch_size=size))
-        for family, size in (("df", 16), ("nt", 64))
+        for family, size in (("f2f", 16), ("df", 64))
     ]
     return found
 
@@ -72,10 +77,12 @@ def compute(chosen: list[Setting], seeds: int, runs: Path, out: Path, *, workers
         device: Where to train.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for line in explore(chosen, seeds, runs, workers=workers, device=device):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-        write_tables(chosen, seeds, runs, out)
+    for start in range(0, len(chosen), TOGETHER):
+        some = chosen[start : start + TOGETHER]
+        for line in explore(some, seeds, runs, workers=workers, device=device):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+            write_tables(chosen, seeds, runs, out)
     write_tables(chosen, seeds, runs, out)
     provenance = {**environment(), "settings": {item.name: item.config.to_dict() for item in chosen}, "seeds": seeds}
     write_json(out / "foretell_collapse.json", provenance)
@@ -182,7 +189,7 @@ def scores(by_setting: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([*frames, pd.DataFrame(joint)], ignore_index=True)
 
 
-PANELS = ["cor", "cor_layer", "escape_radius", "half_cosine_radius", "lipschitz_radius", "grad_norm"]
+PANELS = ["cor", "cor_layer", "escape_radius", "escape_lower", "half_cosine_radius", "lipschitz_radius"]
 
 
 def plot(out: Path) -> None:
@@ -194,13 +201,12 @@ def plot(out: Path) -> None:
     by_setting = pd.read_csv(out / "foretell_collapse.csv")
     scored = pd.read_csv(out / "foretell_collapse_scores.csv")
     sweep = pd.read_csv(out / "foretell_collapse_sweep.csv")
-    figures = {
-        "": draw_foretold(by_setting, scored, PANELS),
-        "_scores": draw_scores(scored),
-    }
+    whole = sweep[sweep["setting"].isin([f"{family}-full" for family in STRENGTHS])]
+    figures = {"": draw_foretold(by_setting, scored, PANELS), "_scores": draw_scores(scored)}
+    if not whole.empty:
+        figures["_curves"] = root_figure(plot_auc_radius(whole, title="Full fine-tuning of clip-lab"))
     for suffix, figure in figures.items():
         save(figure, out.parent / f"foretell_collapse{suffix}")
-    del sweep
 
 
 def main(arguments: list[str] | None = None) -> None:

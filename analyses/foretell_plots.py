@@ -23,6 +23,7 @@ NAMES = {
     "cor": "COR (Definition 1)",
     "cor_layer": "COR, weakest layer",
     "escape_radius": "escape radius (ours)",
+    "escape_lower": "escape radius, lower bound (ours)",
     "alignment_radius": "alignment radius",
     "half_cosine_radius": "half-cosine radius (ours)",
     "lipschitz_radius": r"$|\mu| / L$ at the smallest radius",

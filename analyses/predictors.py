@@ -4,7 +4,8 @@ All come from the report that was recorded along runs with rho = 0. COR, alignme
 smallest over the recorded steps at which the whole model has a signal; the other quantities are taken at COR's step.
 
 * ``cor``: Definition 1 (our reconstruction), whole model; ``cor_layer``: the smallest of any layer.
-* ``escape_radius``: ours, from losses and gradient norms along the run.
+* ``escape_radius``: ours, from losses and gradient norms along the run; ``escape_lower``: the same with the plateau's
+  gradient norm taken as 0, ``max_t (L_0 - L_t) / G_t``: a lower bound that needs no measurement on the plateau.
 * ``alignment_radius``: first radius with ``E<mu, g~> <= 0``; ``half_cosine_radius``: first with ``cos(mu, g~) < 1/2``.
 * ``lipschitz_radius``: ``|mu| / L``, with ``L`` the drift per radius at the smallest radius tried.
 * ``sam_edge``: the radius at which SAM's edge of stability (Long & Bartlett, JMLR 2024) for full-batch gradient descent
@@ -22,11 +23,14 @@ import numpy as np
 import pandas as pd
 
 from gsnr_toolkit import Report
+from gsnr_toolkit.estimators.escape import escape_radius
+from gsnr_toolkit.training.diagnosis import PLATEAU
 
 RADII = (
     "cor",
     "cor_layer",
     "escape_radius",
+    "escape_lower",
     "alignment_radius",
     "half_cosine_radius",
     "lipschitz_radius",
@@ -53,9 +57,8 @@ def read_predictors(report: Report, learning_rate: float, early: int = EARLY) ->
         Candidate to value: infinity beyond the radii tried, NaN where there is no signal.
     """
     totals = report.totals[(report.totals["step"] <= early) & report.totals["cor"].notna()]
-    escape = report.escape
     found = dict.fromkeys((*RADII, *OTHERS, "cor_step"), math.nan)
-    found["escape_radius"] = math.nan if escape is None else escape.value
+    found["escape_radius"], found["escape_lower"] = _escape(report), _escape_lower(report)
     if totals.empty:
         return found
     at = totals.loc[totals["cor"].idxmin()]
@@ -74,6 +77,19 @@ def read_predictors(report: Report, learning_rate: float, early: int = EARLY) ->
     }
 
 
+def _escape(report: Report) -> float:
+    """The escape radius from the means by step, whichever version recorded them."""
+    run = report.trajectory
+    # two equal batches: the interval, which needs more than means, is not asked for
+    losses, norms = (np.repeat(run[[name]].to_numpy(dtype=float), 2, axis=1) for name in ("loss", "batch_grad_norm"))
+    return escape_radius(run["step"].astype(int).tolist(), losses, norms, draws=2).value
+
+
+def _escape_lower(report: Report) -> float:
+    gain = PLATEAU - report.trajectory["loss"].to_numpy(dtype=float)
+    return float(np.max(gain / report.trajectory["batch_grad_norm"].to_numpy(dtype=float)))
+
+
 def _curve(report: Report, step: int) -> pd.DataFrame:
     rows = report.drift[(report.drift["step"] == step) & (report.drift["group"] == "total")]
     return rows.sort_values("rho")
@@ -89,15 +105,14 @@ def cosines(curve: pd.DataFrame) -> np.ndarray:
 
     Args:
         curve: Rows of a report's ``drift`` table with ``grad_norm`` (``|mu|``), ``drift`` (``|Delta|``) and
-            ``alignment`` (``<mu, g~>``).
+            ``alignment`` (``a = <mu, g~> / |mu|^2``).
 
     Returns:
-        ``<mu, g~> / (|mu| |g~|)`` with ``|g~|^2 = 2 <mu, g~> - |mu|^2 + |Delta|^2``.
+        ``<mu, g~> / (|mu| |g~|) = a |mu| / |g~|`` with ``|g~|^2 = (2 a - 1) |mu|^2 + |Delta|^2``.
     """
-    mu, inner, drift = (curve[name].to_numpy(dtype=float) for name in ("grad_norm", "alignment", "drift"))
-    ascended = 2 * inner - mu**2 + drift**2
+    mu, relative, drift = (curve[name].to_numpy(dtype=float) for name in ("grad_norm", "alignment", "drift"))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return inner / (mu * np.sqrt(ascended))
+        return relative * mu / np.sqrt((2 * relative - 1) * mu**2 + drift**2)
 
 
 def _first_below(curve: pd.DataFrame, level: float) -> float:

@@ -13,6 +13,11 @@ Floats = NDArray[np.float64]
 
 DRAWS = 2000
 
+_NUMBERS = (
+    "spearman", "spearman_low", "spearman_high", "slope", "raw_factor", "calibrated_factor", "calibrated_low",
+    "calibrated_high", "fitted_factor", "calibration",
+)  # fmt: skip
+
 
 def score(predicted: Floats, empirical: Floats, *, seed: int = 0) -> dict[str, float]:
     """Score one candidate over settings.
@@ -39,9 +44,7 @@ def score(predicted: Floats, empirical: Floats, *, seed: int = 0) -> dict[str, f
     (1.0, 2.0, 1.0)
     """
     good = np.isfinite(predicted) & np.isfinite(empirical) & (predicted > 0) & (empirical > 0)
-    names = ("spearman", "spearman_low", "spearman_high", "slope", "raw_factor", "calibrated_factor")
-    names += ("calibrated_low", "calibrated_high", "fitted_factor", "calibration")
-    found = {"num_settings": int(good.sum()), "num_missing": int((~good).sum()), **dict.fromkeys(names, math.nan)}
+    found = {"num_settings": int(good.sum()), "num_missing": int((~good).sum()), **dict.fromkeys(_NUMBERS, math.nan)}
     if good.sum() < 4:
         return found
     x, y = np.log(predicted[good]), np.log(empirical[good])

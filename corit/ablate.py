@@ -24,6 +24,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "CoRIT": {},
     "class tokens alone": {"num_regions": 0},
     "random anchors": {"anchors": "random"},
+    "fixed anchors": {"anchors": "fixed"},
     "without RRM": {"rrm": False},
     "without RSI": {"rsi": False},
     "without HRI": {"hri": False},

@@ -11,7 +11,7 @@ from gsnr_toolkit.registry import did_you_mean
 
 __all__ = ["ANCHORS", "EACH", "NORMALISATIONS", "CoRITConfig"]
 
-ANCHORS = ("cgp", "random")
+ANCHORS = ("cgp", "random", "fixed")
 NORMALISATIONS = ("layer", "ln_post", "none")
 
 #: The value of ``cgp_layer`` that means: every block uses the CGP of the tokens that enter it.
@@ -32,7 +32,8 @@ class CoRITConfig:
         mid_layer: The intermediate layer, 1 to L - 1, that HRI reads beside the last; L // 2 when None.
         cgp_layer: The layer, 0 to L, whose CGP makes the regions of all blocks; ``mid_layer`` when None, ``"each"``
             for regions of its own in every block.
-        anchors: ``"cgp"``, or ``"random"`` places, the same for all images, as a control.
+        anchors: ``"cgp"``, or one of two controls: ``"random"`` places, drawn for each image from its own pixels, or
+            ``"fixed"`` ones, the same for all images.
         rrm: Region refinement mask: tokens join the anchor of the most similar CGP, outliers are left out. Without
             it every token joins the nearest anchor on the grid.
         rsi: Regional signal injection: region tokens go through the blocks. Without it a layer's region token is the
@@ -40,7 +41,7 @@ class CoRITConfig:
         hri: Hierarchical integration: the head reads ``mid_layer`` and the last layer. Without it the last alone.
         normalisation: Of each vector before the head: ``"layer"`` (zero mean, unit variance), ``"ln_post"`` (the
             encoder's own last norm) or ``"none"``.
-        seed: Of random anchors.
+        anchor_seed: Of random and fixed anchors.
 
     Raises:
         ProbeError: If a value is out of its range; names the field, the range and the value.
@@ -63,12 +64,12 @@ class CoRITConfig:
     rsi: bool = True
     hri: bool = True
     normalisation: str = "layer"
-    seed: int = 0
+    anchor_seed: int = 0
 
     def __post_init__(self) -> None:
         self._whole("num_regions", self.num_regions, 0, 64)
         self._whole("nms_radius", self.nms_radius, 0, 64)
-        self._whole("seed", self.seed, 0, 2**63 - 1)
+        self._whole("anchor_seed", self.anchor_seed, 0, 2**63 - 1)
         good = _is_number(self.threshold) and -1 <= self.threshold <= 1
         _insist("threshold", good, "a cosine from -1 to 1", self.threshold)
         if self.mid_layer is not None:

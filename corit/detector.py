@@ -25,6 +25,7 @@ from corit.regions import (
     grid_offsets,
     pick_anchors,
     pool_regions,
+    random_scores,
 )
 from corit.tower import blocks_of, iter_layers, tower_of, tower_shape
 from gsnr_toolkit.errors import ProbeError
@@ -34,6 +35,9 @@ __all__ = ["CoRIT"]
 
 #: The counterparts of a detector that is given none: self-blended images, which need OpenCV when they are made.
 SELF_BLENDED = "self-blended"
+
+_PIXELS = 16
+"""Numbers of an image that its random anchors are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class CoRIT(nn.Module):
     which gives what training on images gives.
 
     Cost, in forward passes of the encoder: 1 for the image, ``cgp_layer / L`` for the counterpart, and for the region
-    tokens, with ``nn.MultiheadAttention``, about a sixth (keys and values of all tokens, the rest for K tokens only).
+    tokens, with ``nn.MultiheadAttention``, about a fifth (keys and values of all tokens, the rest for K tokens only).
     The frozen tokens of all layers of a batch are alive together: 25 MB an image for ViT-L/14.
 
     Attributes:
@@ -79,7 +83,8 @@ class CoRIT(nn.Module):
 
     far: Tensor
     squared: Tensor
-    places: Tensor
+    factors: Tensor
+    pixels: Tensor
 
     def __init__(
         self,
@@ -100,9 +105,12 @@ class CoRIT(nn.Module):
         offsets = grid_offsets(self._shape.grid)
         self.register_buffer("far", offsets.amax(2) > config.nms_radius, persistent=False)
         self.register_buffer("squared", offsets.square().sum(2), persistent=False)
-        generator = torch.Generator().manual_seed(config.seed)
-        places = torch.randperm(self._shape.num_patches, generator=generator) + 1.0
-        self.register_buffer("places", places, persistent=False)
+        generator = torch.Generator().manual_seed(config.anchor_seed)
+        factors = torch.randperm(10 * self._shape.num_patches, generator=generator)[: self._shape.num_patches]
+        self.register_buffer("factors", 10_007 + factors, persistent=False)
+        height, width = self._shape.image_size
+        pixels = torch.randint(3 * height * width, (_PIXELS,), generator=generator)
+        self.register_buffer("pixels", pixels, persistent=False)
         self.head = nn.utils.skip_init(nn.Linear, self.feature_dim, 1)
         nn.init.normal_(self.head.weight, std=HEAD_STD, generator=torch.Generator().manual_seed(seed))
         nn.init.zeros_(self.head.bias)
@@ -296,19 +304,22 @@ class CoRIT(nn.Module):
             f"layers={self.read_layers}, off={off}"
         )
 
-    def regions_of(self, cgp: Tensor) -> Regions:
+    def regions_of(self, cgp: Tensor, images: Tensor) -> Regions:
         """Find the regions of images by their CGP.
 
         Args:
-            cgp: CGP of the patch tokens of one layer, ``(N, T, d)``; values are not looked at by random anchors
-                without RRM.
+            cgp: CGP of the patch tokens of one layer, ``(N, T, d)``; values are not looked at by random or fixed
+                anchors without RRM.
+            images: The images, of which random anchors are drawn.
 
         Returns:
             K regions of each image; none where an image equals its counterpart.
         """
         cgp = cgp.detach().to(torch.promote_types(cgp.dtype, torch.float32))
         if self.config.anchors == "random":
-            scores = self.places.expand(cgp.shape[:2])
+            scores = random_scores(images, self.pixels, self.factors)
+        elif self.config.anchors == "fixed":
+            scores = self.factors.float().expand(cgp.shape[:2])
         else:
             scores = torch.linalg.vector_norm(cgp, dim=-1)
         anchors, valid = pick_anchors(scores, self.far, self.config.num_regions)
@@ -316,21 +327,22 @@ class CoRIT(nn.Module):
             return assign_by_similarity(cgp, anchors, valid, self.config.threshold)
         return assign_by_distance(self.squared, anchors, valid)
 
-    def block_regions(self, cgp: Mapping[int, Tensor]) -> list[Regions]:
+    def block_regions(self, cgp: Mapping[int, Tensor], images: Tensor) -> list[Regions]:
         """Find the regions that each block works with.
 
         Args:
             cgp: CGP of the patch tokens, ``(N, T, d)``, by layer: at least those that ``cgp_layer`` asks for.
+            images: The images.
 
         Returns:
             Regions of each of the L blocks.
         """
         config, last = self.config, self._shape.num_layers
         if not config.needs_counterparts:
-            return [self.regions_of(next(iter(cgp.values())))] * last
+            return [self.regions_of(next(iter(cgp.values())), images)] * last
         if config.cgp_layer == EACH:
-            return [self.regions_of(cgp[layer]) for layer in range(last)]
-        return [self.regions_of(cgp[int(config.cgp_layer or 0)])] * last
+            return [self.regions_of(cgp[layer], images) for layer in range(last)]
+        return [self.regions_of(cgp[int(config.cgp_layer or 0)], images)] * last
 
     def _look(self, images: Tensor, counterparts: Tensor | None, show: int | None = None) -> _Look:
         """Run both images; ``show`` is a layer whose CGP is wanted besides."""
@@ -348,7 +360,7 @@ class CoRIT(nn.Module):
         cgp = {layer: (tokens[layer] - other)[:, 1:] for layer, other in others.items()}
         if not config.num_regions:
             return _Look(tokens, cgp, [], [])
-        regions = self.block_regions(cgp or {0: tokens[0][:, 1:]})
+        regions = self.block_regions(cgp or {0: tokens[0][:, 1:]}, images)
         if config.rsi:
             return _Look(tokens, cgp, regions, inject(blocks_of(self.encoder), tokens, regions))
         pooled = [pool_regions(z[:, 1:], region) for z, region in zip(tokens[1:], regions, strict=True)]

@@ -63,7 +63,9 @@ def region_step(block: Any, tokens: Tensor, regions: Tensor, valid: Tensor) -> T
         mask = attention_mask(valid, frozen, heads, tokens.dtype)
         return block(joined, attn_mask=mask)[:, frozen:]
     mask = attention_mask(valid, frozen, heads, tokens.dtype, regions_only=True)
-    keys = block.ln_1(joined)  # keys and values are one object, so that they are projected together
+    # Keys and values are one object, so that they are projected together; and it lies in memory token by token, as
+    # MultiheadAttention turns it: of a transposed view each token would be projected by a product of its own.
+    keys = block.ln_1(joined).transpose(0, 1).contiguous().transpose(0, 1)
     attended = block.attention(q_x=keys[:, frozen:], k_x=keys, v_x=keys, attn_mask=mask)
     middle = regions + block.ls_1(attended)
     return middle + block.ls_2(block.mlp(block.ln_2(middle)))
@@ -89,7 +91,7 @@ def attention_mask(valid: Tensor, frozen: int, heads: int, dtype: torch.dtype, *
     [[0.0, -inf, -inf], [0.0, 0.0, -inf], [0.0, 0.0, 0.0]]
     """
     count, regions = valid.shape
-    on = {"dtype": torch.bool, "device": valid.device}
+    on: dict[str, Any] = {"dtype": torch.bool, "device": valid.device}
     among = valid[:, None] | torch.eye(regions, **on)
     seen = torch.cat([torch.ones(count, regions, frozen, **on), among], 2)
     if not regions_only:

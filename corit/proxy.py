@@ -144,27 +144,29 @@ def _pooled_batches(
             with torch.no_grad():
                 images, counterparts = pairs.complete(maker)
                 layers = list(_both(encoder, images, counterparts))
-                found = _pooled(model, layers, pool)
+                found = _pooled(model, images, layers, pool)
             yield {kind: dict(zip(labels, values, strict=True)) for kind, values in found.items()}
         advance(batch_length(batch))
 
 
-def _pooled(model: Any, layers: list[tuple[Tensor, Tensor]], pool: str) -> dict[str, list[Tensor]]:
+def _pooled(model: Any, images: Tensor, layers: list[tuple[Tensor, Tensor]], pool: str) -> dict[str, list[Tensor]]:
     """Proxy and token of each image at layers 1 to L, ``(N, D)`` each, float64 on the CPU."""
     if pool in _POOLING:
         pairs = [(_POOLING[pool](own.double()), _POOLING[pool](other.double())) for own, other in layers[1:]]
     else:
-        pairs = _in_regions(model, layers, injected=pool == "injected")
+        pairs = _in_regions(model, images, layers, injected=pool == "injected")
     return {
         "proxy": [(own - other).flatten(1).cpu() for own, other in pairs],
         "token": [own.flatten(1).cpu() for own, _ in pairs],
     }
 
 
-def _in_regions(model: Any, layers: list[tuple[Tensor, Tensor]], *, injected: bool) -> list[tuple[Tensor, Tensor]]:
+def _in_regions(
+    model: Any, images: Tensor, layers: list[tuple[Tensor, Tensor]], *, injected: bool
+) -> list[tuple[Tensor, Tensor]]:
     """Region tokens of images and of counterparts after each block, both in the images' regions."""
     cgp = {layer: (own - other)[:, 1:] for layer, (own, other) in enumerate(layers)}
-    regions = model.block_regions(cgp)
+    regions = model.block_regions(cgp, images)
     sides = []
     for tokens in zip(*layers, strict=True):
         if injected:

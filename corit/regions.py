@@ -18,6 +18,7 @@ __all__ = [
     "grid_offsets",
     "pick_anchors",
     "pool_regions",
+    "random_scores",
 ]
 
 
@@ -92,6 +93,30 @@ def pick_anchors(scores: Tensor, far: Tensor, count: int) -> tuple[Tensor, Tenso
         valid.append(alive.any(1))
         alive = alive & far[best]
     return torch.stack(anchors, 1), torch.stack(valid, 1)
+
+
+def random_scores(images: Tensor, pixels: Tensor, factors: Tensor) -> Tensor:
+    """Draw a number for each patch from an image's own pixels: as good as random, and the same at any time.
+
+    Pixels are added up one by one, so that an image alone is rounded as it is in a batch.
+
+    Args:
+        images: ``(N, 3, H, W)``.
+        pixels: Which numbers of an image to look at, ``(J,)``, int64.
+        factors: Different large whole numbers, ``(T,)``, int64.
+
+    Returns:
+        ``(N, T)``, from 0 (exclusive) to 1, float64.
+
+    >>> scores = random_scores(torch.randn(2, 3, 4, 4), torch.tensor([3, 7]), torch.tensor([10007, 10009, 10037]))
+    >>> scores.shape, bool((scores[0] != scores[1]).any())
+    (torch.Size([2, 3]), True)
+    """
+    looked = images.detach().flatten(1)[:, pixels].double()
+    total = looked[:, 0]
+    for place in range(1, len(pixels)):
+        total = total + (place + 1) * looked[:, place]
+    return 1 - (total[:, None] * factors).frac().abs()
 
 
 def assign_by_similarity(cgp: Tensor, anchors: Tensor, valid: Tensor, threshold: float) -> Regions:

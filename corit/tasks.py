@@ -73,7 +73,7 @@ def build_untrained(config: DetectorTraining) -> nn.Module:
             )
         set_tuning(model, config.tuning)
         return model
-    options = {name: value for name, value in config.corit.to_dict().items() if name not in ("encoder", "seed")}
+    options = {name: value for name, value in config.corit.to_dict().items() if name != "encoder"}
     detector = CoRIT.from_encoder(config.encoder, weights=config.weights, seed=config.seed, **options)
     detector.counterpart = SelfBlendedCounterparts(config.counterpart_faces, detector.mean, detector.std)
     return detector

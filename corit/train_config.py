@@ -10,7 +10,7 @@ from typing import Any
 
 from corit.config import ANCHORS, EACH, NORMALISATIONS, CoRITConfig
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.settings import check_settings, describe_settings, read_settings, setting
+from gsnr_toolkit.settings import describe_settings, read_settings, setting, settle_settings
 from gsnr_toolkit.training.tuning import parse_tuning
 
 __all__ = ["METHODS", "DetectorTraining", "describe_training"]
@@ -90,15 +90,14 @@ class DetectorTraining:
     cgp_layer: int | str | None = setting(
         None, "CoRIT: layer that makes the regions, or 'each'; mid_layer when None.", low=0, words=(EACH,), kind=int
     )
-    anchors: str = setting("cgp", "CoRIT: anchors by contrast, or at random places.", choices=ANCHORS)
+    anchors: str = setting("cgp", "CoRIT: anchors by contrast, at random places, or fixed ones.", choices=ANCHORS)
     rrm: bool = setting(True, "CoRIT: regions by similarity, without outliers.", kind=bool)
     rsi: bool = setting(True, "CoRIT: region tokens go through the blocks.", kind=bool)
     hri: bool = setting(True, "CoRIT: read mid_layer and the last layer.", kind=bool)
     normalisation: str = setting("layer", "CoRIT: of each vector before the head.", choices=NORMALISATIONS)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eval_data", tuple(self.eval_data))
-        check_settings(self)
+        settle_settings(self)
         if self.method not in ("corit", "probe", "sbi"):
             parse_tuning(self.method)
         if self.method == "head":

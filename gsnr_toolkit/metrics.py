@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-_NORMAL_95 = 1.959964
+NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -53,5 +53,5 @@ def auc(real: NDArray[np.floating], fake: NDArray[np.floating]) -> Auc:
     above_fake = 1 - (joint[:n] - rankdata(real)) / m
     value = float(above_real.mean())
     spread = float(np.sqrt(above_real.var(ddof=1) / m + above_fake.var(ddof=1) / n))
-    margin = _NORMAL_95 * spread
+    margin = NORMAL_95 * spread
     return Auc(value, max(0.0, value - margin), min(1.0, value + margin), n + m)

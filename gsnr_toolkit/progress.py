@@ -45,6 +45,8 @@ def stage(label: str, total: int | None, *, show: bool) -> Iterator[Advance]:
         task = bars.add_task(label, total=total, note="")
 
         def advance(done: int, note: str = "") -> None:
-            bars.update(task, advance=done, **({"note": note} if note else {}))
+            bars.advance(task, done)
+            if note:
+                bars.update(task, note=note)
 
         yield advance

@@ -10,7 +10,7 @@ from typing import Any
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.registry import did_you_mean
 
-__all__ = ["check_settings", "describe_settings", "read_settings", "setting"]
+__all__ = ["describe_settings", "read_settings", "setting", "settle_settings"]
 
 
 def setting(
@@ -43,8 +43,8 @@ def setting(
     return field(default=default, metadata={"help": text, **limits})
 
 
-def check_settings(config: Any) -> None:
-    """Check every field of a config by its range.
+def settle_settings(config: Any) -> None:
+    """Bring every field of a frozen config to one form, and check it by its range.
 
     Args:
         config: A dataclass whose fields :func:`setting` made.
@@ -53,7 +53,9 @@ def check_settings(config: Any) -> None:
         ProbeError: If a value is out of its range; names the field, the range and the value.
     """
     for item in fields(config):
-        _check(item, getattr(config, item.name))
+        value = _one_form(item, getattr(config, item.name))
+        _check(item, value)
+        object.__setattr__(config, item.name, value)
 
 
 def describe_settings(config: type[Any]) -> dict[str, str]:
@@ -102,6 +104,14 @@ def _read(item: Field[Any], value: Any) -> Any:
         return kind(value)
     except ValueError:
         return value
+
+
+def _one_form(item: Field[Any], value: Any) -> Any:
+    """One form of each value, so that rho=0 and rho=0.0 have one key."""
+    if item.metadata["kind"] is tuple and not isinstance(value, str):
+        return tuple(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if item.metadata["kind"] is float and whole else value
 
 
 def _check(item: Field[Any], value: Any) -> None:

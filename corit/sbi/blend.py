@@ -75,13 +75,14 @@ def self_blend(
     recipe = Recipe() if recipe is None else recipe
     pixels = as_pixels(image)
     rng = generator(pixels, seed)
-    face = usable_face(face, *pixels.shape[:2])
+    face = usable_face(face, pixels.shape[0], pixels.shape[1])
     if rng.random() < recipe.flip_chance:
-        pixels, face = cv2.flip(pixels, 1), None if face is None else face.flipped(pixels.shape[1])
+        face = None if face is None else face.flipped(pixels.shape[1])
+        pixels = np.ascontiguousarray(pixels[:, ::-1])
     if recipe.crop:
-        pixels, face = _cut(pixels, face, loose_window(face, *pixels.shape[:2], recipe))
+        pixels, face = _cut(pixels, face, loose_window(face, pixels.shape[0], pixels.shape[1], recipe))
     pixels, face = _shrunk(pixels, face, recipe.largest)
-    outline, kind = draw_outline(face, *pixels.shape[:2], rng, recipe)
+    outline, kind = draw_outline(face, pixels.shape[0], pixels.shape[1], rng, recipe)
     target, blend, mask = blend_images(pixels, outline, rng, recipe)
     if recipe.final:
         target, blend = after_blending((target, blend), rng, recipe)
@@ -188,7 +189,10 @@ def _last_cut(pair: SelfBlend, rng: np.random.Generator, recipe: Recipe) -> Self
     height, width = pair.mask.shape
     left, top, right, bottom = last_window(pair.face, height, width, rng, recipe)
     rows, columns = slice(top, bottom), slice(left, right)
-    target, blend, mask = (np.ascontiguousarray(layer[rows, columns]) for layer in (pair.target, pair.blend, pair.mask))
     return replace(
-        pair, target=target, blend=blend, mask=mask, face=None if pair.face is None else pair.face.moved(1, left, top)
+        pair,
+        target=np.ascontiguousarray(pair.target[rows, columns]),
+        blend=np.ascontiguousarray(pair.blend[rows, columns]),
+        mask=np.ascontiguousarray(pair.mask[rows, columns]),
+        face=None if pair.face is None else pair.face.moved(1, left, top),
     )

@@ -149,7 +149,7 @@ class SelfBlended(ForgeryDataset):
         pair = self.pair(index)
         return pair.blend if index % 2 else pair.target
 
-    def __getitem__(self, index: Place) -> tuple[Tensor, int]:  # type: ignore[override]
+    def __getitem__(self, index: Place) -> tuple[Tensor, int]:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[Place]) -> list[tuple[Tensor, int]]:

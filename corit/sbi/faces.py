@@ -219,7 +219,7 @@ def usable_face(face: Face | None, height: int, width: int) -> Face | None:
     return None if face.landmarks is None and face.box is None else face
 
 
-def _inside(point: Points, height: float, width: float) -> bool:
+def _inside(point: NDArray[np.floating], height: float, width: float) -> bool:
     return bool(((point >= 0) & (point <= (width - 1, height - 1))).all())
 
 

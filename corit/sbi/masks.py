@@ -86,7 +86,7 @@ def random_outline(height: int, width: int, rng: np.random.Generator) -> Points:
     """A smooth convex outline anywhere in the image, for pictures without a face.
 
     Its radius about a point in the middle half of the image is 0.2 to 0.4 of the shorter side, with two harmonics of
-    random size and phase; the convex hull of that curve is taken.
+    random size and phase. The convex hull of that curve is taken, moved into the image as far as it fits.
 
     Args:
         height: Of the image, in pixels.
@@ -101,8 +101,10 @@ def random_outline(height: int, width: int, rng: np.random.Generator) -> Points:
     angles = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
     size, phase = rng.uniform(0, (0.25, 0.15)), rng.uniform(0, 2 * np.pi, 2)
     wave = 1 + size[0] * np.cos(2 * angles + phase[0]) + size[1] * np.cos(3 * angles + phase[1])
-    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * wave[:, None]
-    return face_outline(np.asarray(centre + ring * radius, dtype=np.float32))
+    ring = centre + np.stack([np.cos(angles), np.sin(angles)], axis=1) * wave[:, None] * radius
+    over_low = np.clip(-ring.min(axis=0), 0, None)
+    over_high = np.clip(ring.max(axis=0) - (width - 1, height - 1), 0, None)
+    return face_outline(np.asarray(ring + over_low - over_high, dtype=np.float32))
 
 
 def rasterised(outline: Points, height: int, width: int) -> Pixels:
@@ -157,13 +159,14 @@ def deform(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Pixels:
         recipe: Amplitude and smoothness.
 
     Returns:
-        (H, W) uint8; what is pulled in from outside the image is 0.
+        (H, W) uint8; beyond the image's edge the mask goes on as it is there.
     """
     height, width = mask.shape
     field = displacement(height, width, rng, recipe)
     field[..., 0] += np.arange(width, dtype=np.float32)
     field[..., 1] += np.arange(height, dtype=np.float32)[:, None]
-    return np.asarray(cv2.remap(mask, field, None, cv2.INTER_LINEAR), dtype=np.uint8)
+    pulled = cv2.remap(mask, field[..., 0], field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(pulled, dtype=np.uint8)
 
 
 def soften(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Mask:

@@ -7,6 +7,8 @@ learn these.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +77,8 @@ def hue_saturation_value(degrees: float, saturation: float, value: float) -> Col
     Returns:
         The map.
 
-    >>> hue_saturation_value(120, 0, 0).round(6)[:, :3].tolist()  # red becomes green, green blue, blue red
-    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    >>> hue_saturation_value(120, 0, 0)[:, :3].round().astype(int).tolist()  # red becomes green, green blue, blue red
+    [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
     """
     angle = np.deg2rad(degrees)
     turn = np.cos(angle) * (np.eye(3) - _GREY) + np.sin(angle) * _TURN
@@ -111,7 +113,7 @@ def apply_colour(image: Pixels, colour: ColourMap) -> Pixels:
     return to_bytes(cv2.transform(image.astype(np.float32), colour.astype(np.float32)))
 
 
-def to_bytes(values: NDArray[np.floating]) -> Pixels:
+def to_bytes(values: NDArray[Any]) -> Pixels:
     """Round to the nearest level and cut off at 0 and 255.
 
     Args:
@@ -166,8 +168,8 @@ def through_jpeg(image: Pixels, quality: int) -> Pixels:
         (H, W, 3), RGB.
     """
     encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
+    return np.asarray(decoded, dtype=np.uint8)
 
 
 def before_blending(image: Pixels, rng: np.random.Generator, recipe: Recipe) -> Pixels:

@@ -62,7 +62,7 @@ class AlignedFaces(KnownFaces):
 class FoundFaces:
     """Faces that a function of the user's finds when an image is read."""
 
-    fallback = None
+    fallback: str | None = None
 
     def __init__(self, finder: FaceFinder) -> None:
         self._finder = finder

@@ -4,7 +4,12 @@ To first order SAM minimises :math:`L(\theta) + \rho\, E|g_B(\theta)|`. A traine
 predictor, with loss :math:`L_0` and a small gradient norm :math:`G_0`, only while
 :math:`L_t + \rho G_t < L_0 + \rho G_0`. Along a plain trajectory
 
-.. math:: \rho_\mathrm{esc} = \max_t \frac{L_0 - L_t}{G_t - G_0}.
+.. math:: \rho_\mathrm{esc} = \max_t \frac{L_0 - L_t}{G_t - G_0}, \qquad
+    G_0 = \min \{G_s : L_s \ge (1 - 0.015) L_0\}
+
+where s runs over the measured steps on the plateau and t over those below it. The first step alone would not do for
+:math:`G_0`: a head with random weights starts with a larger gradient than the constant predictor, to which the first
+tens of steps lead.
 
 A candidate of our own, first-order only: it can fail where curvature matters.
 """
@@ -15,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gsnr_toolkit.estimators.uncertainty import Floats, bootstrap_weights, expanded_percentiles
 
@@ -48,16 +54,23 @@ class EscapeRadius:
         return asdict(self)
 
 
-_STARTED = 0.9
-"""A first loss below this share of the plateau's means that the run does not start on the plateau."""
+_ON_PLATEAU = 0.985
+"""A loss of at least this share of the plateau's is on it (0.01 nats below ln 2)."""
 
 
-def _radius(losses: Floats, norms: Floats, plateau_loss: float) -> Floats:
-    """Radius for each later step, shape ``(T - 1, ...)``; -inf where the loss is not below the plateau."""
-    gain = plateau_loss - losses[1:]
-    cost = norms[1:] - norms[:1]
+def _on_plateau(losses: Floats, plateau_loss: float) -> NDArray[np.bool_]:
+    """Which steps are on the plateau, or not below it by twice the mean loss's standard error; shape ``(T,)``."""
+    error = losses.std(1, ddof=1) / np.sqrt(losses.shape[1]) if losses.shape[1] > 1 else 0.0
+    return losses.mean(1) + 2 * error >= _ON_PLATEAU * plateau_loss
+
+
+def _radius(losses: Floats, norms: Floats, plateau_loss: float, on_plateau: NDArray[np.bool_]) -> Floats:
+    """Radius for each step, shape ``(T, ...)``; -inf on the plateau, and where the loss is not below it."""
+    gain, cost = plateau_loss - losses, norms - norms[on_plateau].min(0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(gain > 0, np.where(cost > 0, gain / cost, np.inf), -np.inf)
+        radius = np.where(gain > 0, np.where(cost > 0, gain / cost, np.inf), -np.inf)
+    radius[on_plateau] = -np.inf
+    return radius
 
 
 def escape_radius(
@@ -73,7 +86,7 @@ def escape_radius(
     """Escape radius of a plain run from its batch losses and batch gradient norms.
 
     Args:
-        steps: Measured steps, shape ``(T,)``; the first is the plateau.
+        steps: Measured steps, shape ``(T,)``; at least one of them on the plateau.
         losses: Mean loss of each of K common batches at each step, nats, shape ``(T, K)``.
         norms: Norm of each batch's gradient at each step, shape ``(T, K)``.
         plateau_loss: Loss of the constant predictor: the entropy of the class frequencies.
@@ -92,18 +105,18 @@ def escape_radius(
     if len(steps) < 2:
         message = "undefined: one measured step is no trajectory; ask for more steps"
         return EscapeRadius(nothing, nothing, nothing, -1, "undefined", message)
-    start = float(losses[0].mean())
-    if start < _STARTED * plateau_loss:
+    on_plateau = _on_plateau(losses, plateau_loss)
+    if not on_plateau.any():
         message = (
-            f"undefined: the run starts at a loss of {start:.3g}, below the plateau of {plateau_loss:.3g}, so the "
-            "plateau's gradient norm is not known; start from an untrained head"
+            f"undefined: no measured step is on the plateau of {plateau_loss:.3g} (the first has a loss of "
+            f"{losses[0].mean():.3g}), so the plateau's gradient norm is not known; start from an untrained head"
         )
         return EscapeRadius(nothing, nothing, nothing, -1, "undefined", message)
-    by_step = _radius(losses.mean(1), norms.mean(1), plateau_loss)
+    by_step = _radius(losses.mean(1), norms.mean(1), plateau_loss, on_plateau)
     best = int(np.argmax(by_step))
     count = losses.shape[1]
     weights = bootstrap_weights(count, draws, seed) / count
-    samples = _radius(losses @ weights.T, norms @ weights.T, plateau_loss).max(0)
+    samples = _radius(losses @ weights.T, norms @ weights.T, plateau_loss, on_plateau).max(0)
     low, high = expanded_percentiles(np.maximum(samples, 0.0), count, confidence)
     if by_step[best] == -np.inf:
         message = (
@@ -111,7 +124,7 @@ def escape_radius(
             "learning rate, or look whether the model can see the difference at all"
         )
         return EscapeRadius(nothing, nothing, float(high), -1, "undefined", message)
-    value, step = float(by_step[best]), steps[best + 1]
+    value, step = float(by_step[best]), steps[best]
     if np.isinf(value):
         message = f"unbounded: at step {step} the loss is lower and the gradient no larger than on the plateau"
         return EscapeRadius(value, float(low), float(high), step, "unbounded", message)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments, batch_sums
+from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments, batch_sums, square_sum
 from gsnr_toolkit.gradients.functional import AnyMoments
 from gsnr_toolkit.gradients.sqnorms import ghost_is_cheaper, ghost_sums
 from gsnr_toolkit.gradients.terms import Gathered, Products, Term
@@ -191,7 +191,7 @@ def _spread_from_sums(mean: Tensor, term: Products, workspace: Workspace) -> flo
             sqnorms += squares
     else:
         return None
-    spread = sqnorms - term.count * float(mean.double().square().sum())
+    spread = sqnorms - term.count * square_sum(mean)
     return spread if spread >= _CANCELLED * torch.finfo(mean.dtype).eps * sqnorms else None
 
 

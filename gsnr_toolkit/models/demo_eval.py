@@ -16,7 +16,7 @@ from gsnr_toolkit.data.demo.camera import PHOTOGRAPHIC
 from gsnr_toolkit.data.demo.captions import visible
 from gsnr_toolkit.data.demo.pairs import demo_pairs, real_faces
 from gsnr_toolkit.data.demo.splits import identities
-from gsnr_toolkit.metrics import Auc, auc
+from gsnr_toolkit.metrics import NORMAL_95, Auc, auc
 from gsnr_toolkit.models.demo_clip import embed_images, zero_shot
 
 if TYPE_CHECKING:
@@ -129,4 +129,4 @@ def _balanced_accuracy(truth: NDArray[np.int64], guess: NDArray[np.int64], value
         right = guess[truth == value] == value
         recall.append(right.mean())
         variance.append(right.mean() * (1 - right.mean()) / len(right))
-    return float(np.mean(recall)), float(_NORMAL_95 * np.sqrt(np.sum(variance)) / values)
+    return float(np.mean(recall)), float(NORMAL_95 * np.sqrt(np.sum(variance)) / values)

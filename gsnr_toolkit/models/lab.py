@@ -16,13 +16,13 @@ from gsnr_toolkit.models.weights_files import WeightsError, load_into, read_stat
 
 __all__ = ["build_lab"]
 
-BLOCKS, IMAGE_SIZE = 6, 48
+BLOCKS, IMAGE_SIZE = 6, 32
 
 
 def build_lab(name: str, info: ModelInfo, *, weights: str, seed: int = 0, num_outputs: int = 1) -> Detector:
-    """Build a detector on the first 6 blocks of ``clip-demo``, for images of 48 pixels.
+    """Build a detector on the first 6 blocks of ``clip-demo``, for images of 32 pixels.
 
-    The weights are those of ``clip-demo``; its grid of 8 x 8 positions is resampled to 6 x 6. The final norm and the
+    The weights are those of ``clip-demo``; its grid of 8 x 8 positions is resampled to 4 x 4. The final norm and the
     projection were trained behind 8 blocks: the features are semantic still, but not aligned with the text tower.
 
     Args:

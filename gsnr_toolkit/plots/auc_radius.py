@@ -215,7 +215,12 @@ def _label_radii(ax: Axes, radii: list[float], zero: float | None) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     if zero is None:
         return
-    slash = {"marker": [(-0.5, -1), (0.5, 1)], "markersize": 7, "color": "black", "markeredgewidth": 0.6}
+    slash: dict[str, Any] = {
+        "marker": [(-0.5, -1), (0.5, 1)],
+        "markersize": 7,
+        "color": "black",
+        "markeredgewidth": 0.6,
+    }
     for side in (-0.025, 0.025):
         ax.plot(
             [zero * 10 ** (ZERO_GAP / 2 + side)], [0], transform=ax.get_xaxis_transform(), clip_on=False,

@@ -61,8 +61,8 @@ class Job:
             An equal job.
         """
         values = json.loads(text)
-        paths = {name: Path(values.pop(name)) for name in ("folder", "failure", "log")}
-        return cls(TrainConfig.from_dict(values.pop("config")), **paths, **values)
+        folder, failure, log = (Path(values.pop(name)) for name in ("folder", "failure", "log"))
+        return cls(TrainConfig.from_dict(values.pop("config")), folder, failure, log, **values)
 
 
 def perform(job: Job) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.settings import check_settings, describe_settings, read_settings, setting
+from gsnr_toolkit.settings import describe_settings, read_settings, setting, settle_settings
 
 __all__ = ["AUTO", "TrainConfig", "describe_fields"]
 
@@ -43,7 +43,7 @@ class TrainConfig:
     strength: float | None = setting(None, "Strength of an embedded forgery; 1 when None.", low=0, kind=float)
     eval_data: tuple[str, ...] = setting((), "Further data sets to test on.", kind=tuple)
     train_samples: int | None = setting(None, "Images to train on, balanced; all when None.", low=2, kind=int)
-    eval_samples: int = setting(1000, "Images of each split to evaluate on, balanced.", low=8, kind=int)
+    eval_samples: int = setting(1000, "Images of each split to evaluate on, balanced, one per source.", low=8, kind=int)
     label_noise: float = setting(0.0, "Share of training labels that are flipped.", low=0, high=1, kind=float)
     tuning: str = setting("full", "What is trained: head, norms, last-K (blocks) or full.")
     optimizer: str = setting("adamw", "Base optimizer.", choices=("adamw", "adam", "sgd"))
@@ -75,8 +75,7 @@ class TrainConfig:
     seed: int = setting(0, "Seed of everything random.", low=0, high=2**31, kind=int)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eval_data", tuple(self.eval_data))
-        check_settings(self)
+        settle_settings(self)
         if self.rho == AUTO and (self.method, self.perturb) != ("sam", "all"):
             raise ProbeError(
                 f"expected method 'sam' and perturb 'all' with rho 'auto', for which COR is measured, got "

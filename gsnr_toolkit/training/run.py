@@ -40,6 +40,9 @@ from gsnr_toolkit.training.tuning import set_tuning
 
 __all__ = ["read_result", "run_training"]
 
+_RECORDED = (
+    "cor", "cor_low", "cor_high", "cor_status", "cor_step", "gsnr", "escape_radius", "escape_low", "escape_high",
+)  # fmt: skip
 _CONFIG, _CHECKPOINT, _RESULT = "config.json", "checkpoint.pt", "result.json"
 
 
@@ -102,7 +105,8 @@ def read_result(folder: str | Path, config: TrainConfig) -> dict[str, Any] | Non
         ProbeError: If the folder holds a run of another config, or files of something else.
     """
     place = Path(folder)
-    if not place.exists() or not any(place.iterdir()):
+    # a hidden file is what a kill left of a write
+    if not place.exists() or all(path.name.startswith(".") for path in place.iterdir()):
         return None
     try:
         theirs = read_json(place / _CONFIG)
@@ -276,20 +280,20 @@ class _Run(Callback):
         }
 
     def _recorded(self) -> dict[str, Any]:
-        names = ("cor", "cor_low", "cor_high", "cor_status", "cor_step", "gsnr")
-        names += ("escape_radius", "escape_low", "escape_high")
         if self.recorder is None:
-            return dict.fromkeys(names, math.nan)
+            return dict.fromkeys(_RECORDED, math.nan)
         report = self.recorder.report
         total, escape = report.total, report.escape
         values = (total["cor"], total["cor_low"], total["cor_high"], total["status"], int(total["step"]), total["gsnr"])
         radius = (math.nan,) * 3 if escape is None else (escape.value, escape.low, escape.high)
-        return dict(zip(names, (*values, *radius), strict=True))
+        return dict(zip(_RECORDED, (*values, *radius), strict=True))
 
     def _evaluate(self, what: str, step: int) -> tuple[Evaluation, dict[str, Any]]:
         dataset = self.data.test_set(what)
         with preserved_rng():
-            loader = probe_loader(dataset, self.config.eval_samples, 250, num_workers=self._num_workers)
+            # one image of each source at most: others would not be independent
+            count = min(self.config.eval_samples, dataset.records["source"].nunique())
+            loader = probe_loader(dataset, count, 250, num_workers=self._num_workers)
             found = evaluate(self.model, loader, self.device)
         values = {"auc": found.auc.value, "auc_low": found.auc.low, "auc_high": found.auc.high, "n": found.auc.count}
         scores = {"loss": found.loss, "logit_std": found.logit_std}

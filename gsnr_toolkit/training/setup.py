@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
@@ -140,7 +140,7 @@ def make_optimizer(config: TrainConfig, model: nn.Module, probe: Loader) -> SAM:
         _BASE[config.optimizer],
         rho=rho,
         adaptive=config.method == "asam",
-        perturb=config.perturb,  # type: ignore[arg-type] - its choices are SAM's
+        perturb=cast("Literal['all', 'norms']", config.perturb),
         rho_schedule=_rho_schedule(config),
         **base,
     )

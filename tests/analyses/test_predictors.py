@@ -18,8 +18,9 @@ def test_the_cosine_is_that_of_the_two_vectors():
     rng = np.random.default_rng(0)
     mu, drift = rng.normal(size=7), rng.normal(size=(3, 7))
     ascended = mu + drift
+    relative = ascended @ mu / (mu @ mu)
     curve = _curve(
-        grad_norm=[np.linalg.norm(mu)] * 3, drift=np.linalg.norm(drift, axis=1), alignment=ascended @ mu, rho=[1, 2, 3]
+        grad_norm=[np.linalg.norm(mu)] * 3, drift=np.linalg.norm(drift, axis=1), alignment=relative, rho=[1, 2, 3]
     )
     expected = ascended @ mu / np.linalg.norm(mu) / np.linalg.norm(ascended, axis=1)
     np.testing.assert_allclose(cosines(curve), expected)

@@ -19,10 +19,10 @@ from gsnr_toolkit.errors import ProbeError
         ("mid_layer", 0, "a whole number from 1 to 1024"),
         ("cgp_layer", -1, "a whole number from 0 to 1024, 'each' or None"),
         ("cgp_layer", "all", "a whole number from 0 to 1024, 'each' or None"),
-        ("anchors", "grid", "one of 'cgp', 'random'"),
+        ("anchors", "grid", "one of 'cgp', 'random', 'fixed'"),
         ("normalisation", "batch", "one of 'layer', 'ln_post', 'none'"),
         ("rsi", 1, "True or False"),
-        ("seed", -1, "a whole number from 0"),
+        ("anchor_seed", -1, "a whole number from 0"),
     ],
 )
 def test_ranges(field, value, wanted):

@@ -18,6 +18,7 @@ from gsnr_toolkit.training.tuning import set_tuning
 SWITCHES = {
     "all on": {},
     "random anchors": {"anchors": "random"},
+    "fixed anchors": {"anchors": "fixed"},
     "no rrm": {"rrm": False},
     "random anchors, no rrm": {"anchors": "random", "rrm": False},
     "no rsi": {"rsi": False},
@@ -115,12 +116,25 @@ def test_without_the_mask_no_token_is_an_outlier():
     assert torch.equal(kept.anchors, masked.anchors)
 
 
-def test_random_anchors_know_nothing_of_the_image():
-    detector, images = make_detector(anchors="random"), make_images()
-    anchors = detector._look(images, blurred(images)).regions[0].anchors
-    assert (anchors == anchors[0]).all()
-    control = make_detector(anchors="random", rrm=False)
+@pytest.mark.parametrize("anchors", ["random", "fixed"])
+def test_anchors_that_know_nothing_of_the_counterpart(anchors):
+    detector, images = make_detector(anchors=anchors), make_images(40)
+    chosen = detector._look(images, blurred(images)).regions[0].anchors
+    assert torch.equal(chosen, detector._look(images, images + 1).regions[0].anchors)
+    assert torch.equal(chosen[:1], detector._look(images[:1], images[:1] + 1).regions[0].anchors)
+    other = make_detector(anchors=anchors, anchor_seed=5)
+    assert not torch.equal(chosen, other._look(images, images + 1).regions[0].anchors)
+    control = make_detector(anchors=anchors, rrm=False)
     torch.testing.assert_close(control(images), control(images, blurred(images)), rtol=0, atol=0)
+
+
+def test_random_anchors_are_everywhere_and_fixed_ones_are_not():
+    images = make_images(400)
+    chosen = make_detector(anchors="random", rrm=False)._look(images, None).regions[0].anchors[:, 0]
+    counts = torch.bincount(chosen, minlength=16)
+    assert ((counts - 25).square() / 25).sum() < 37.7  # chi-squared with 15 degrees of freedom, p = 0.001
+    fixed = make_detector(anchors="fixed", rrm=False)._look(images, None).regions[0].anchors
+    assert (fixed == fixed[0]).all()
 
 
 def test_regions_of_each_block_come_from_the_tokens_that_enter_it():
@@ -128,7 +142,19 @@ def test_regions_of_each_block_come_from_the_tokens_that_enter_it():
     look = detector._look(images, blurred(images))
     assert sorted(look.cgp) == [0, 1, 2]
     for block, regions in enumerate(look.regions):
-        assert torch.equal(regions.members, detector.regions_of(look.cgp[block]).members)
+        assert torch.equal(regions.members, detector.regions_of(look.cgp[block], images).members)
+
+
+def test_whether_a_region_exists_is_asked_of_the_block_that_is_read():
+    detector, images = make_detector(cgp_layer="each", mid_layer=1), make_images()
+    others = images.clone()
+    others[..., :4, :4] += 1  # one patch: attention spreads the difference, but not before the first block
+    valid = [each.valid for each in detector._look(images, others).regions]
+    assert torch.equal(valid[0], torch.tensor([True, False, False]).expand(5, 3))
+    assert valid[2].all()
+    vectors = detector.features(images, others).unflatten(1, (2, 4, WIDTH)).abs().sum(-1) > 0
+    assert torch.equal(vectors[:, 0, 1:], valid[0])
+    assert torch.equal(vectors[:, 1, 1:], valid[2])
 
 
 def test_ways_to_hand_over_counterparts():

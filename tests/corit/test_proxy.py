@@ -50,7 +50,7 @@ def test_gsnr_against_two_passes(pool):
     assert table["num_samples"].tolist() == [6, 6, 6]  # real images alone
     real, fake = images[labels == 0], others[labels == 0]
     own, proxies = list(iter_layers(detector.encoder, real)), layer_proxies(detector, real, fake)
-    regions = detector.regions_of(proxies[2][:, 1:])
+    regions = detector.regions_of(proxies[2][:, 1:], real)
     valid = regions.valid[..., None]
     sides = [list(iter_layers(detector.encoder, batch)) for batch in (real, fake)]
     injected = [inject(blocks_of(detector.encoder), side, [regions] * LAYERS) for side in sides]

@@ -17,6 +17,15 @@ def test_largest_over_steps_of_gain_over_cost():
     assert "0.2" in found.message
 
 
+def test_the_plateau_is_where_its_gradient_is_smallest():
+    """A random head starts with a large gradient, and comes to the constant predictor only after some steps."""
+    losses, norms = [0.70, 0.692, 0.688, 0.4, 0.2], [1.2, 0.4, 0.3, 1.3, 2.8]
+    found = escape_radius([0, 5, 10, 20, 40], _constant(losses), _constant(norms))
+    assert found.value == pytest.approx((np.log(2) - 0.4) / (1.3 - 0.3))
+    assert found.step == 20
+    assert found.low == pytest.approx(found.value)
+
+
 def test_unbounded_when_leaving_costs_nothing():
     found = escape_radius([0, 5], _constant([0.69, 0.3]), _constant([1.0, 0.5]))
     assert found.status == "unbounded"

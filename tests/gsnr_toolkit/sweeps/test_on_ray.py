@@ -19,7 +19,7 @@ def test_without_ray_the_way_to_get_it_is_told(tmp_path, monkeypatch):
 
 def test_a_sweep_on_a_local_ray(tmp_path):
     """Real Ray tasks in processes of their own; a failed and a killed one leave the others alone."""
-    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    pytest.importorskip("ray")
     grid = make_grid(TrainConfig(steps=5), {"rho": [0.0, FAILS, KILLED_ONCE, SAYS_NOTHING, 0.05]})
     table = run_grid(grid, tmp_path, workers=2, device="cpu", ray="local", function=FAKE)
     assert table["status"].tolist() == ["ok", "failed", "failed", "failed", "dead"]
@@ -32,6 +32,6 @@ def test_a_sweep_on_a_local_ray(tmp_path):
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path):
-    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    pytest.importorskip("ray")
     with pytest.raises(ProbeError, match=r"expected a Ray cluster at 'auto', but: .*"):
         run_grid(make_grid(TrainConfig(), {"rho": [0]}), tmp_path, ray="auto", function=FAKE)

@@ -25,6 +25,11 @@ def test_it_survives_a_file():
     assert TrainConfig.from_dict(config.to_dict()) == config
 
 
+def test_whole_numbers_are_numbers():
+    assert TrainConfig(rho=0, lr=1).key == TrainConfig(rho=0.0, lr=1.0).key
+    assert isinstance(TrainConfig(steps=3).steps, int)
+
+
 def test_text_is_read_as_numbers():
     texts = {"lr": "1e-3", "steps": "7", "rho": "0.05", "strength": "none", "eval_data": "demo-fs,demo-df"}
     config = TrainConfig.from_dict(texts)

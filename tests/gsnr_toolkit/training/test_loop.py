@@ -68,7 +68,7 @@ def test_callbacks_see_every_step_with_its_radius_and_rate():
     first = nn.functional.binary_cross_entropy_with_logits(
         _model()(_batches()[0][0].double())[:, 0], _batches()[0][1].double()
     )
-    assert log.logs[0].loss == pytest.approx(float(first), rel=1e-6)
+    assert log.logs[0].loss == pytest.approx(first.item(), rel=1e-6)
 
 
 def test_a_callback_ends_the_run():

@@ -5,7 +5,6 @@ from torch import nn
 
 from gsnr_toolkit import Recorder, estimate_cor, probe
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.preserve import random_state
 
 OPTIONS = {"batch_size": 8, "radii": (0.01, 0.1, 1.0)}
 EXACT = ["gsnr", "cor", "cor_low", "cor_high", "grad_norm", "trace_covariance"]
@@ -38,14 +37,16 @@ def _run(model, steps, recorder=None, start=0):
 def test_training_is_not_changed_by_being_recorded():
     torch.manual_seed(1)
     plain = _run(_model(), 5)
-    state = random_state()
     model = _model()
+    recorder = Recorder(model, _batches(), every=1, **OPTIONS)
     torch.manual_seed(1)
     _model()
-    recorded = _run(model, 5, Recorder(model, _batches(), every=1, **OPTIONS))
+    recorded = _run(model, 5, recorder)
     for one, other in zip(plain.parameters(), recorded.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert random_state() == state
+    state = torch.get_rng_state()
+    recorder.measure(5)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_each_step_is_what_estimate_cor_says_of_the_model_then():

@@ -129,10 +129,12 @@ def test_every_kind_of_state_is_resumed(tmp_path, monkeypatch, changes):
 def test_a_folder_of_another_run_is_refused(finished, tmp_path):
     with pytest.raises(ProbeError, match=r"holds a run with other settings \(rho 0.01 there, 0.02 here\)"):
         run_training(replace(CONFIG, rho=0.02), finished[0])
+    (tmp_path / ".config.json.x7").touch()
+    assert read_result(tmp_path, CONFIG) is None  # killed before the first file was whole
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ProbeError, match=r"its config.json cannot be read; choose another folder"):
         run_training(CONFIG, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert {path.name for path in tmp_path.iterdir()} == {"thesis.tex", ".config.json.x7"}
 
 
 def test_a_dead_run_is_told_early_and_ended(tmp_path):
