@@ -123,7 +123,8 @@ def _check(item: Field[Any], value: Any) -> None:
     if meta["choices"]:
         good, wanted = value in meta["choices"], f"one of {', '.join(map(repr, meta['choices']))}"
     elif meta["kind"] is tuple:
-        good, wanted = all(isinstance(part, str) for part in value), "names of data sets"
+        good = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+        wanted = "names of data sets"
     elif meta["kind"] is bool:
         good, wanted = isinstance(value, bool), "true or false"
     elif meta["kind"] is str:
