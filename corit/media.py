@@ -121,7 +121,7 @@ def read_frames(path: Path, *, frames_per_video: int = 16, cropper: Cropper | No
             continue
         cut = cropper(frame.pixels)
         note = "no face found" if cut is None else "cropped to the face"
-        yield Frame(path, frame.index, cut, note)
+        yield Frame(path, frame.index, cut, "; ".join(filter(None, (frame.note, note))))
 
 
 def _image(path: Path) -> Iterator[Frame]:
@@ -129,6 +129,7 @@ def _image(path: Path) -> Iterator[Frame]:
 
     try:
         with Image.open(path) as image:
+            mode = image.mode
             # upright, as every viewer shows it
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError:
@@ -136,7 +137,10 @@ def _image(path: Path) -> Iterator[Frame]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         yield Frame(path, None, None, f"broken image ({error})")
     else:
-        yield Frame(path, None, pixels)
+        if mode[0] in "IF":  # a conversion would cut off what is above 255
+            yield Frame(path, None, None, "more than 8 bits a channel; save it with 8")
+        else:
+            yield Frame(path, None, pixels, "transparency ignored" if mode in ("RGBA", "LA", "PA") else "")
 
 
 def _video(path: Path, wanted: int) -> Iterator[Frame]:

@@ -34,7 +34,7 @@ class Predictions:
 
     Attributes:
         files: A row for each file: ``file``, ``probability`` (mean over frames), ``answer``, ``frames`` (scored),
-            ``note``. NaN and a reason where nothing could be scored.
+            ``note`` (what was done to it, or why nothing was scored). NaN where nothing was.
         frames: A row for each frame: ``file``, ``frame``, ``logit``, ``probability``, ``width``, ``height``, ``note``.
         heatmaps: Pictures written, by file.
     """
@@ -158,8 +158,8 @@ def _by_file(frames: pd.DataFrame) -> pd.DataFrame:
     for name, part in frames.groupby("file", sort=False):
         known = part["probability"].dropna()
         mean = float(known.mean()) if len(known) else float("nan")
-        missing = part[part["probability"].isna()]["note"].value_counts()
-        notes = [f"{count} x {reason}" if len(part) > 1 else str(reason) for reason, count in missing.items()]
+        told = part.loc[part["note"] != "", "note"].value_counts()
+        notes = [f"{count} x {note}" if len(part) > 1 else str(note) for note, count in told.items()]
         answer = "not scored" if not len(known) else "fake" if mean >= 0.5 else "real"
         row = {"file": name, "probability": mean, "answer": answer, "frames": len(known), "note": "; ".join(notes)}
         rows.append(row)
