@@ -63,8 +63,8 @@ those of the data set.
 {table}
 
 An interval of the AUC that holds 0.5 is no evidence of detection. The validation AUC says how much of a blend this
-small frozen encoder lets a linear head see at 64 pixels, and the table how little of that carries over to forgeries: this
-detector shows how the commands work, not how well the method does.
+small frozen encoder lets a linear head see at 64 pixels, and the table how little of that carries over to forgeries:
+this detector shows how the commands work, not how well the method does.
 """
 
 
