@@ -15,34 +15,46 @@ from typing import TYPE_CHECKING, Any
 _PUBLIC = {
     "CoRIT": "corit.detector",
     "CoRITConfig": "corit.config",
+    "DetectorTraining": "corit.train_config",
     "Explanation": "corit.explanation",
+    "SelfBlendedCounterparts": "corit.counterparts",
     "check_proxy": "corit.proxy_check",
     "load_detector": "corit.weights",
     "load_head": "corit.weights",
+    "load_trained": "corit.trained",
     "pair_loss": "corit.pairs",
     "proxy_gsnr": "corit.proxy",
     "save_detector": "corit.weights",
+    "train_detector": "corit.train",
 }
 
 __all__ = [
     "CoRIT",
     "CoRITConfig",
+    "DetectorTraining",
     "Explanation",
+    "SelfBlendedCounterparts",
     "check_proxy",
     "load_detector",
     "load_head",
+    "load_trained",
     "pair_loss",
     "proxy_gsnr",
     "save_detector",
+    "train_detector",
 ]
 
 if TYPE_CHECKING:
     from corit.config import CoRITConfig
+    from corit.counterparts import SelfBlendedCounterparts
     from corit.detector import CoRIT
     from corit.explanation import Explanation
     from corit.pairs import pair_loss
     from corit.proxy import proxy_gsnr
     from corit.proxy_check import check_proxy
+    from corit.train import train_detector
+    from corit.train_config import DetectorTraining
+    from corit.trained import load_trained
     from corit.weights import load_detector, load_head, save_detector
 
 

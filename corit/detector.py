@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corit.config import EACH, CoRITConfig
+from corit.counterparts import SelfBlendedCounterparts
 from corit.explanation import Explanation, upsample
 from corit.injection import inject
 from corit.pairs import Counterpart, make_counterparts
@@ -31,6 +32,9 @@ from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.models.clip import HEAD_STD, Detector
 
 __all__ = ["CoRIT"]
+
+#: The counterparts of a detector that is given none: self-blended images, which need OpenCV when they are made.
+SELF_BLENDED = "self-blended"
 
 _PIXELS = 16
 """Numbers of an image that its random anchors are drawn from."""
@@ -124,7 +128,7 @@ class CoRIT(nn.Module):
         *,
         weights: str | None = None,
         seed: int = 0,
-        counterpart: Counterpart | None = None,
+        counterpart: Counterpart | str | None = SELF_BLENDED,
         **options: Any,
     ) -> CoRIT:
         """Build CoRIT on an encoder.
@@ -134,7 +138,7 @@ class CoRIT(nn.Module):
                 encoder is then shared and frozen.
             weights: As in :func:`gsnr_toolkit.models.build_model`, for a name.
             seed: Of the head's initial weights, and of the encoder's if they are random.
-            counterpart: Makes counterparts from images.
+            counterpart: Makes counterparts from images; self-blends of aligned faces by default, none when None.
             **options: Fields of :class:`corit.config.CoRITConfig`.
 
         Returns:
@@ -153,6 +157,10 @@ class CoRIT(nn.Module):
         else:
             raise ProbeError(f"expected weights with the name of an encoder, got weights={weights!r} with a built one")
         config = CoRITConfig.from_dict({**config.to_dict(), "encoder": str(getattr(built, "name", encoder))})
+        if isinstance(counterpart, str):
+            if counterpart != SELF_BLENDED:
+                raise ProbeError(f"expected a function, None or {SELF_BLENDED!r} as counterpart, got {counterpart!r}")
+            counterpart = SelfBlendedCounterparts(mean=built.mean, std=built.std)
         detector = cls(
             built.encoder,
             config,

@@ -27,7 +27,7 @@ FLOORS = [
         "groups",
         "moments",
     }
-    | {"group_moments", "perturbation", "preserve", "options", "attribution"}
+    | {"settings", "group_moments", "perturbation", "preserve", "options", "attribution"}
     | {"training.config", "training.diagnosis", "over_seeds", "collapse"},
     {"gradients", "checks", "estimators", "data", "plots"},
     {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables"}
@@ -41,11 +41,15 @@ FLOORS = [
     {"cli", "sweep_cli", "__main__", "__init__"},
 ]
 BESIDE_FLOORS = [
-    {"config", "pairs", "regions", "tower", "explanation", "sbi", "metrics"},
-    {"injection"},
-    {"detector", "proxy", "proxy_check"},
-    {"weights"},
-    {"train", "evaluate", "predict"},
+    {"config", "pairs", "regions", "tower", "explanation", "sbi", "metrics", "robustness", "crop"},
+    {"injection", "counterparts", "contents", "train_config", "media"},
+    {"detector", "proxy", "proxy_check", "train_data"},
+    {"weights", "evidence"},
+    {"features", "trained"},
+    {"tasks", "heatmap"},
+    {"evaluate", "predict"},
+    {"train", "evaluate_many", "console"},
+    {"ablate", "train_demo"},
     {"cli", "__main__", "__init__"},
 ]
 # Rooms that must not know each other although they stand on one floor, or below.

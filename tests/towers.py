@@ -44,7 +44,7 @@ def make_detector(kind: str = "nn.MultiheadAttention", seed: int = 0, **options:
     """CoRIT on a tiny tower; anchors are far apart on a grid of 4 by 4 with a radius of 1."""
     sizes = options.pop("sizes", {})
     encoder = Detector(make_tower(kind, seed, **sizes), 8, name="tiny", image_size=SIZE)
-    return CoRIT.from_encoder(encoder, **{"num_regions": 3, "nms_radius": 1, **options})
+    return CoRIT.from_encoder(encoder, **{"num_regions": 3, "nms_radius": 1, "counterpart": None, **options})
 
 
 def blurred(images: Tensor) -> Tensor:

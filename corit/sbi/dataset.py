@@ -117,13 +117,25 @@ class SelfBlended(ForgeryDataset):
         Returns:
             The pair, at the size of its cut and before it is brought to ``image_size``.
         """
-        row = int(self._rows[index // 2])
-        pixels = as_pixels(np.array(_rgb(self.inner.load_image(row))))
+        pixels, known = self.origin(index)
         seed = [content_seed(pixels)]
         if self.seeding == "epoch":
             seed += [self.seed, self.epoch if epoch is None else epoch]
-        pixels, face, recipe = self._prepared(pixels, self._faces(row, pixels), seed)
+        pixels, face, recipe = self._prepared(pixels, known, seed)
         return self_blend(pixels, face, seed=seed, recipe=recipe)
+
+    def origin(self, index: int) -> tuple[Pixels, Face | None]:
+        """Read the real image that a row's pair is made of.
+
+        Args:
+            index: Row number in ``records``.
+
+        Returns:
+            The image, and what is known about its face.
+        """
+        row = int(self._rows[index // 2])
+        pixels = as_pixels(np.array(_rgb(self.inner.load_image(row))))
+        return pixels, self._faces(row, pixels)
 
     def load_image(self, index: int) -> Pixels:
         """Make row ``index`` at :attr:`epoch`.

@@ -1,0 +1,334 @@
+"""``corit``: train a detector of forgeries, test it, score images and videos, and see what each part is worth."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gsnr_toolkit.errors import ProbeError
+
+if TYPE_CHECKING:
+    from corit.train_config import DetectorTraining
+    from corit.trained import Trained
+
+EXIT_UNSCORED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+
+#: The environment variable that names the folder of cached features.
+CACHE_VARIABLE = "CORIT_CACHE"
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode="rich", pretty_exceptions_show_locals=False, no_args_is_help=True
+)
+
+_WHAT, _WORK, _OUTPUT = "What", "Work", "Output"
+
+
+def _opt(panel: str, text: str, *names: str, **extra: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, **extra)
+
+
+_Detector = Annotated[
+    Path | None, _opt(_WHAT, "A .safetensors file of corit train. Default: the demo detector.", "--detector", "-D")
+]
+_EncoderWeights = Annotated[
+    str | None, _opt(_WHAT, "The encoder's weights, if not where they were: a file, or a tag of open_clip.")
+]
+_Device = Annotated[str | None, _opt(_WORK, "cpu, cuda, cuda:1, ... Default: a GPU if there is one.")]
+_Cache = Annotated[
+    Path | None, _opt(_WORK, f"Folder of cached features. Default: ${CACHE_VARIABLE}, else ~/.cache/corit.")
+]
+_NoCache = Annotated[bool, _opt(_WORK, "Keep features in memory alone.", "--no-cache")]
+_Quiet = Annotated[bool, _opt(_OUTPUT, "No progress bars and notes.", "--quiet", "-q")]
+_Root = Annotated[Path | None, _opt(_WHAT, "Folder of the real data sets. Default: $GSNR_DATA.")]
+_Set = Annotated[list[str] | None, _opt(_WHAT, "FIELD=VALUE for any other setting; see --list.", "--set", "-s")]
+_List = Annotated[bool, _opt(_OUTPUT, "List every setting with its meaning and default.", "--list")]
+
+
+@app.callback()
+def corit_command() -> None:
+    """CoRIT: detect forged faces by regions of contrast on a frozen CLIP encoder.
+
+    Try it at once: [bold]corit predict picture.png[/bold] asks the small demo detector that ships with the package.
+    """
+
+
+@app.command("train")
+def train_command(
+    out: Annotated[Path | None, _opt(_OUTPUT, "Folder; the same command goes on from there.", "--out", "-o")] = None,
+    data: Annotated[str | None, _opt(_WHAT, "Data set to train on. Default: demo-df.", "--data", "-d")] = None,
+    data_root: _Root = None,
+    encoder: Annotated[str | None, _opt(_WHAT, "Encoder. Default: clip-demo.", "--encoder", "-e")] = None,
+    method: Annotated[
+        str | None, _opt(_WHAT, "corit, probe, norms, last-K, full, sbi. Default: corit.", "--method", "-m")
+    ] = None,
+    fakes: Annotated[
+        str | None, _opt(_WHAT, "sbi: self-blended real images alone; given: the data's forgeries. Default: sbi.")
+    ] = None,
+    rho: Annotated[str | None, _opt(_WHAT, "SAM's radius; 0 for AdamW alone. Default: 0.")] = None,
+    steps: Annotated[str | None, _opt(_WHAT, "Training steps. Default: 600.")] = None,
+    seed: Annotated[str | None, _opt(_WHAT, "Seed of the head and the order. Default: 0.")] = None,
+    evaluate: Annotated[str | None, _opt(_WHAT, "Data sets to test on besides, with commas.", "--eval")] = None,
+    settings: _Set = None,
+    cache: _Cache = None,
+    no_cache: _NoCache = False,
+    device: _Device = None,
+    quiet: _Quiet = False,
+    show_list: _List = False,
+) -> None:
+    """Train a detector on real images alone (self-blended), or with given forgeries.
+
+    Writes selected.safetensors (best on validation data) and last.safetensors, and tests both. Example:
+
+    corit train --data demo-df --rho 0.05 --eval demo-nt,demo-gan --out my-detector
+    """  # noqa: DOC501 - shown by --help
+    if show_list:
+        _print_settings()
+        return
+    if out is None:
+        raise ProbeError("expected a folder for the detector; add --out DIR")
+    given = {"data": data, "encoder": encoder, "method": method, "fakes": fakes, "rho": rho, "steps": steps}
+    given |= {"seed": seed, "eval_data": evaluate, "data_root": None if data_root is None else str(data_root)}
+    config = _config(given, settings)
+    from corit.train import train_detector
+
+    where = _cache(cache, no_cache)
+    result = train_detector(config, out, device=device, cache=where, progress=not quiet)
+    from corit.console import show_training
+
+    show_training(result, out)
+
+
+@app.command("eval")
+def eval_command(
+    detector: _Detector = None,
+    data: Annotated[
+        str, _opt(_WHAT, "Data sets to test on, with commas; demo: the embedded ones.", "--data", "-d")
+    ] = "demo",
+    data_root: _Root = None,
+    split: Annotated[str, _opt(_WHAT, "train, val or test.")] = "test",
+    samples: Annotated[
+        int | None, _opt(_WHAT, "Images of each set, half of them real; all when left out.", min=4)
+    ] = None,
+    frames_per_video: Annotated[
+        int | None, _opt(_WHAT, "Frames of each video (data on disk). Default: 1.", min=1)
+    ] = None,
+    robustness: Annotated[
+        str | None, _opt(_WHAT, "Also on worse images: all, or such as jpeg=50,blur=1,resize=0.5,noise=5.")
+    ] = None,
+    encoder_weights: _EncoderWeights = None,
+    draws: Annotated[int, _opt(_WORK, "Bootstrap draws over videos; 0 for no intervals.", min=0)] = 1000,
+    cache: _Cache = None,
+    no_cache: _NoCache = False,
+    device: _Device = None,
+    level: Annotated[str, _opt(_OUTPUT, "What to print: video or frame; both are saved.")] = "video",
+    out: Annotated[Path | None, _opt(_OUTPUT, "Folder for results.csv and scores.csv.", "--out", "-o")] = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Test a detector: AUC, AP, EER, accuracy and calibration by frame and by video, with intervals over videos."""
+    if level not in ("video", "frame"):
+        raise ProbeError(f"expected --level video or frame, got {level!r}")
+    from corit.evaluate_many import evaluate_many, expand_names, read_perturbations
+
+    wanted = read_perturbations(robustness)
+    names = expand_names(data)
+    trained = _load(detector, encoder_weights, device)
+    options = {"split": split, "size": samples, "frames_per_video": frames_per_video, "root": data_root}
+    found = evaluate_many(
+        trained,
+        names,
+        {name: value for name, value in options.items() if value is not None},
+        perturbations=wanted,
+        cache=_cache(cache, no_cache),
+        draws=draws,
+        out=out,
+        progress=not quiet,
+    )
+    from corit.console import show_evaluation
+
+    show_evaluation(found, level, out)
+
+
+@app.command("predict")
+def predict_command(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Images, folders, patterns ('shots/*.png') and videos.", metavar="FILE...")
+    ],
+    detector: _Detector = None,
+    encoder_weights: _EncoderWeights = None,
+    frames: Annotated[int, _opt(_WHAT, "Frames of each video, evenly spaced.", min=1)] = 16,
+    crop: Annotated[str, _opt(_WHAT, "none, or face: cut out the largest face that OpenCV finds.")] = "none",
+    face_model: Annotated[Path | None, _opt(_WHAT, "YuNet's ONNX file for --crop face.")] = None,
+    device: _Device = None,
+    out: Annotated[
+        Path | None, _opt(_OUTPUT, "Folder for scores.csv, frames.csv and heat maps.", "--out", "-o")
+    ] = None,
+    heatmaps: Annotated[bool, _opt(_OUTPUT, "Draw heat maps of regions (in the folder of --out).")] = True,
+    as_json: Annotated[bool, _opt(_OUTPUT, "Print scores as JSON and nothing else on stdout.", "--json")] = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Score images and videos; with --out, save scores and pictures of what each region adds.
+
+    Exit code 1 where a file could not be scored: it is listed with the reason.
+    """  # noqa: DOC501 - shown by --help
+    if crop not in ("none", "face"):
+        raise ProbeError(f"expected --crop none or face, got {crop!r}")
+    if face_model is not None and crop == "none":
+        raise ProbeError("expected --crop face with --face-model, got --crop none; add --crop face")
+    from corit.media import find_inputs
+
+    find_inputs(inputs)  # before a model is loaded
+    trained = _load(detector, encoder_weights, device)
+    from corit.console import show_predictions
+    from corit.crop import FaceCropper
+    from corit.predict import predict_files, save_predictions
+
+    where = out if heatmaps and trained.has_regions else None
+    found = predict_files(
+        trained,
+        inputs,
+        heatmaps=where,
+        frames_per_video=frames,
+        cropper=FaceCropper(face_model) if crop == "face" else None,
+        device=_device(device),
+        progress=not quiet,
+    )
+    if out is not None:
+        save_predictions(found, out)
+    show_predictions(found, trained, out, as_json=as_json, asked_for_maps=heatmaps)
+    if found.files["probability"].isna().any():
+        raise typer.Exit(EXIT_UNSCORED)
+
+
+@app.command("ablate")
+def ablate_command(
+    out: Annotated[Path | None, _opt(_OUTPUT, "Folder; the same command goes on from there.", "--out", "-o")] = None,
+    vary: Annotated[
+        list[str] | None,
+        _opt(_WHAT, "parts, or FIELD=VALUE,VALUE,...; several fields give every combination.", "--vary", "-v"),
+    ] = None,
+    seeds: Annotated[int, _opt(_WHAT, "Trainings of each variant.", min=1)] = 1,
+    data: Annotated[str | None, _opt(_WHAT, "Data set to train on. Default: demo-df.", "--data", "-d")] = None,
+    data_root: _Root = None,
+    encoder: Annotated[str | None, _opt(_WHAT, "Encoder. Default: clip-demo.", "--encoder", "-e")] = None,
+    evaluate: Annotated[str | None, _opt(_WHAT, "Data sets to test on besides, with commas.", "--eval")] = None,
+    settings: _Set = None,
+    cache: _Cache = None,
+    device: _Device = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Train variants on features computed once, and tell what each part of the detector is worth.
+
+    Example: corit ablate --vary rho=0,0.01,0.05 --vary num_regions=0,4 --seeds 3 --out study
+    """  # noqa: DOC501 - shown by --help
+    if out is None:
+        raise ProbeError("expected a folder for the trainings; add --out DIR")
+    given = {"data": data, "encoder": encoder, "eval_data": evaluate}
+    config = _config({**given, "data_root": None if data_root is None else str(data_root)}, settings)
+    from corit.ablate import PARTS, ablate, grid_variants, summarise
+
+    axes = _axes(vary or ["parts"])
+    variants = PARTS if axes is None else grid_variants(axes)
+    table = ablate(config, variants, out, seeds=seeds, cache=_cache(cache, False), device=device, progress=not quiet)
+    from corit.console import show_ablation
+
+    show_ablation(summarise(table), out)
+
+
+def _axes(vary: Sequence[str]) -> dict[str, list[str]] | None:
+    """The values to vary, as text; None for the parts of CoRIT."""
+    if list(vary) == ["parts"]:
+        return None
+    axes: dict[str, list[str]] = {}
+    for item in vary:
+        name, equals, text = item.partition("=")
+        name = name.strip().replace("-", "_")
+        values = [part.strip() for part in text.split(",")]
+        if not equals or not all(values):
+            raise ProbeError(f"expected --vary parts alone, or --vary FIELD=VALUE,VALUE,..., got {item!r}")
+        if name in axes:
+            raise ProbeError(f"expected each field once, got --vary {name} twice; put its values together with commas")
+        axes[name] = values
+    return axes
+
+
+def _config(given: dict[str, str | None], settings: list[str] | None) -> DetectorTraining:
+    from corit.train_config import DetectorTraining
+
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for item in settings or []:
+        name, equals, text = item.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise ProbeError(f"expected --set FIELD=VALUE, got {item!r}")
+        if name in values:
+            raise ProbeError(f"expected {name} once, got it as an option and as --set {item}; leave one of them out")
+        values[name] = text.strip()
+    return DetectorTraining.from_dict(values)
+
+
+def _load(path: Path | None, weights: str | None, device: str | None) -> Trained:
+    from corit.trained import DEMO_FILE, load_trained
+
+    trained = load_trained(DEMO_FILE if path is None else path, weights=weights, device=_device(device))
+    if trained.is_demo:
+        typer.echo(
+            "demo detector: trained on drawn faces of 64 pixels; its answer to a photograph means nothing "
+            "(train your own: corit train)",
+            err=True,
+        )
+    return trained
+
+
+def _device(name: str | None) -> Any:
+    import torch
+
+    from gsnr_toolkit.prepare import find_device
+
+    return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _cache(folder: Path | None, none: bool) -> Path | None:
+    if none:
+        if folder is not None:
+            raise ProbeError(f"expected --cache or --no-cache, got both ({folder}); leave one of them out")
+        return None
+    return (folder or Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/corit")).expanduser()
+
+
+def _print_settings() -> None:
+    from corit.train_config import describe_training
+
+    for name, text in describe_training().items():
+        typer.echo(f"{name:<18} {text}")
+
+
+def main() -> None:
+    """Entry point: errors of use become one message and exit code 2, never a traceback."""
+    warnings.filterwarnings("default", module="gsnr_toolkit|corit")
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except ProbeError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(EXIT_ERROR) from None
+    except ModuleNotFoundError as error:
+        if error.name != "cv2":
+            raise
+        typer.echo("error: expected OpenCV, got none; install it with: pip install 'gsnr-toolkit[corit]'", err=True)
+        raise SystemExit(EXIT_ERROR) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on from what is saved", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Self-blended counterparts as an object that knows what it does, so that features and files can name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD
+from gsnr_toolkit.errors import ProbeError
+
+__all__ = ["SelfBlendedCounterparts"]
+
+
+@dataclass(frozen=True)
+class SelfBlendedCounterparts:
+    """Makes the self-blended counterpart of each image, from the image's content alone.
+
+    Attributes:
+        faces: ``"aligned"``: the face is taken to fill the middle of the image, as in aligned crops; ``"generic"``:
+            an outline anywhere.
+        mean: Mean by channel that the images are normalised with.
+        std: Standard deviation by channel.
+
+    Raises:
+        ProbeError: If ``faces`` is something else.
+
+    >>> import torch
+    >>> images = torch.zeros(1, 3, 32, 32)
+    >>> SelfBlendedCounterparts()(images).shape
+    torch.Size([1, 3, 32, 32])
+    """
+
+    faces: str = "aligned"
+    mean: Sequence[float] = CLIP_MEAN
+    std: Sequence[float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if self.faces not in ("aligned", "generic"):
+            raise ProbeError(f"expected faces to be 'aligned' or 'generic', got {self.faces!r}")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Make the counterparts.
+
+        Args:
+            images: Normalised images ``(N, 3, H, W)``.
+
+        Returns:
+            The same shape.
+        """
+        from corit.sbi import Face, counterpart
+
+        known = [Face.aligned(*images.shape[-2:])] * len(images) if self.faces == "aligned" else None
+        return counterpart(images, faces=known, mean=self.mean, std=self.std)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that decide what is made.
+
+        Returns:
+            Name to value.
+        """
+        return {"kind": "self-blended", **asdict(self), "mean": list(self.mean), "std": list(self.std)}

@@ -1,0 +1,237 @@
+"""How well a detector's probabilities tell fake from real, by frame and by video, with intervals over videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gsnr_toolkit.errors import ProbeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["METRICS", "Interval", "by_video", "evaluate_scores", "measures", "video_keys"]
+
+#: Every measure, and what it is.
+METRICS = {
+    "auc": "area under the ROC curve; 0.5 is chance, whatever the threshold",
+    "ap": "average precision of the fakes: the precision at each recall, averaged; chance is their share",
+    "eer": "equal error rate: share of real images called fake where it is nearest to that of missed fakes",
+    "accuracy": "share answered rightly at a probability of 0.5",
+    "ece": "expected calibration error over 15 equal bins: mean distance of probability and share of fakes",
+    "brier": "mean squared distance of probability and label",
+}
+
+BINS = 15
+THRESHOLD = 0.5
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measure with its interval over videos; both ends are NaN where a class has one video only."""
+
+    value: float
+    low: float
+    high: float
+
+
+def measures(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
+    """Compute every measure of :data:`METRICS`.
+
+    Curves are scikit-learn's. The equal error rate is the false positive rate at the threshold where it differs least
+    from the false negative rate (the first, going down from the highest), as in DeepfakeBench.
+
+    Args:
+        labels: 0 real, 1 fake, ``(N,)``.
+        probabilities: Of being fake, ``(N,)``.
+        weights: How often each counts, ``(N,)``; once when None.
+
+    Returns:
+        Value by name.
+
+    Raises:
+        ProbeError: If a probability is not from 0 to 1, or a class is missing.
+
+    >>> found = measures([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9])
+    >>> found["auc"], found["accuracy"], found["eer"]
+    (0.75, 0.5, 0.5)
+    """
+    from sklearn.metrics import auc, roc_curve
+
+    known, scores = checked(labels, probabilities)
+    counts = np.ones(len(known)) if weights is None else np.asarray(weights, dtype=np.float64)
+    false_rate, true_rate, _ = roc_curve(known, scores, sample_weight=counts, drop_intermediate=False)
+    total = counts.sum()
+    fake = counts[known == 1].sum()
+    hits, alarms = true_rate * fake, false_rate * (total - fake)
+    precision = np.divide(hits, hits + alarms, out=np.ones_like(hits), where=hits + alarms > 0)
+    right = (scores >= THRESHOLD) == (known == 1)
+    return {
+        "auc": float(auc(false_rate, true_rate)),
+        "ap": float(np.sum(np.diff(true_rate) * precision[1:])),
+        "eer": float(false_rate[np.argmin(np.abs(1 - true_rate - false_rate))]),
+        "accuracy": float(counts @ right / total),
+        "ece": _calibration_error(known, scores, counts),
+        "brier": float(counts @ np.square(scores - known) / total),
+    }
+
+
+def _calibration_error(labels: Labels, probabilities: Floats, counts: Floats) -> float:
+    # bin b holds probabilities from b / 15 to just below (b + 1) / 15, the last one 1 as well
+    bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=counts * (probabilities - labels), minlength=BINS)
+    return float(np.abs(gaps).sum() / counts.sum())
+
+
+def video_keys(records: pd.DataFrame) -> NDArray[Any]:
+    """Tell which rows are frames of one video: those of the same domain, label, method and video.
+
+    The label and the method belong to it: a folder of the same name holds a real video here and its forgery there.
+
+    Args:
+        records: A data set's table; where it has no column ``video``, ``source`` stands for it.
+
+    Returns:
+        A number for each row, ``(N,)``; equal for frames of one video.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"label": 1, "method": ["df", "df", "nt"], "source": "000", "domain": "ff"})
+    >>> video_keys(table).tolist()
+    [0, 0, 1]
+    """
+    video = "video" if "video" in records.columns else "source"
+    columns = [name for name in ("domain", "label", "method", video) if name in records.columns]
+    return records.groupby(columns, sort=False, dropna=False).ngroup().to_numpy()
+
+
+def by_video(labels: ArrayLike, probabilities: ArrayLike, videos: ArrayLike) -> tuple[Labels, Floats]:
+    """Average the probabilities of each video's frames.
+
+    Args:
+        labels: 0 real, 1 fake, ``(N,)``.
+        probabilities: Of being fake, ``(N,)``.
+        videos: Equal for frames of one video, ``(N,)``. Frames of another label are of another video all the same.
+
+    Returns:
+        Labels and mean probabilities of the videos.
+
+    >>> [found.tolist() for found in by_video([0, 1, 1], [0.5, 0.25, 0.75], ["a", "a", "a"])]
+    [[0, 1], [0.5, 0.5]]
+    """
+    known, scores = checked(labels, probabilities)
+    owners = _numbered(known, videos)
+    first = np.unique(owners, return_index=True)[1]
+    return known[first], np.bincount(owners, weights=scores) / np.bincount(owners)
+
+
+def evaluate_scores(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    videos: ArrayLike,
+    *,
+    draws: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, dict[str, Interval]]:
+    """Compute every measure by frame and by video, with percentile intervals of a bootstrap over videos.
+
+    A draw takes as many real and as many fake videos as there are, with replacement, and all frames of each: frames of
+    one video are no evidence of their own.
+
+    Args:
+        labels: 0 real, 1 fake, ``(N,)``.
+        probabilities: Of being fake, ``(N,)``.
+        videos: Equal for frames of one video, ``(N,)``; see :func:`video_keys`.
+        draws: Bootstrap draws; 0 for no intervals.
+        confidence: Nominal coverage.
+        seed: Of the draws.
+
+    Returns:
+        ``{"frame": ..., "video": ...}``, each measure by name. Intervals are NaN where a class has a single video.
+
+    Raises:
+        ProbeError: If an argument is out of its range.
+    """
+    if draws < 0 or not 0 < confidence < 1:
+        raise ProbeError(f"expected draws from 0 and confidence between 0 and 1, got {draws} and {confidence}")
+    known, scores = checked(labels, probabilities)
+    owners = _numbered(known, videos)
+    video_labels, video_scores = by_video(known, scores, owners)
+    one_each = len(video_labels) == len(known)
+    points = {"frame": measures(known, scores), "video": measures(video_labels, video_scores)}
+    drawn: dict[str, list[dict[str, float]]] = {"frame": [], "video": []}
+    few = min(np.sum(video_labels == 0), np.sum(video_labels == 1)) < 2
+    for counts in _draws(video_labels, 0 if few else draws, seed):
+        found = measures(video_labels, video_scores, counts)
+        drawn["video"].append(found)
+        drawn["frame"].append(found if one_each else measures(known, scores, counts[owners]))
+    return {
+        level: {
+            name: _interval(value, [draw[name] for draw in drawn[level]], confidence) for name, value in row.items()
+        }
+        for level, row in points.items()
+    }
+
+
+def _draws(labels: Labels, draws: int, seed: int) -> list[Floats]:
+    """How often each video is in each draw."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        counts = np.zeros(len(labels))
+        for label in (0, 1):
+            members = np.flatnonzero(labels == label)
+            counts[members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)))
+        found.append(counts)
+    return found
+
+
+def _interval(value: float, drawn: Sequence[float], confidence: float) -> Interval:
+    if not drawn:
+        return Interval(value, float("nan"), float("nan"))
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def _numbered(labels: Labels, videos: ArrayLike) -> NDArray[np.int64]:
+    """Number the videos by label and name."""
+    names = np.asarray(videos)
+    if names.shape != labels.shape:
+        raise ProbeError(f"expected a video for each of {len(labels)} images, got shape {names.shape}")
+    numbers = np.unique(names, return_inverse=True)[1].reshape(-1)
+    return np.unique(2 * numbers + labels, return_inverse=True)[1].reshape(-1)
+
+
+def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats]:
+    """Insist on labels of both classes and on probabilities.
+
+    Args:
+        labels: 0 real, 1 fake, ``(N,)``.
+        probabilities: ``(N,)``.
+
+    Returns:
+        Both as arrays.
+
+    Raises:
+        ProbeError: If they are something else.
+    """
+    known, scores = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    if known.ndim != 1 or known.shape != scores.shape:
+        raise ProbeError(f"expected a probability for each label, got shapes {known.shape} and {scores.shape}")
+    if set(known.tolist()) != {0, 1}:
+        raise ProbeError(
+            f"expected real (0) and fake (1) images, got the labels {sorted(set(known.tolist()))[:4]}; AUC needs both"
+        )
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ProbeError(
+            f"expected probabilities from 0 to 1, got values from {np.min(scores)} to {np.max(scores)} (NaN if a score "
+            "is not finite); apply a sigmoid to logits"
+        )
+    return known.astype(np.int64), scores
