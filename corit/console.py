@@ -62,11 +62,16 @@ def show_evaluation(found: pd.DataFrame, level: str, folder: Path | None) -> Non
     ]
     table = _table(f"{found['detector'].iloc[0]}, by {level}", names)
     for row in wide.to_dict("records"):
-        table.add_row(*(str(row[name]) for name in names))
+        # one interval fits a line; the file has the others
+        cells = (
+            str(row[name]) if name == "auc" or name not in METRICS else row[name].partition(" ")[0] for name in names
+        )
+        table.add_row(*cells)
     console.print(table)
     first = found.iloc[0]
     console.print(
-        f"trained on {first['trained_on']}; weights: {first['selection']}; intervals: 95 %, bootstrap over videos"
+        f"trained on {first['trained_on']}; weights: {first['selection']}; intervals: 95 %, bootstrap over videos "
+        "(results.csv has those of all measures)"
     )
     for protocol, rows in wide.groupby("protocol", sort=False):
         console.print(f"{', '.join(dict.fromkeys(rows['data']))}: {protocol}", style="dim")
@@ -147,4 +152,5 @@ def _table(title: str, names: list[str]) -> Table:
 
 
 def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    # no markup: names of files may hold brackets
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)

@@ -52,6 +52,11 @@ def test_predict_right_after_installation(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_brackets_in_names_are_shown(tmp_path):
+    (tmp_path / "0.png").rename(tmp_path / "face[red].png")
+    assert "face[red].png" in run("predict", "face[red].png")
+
+
 def test_predict_as_json():
     done = RUN.invoke(cli.app, ["predict", "0.png", "--json", "--quiet"])
     found = json.loads(done.stdout)
@@ -99,7 +104,7 @@ def test_a_probe_has_no_heat_maps_and_says_so():
 def test_ablate():
     output = run("ablate", *TINY, "--set", "steps=2", "--vary", "num_regions=0,2", "--seeds", 2, "--out", "study")
     assert "num_regions=2" in output
-    assert "over 2 seeds" in output
+    assert "mean [smallest, largest] over 2 seeds" in output
     assert pd.read_csv("study/ablation.csv")["seed"].nunique() == 2
 
 
