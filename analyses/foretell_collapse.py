@@ -100,7 +100,7 @@ def write_tables(chosen: list[Setting], seeds: int, runs: Path, out: Path) -> No
     sweep = table(chosen, seeds, runs)
     by_setting = summarise(chosen, sweep, runs)
     tables = {"_sweep": sweep, "": by_setting, "_steps": recorded_steps(chosen, sweep, runs)}
-    if by_setting["empirical_radius"].notna().sum() >= 4:
+    if np.isfinite(by_setting["empirical_radius"]).sum() >= 4:
         tables["_scores"] = scores(by_setting)
     for suffix, frame in tables.items():
         write_text(out / f"foretell_collapse{suffix}.csv", frame.to_csv(index=False))
