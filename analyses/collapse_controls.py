@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.laboratory import BASE, collapsed, common_options, run_folder, train_all
+from analyses.laboratory import BASE, collapsed, run_by_family, run_folder, train_all
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.atomic import write_json, write_text
 from gsnr_toolkit.provenance import environment
@@ -119,18 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    parser = common_options(__doc__)
-    parser.add_argument("--families", default="df,nt", help="families, with commas")
-    chosen = parser.parse_args(arguments)
-    compute(
-        chosen.families.split(","),
-        chosen.seeds,
-        chosen.runs,
-        chosen.out,
-        smoke=chosen.smoke,
-        workers=chosen.workers,
-        device=chosen.device,
-    )
+    run_by_family(compute, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -199,3 +199,18 @@ def common_options(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, default=RUNS, help="where runs are kept")
     parser.add_argument("--out", type=Path, default=DATA, help="folder of the tables")
     return parser
+
+
+def run_by_family(compute: Callable[..., None], description: str | None, arguments: list[str] | None) -> None:
+    """Read the command line of a script that works family by family, and run it.
+
+    Args:
+        compute: Called with families, seeds, runs and out, and by name with smoke, workers and device.
+        description: The script's docstring.
+        arguments: Of the command line; those of the process when None.
+    """
+    parser = common_options(description)
+    parser.add_argument("--families", default="df,nt", help="families, with commas")
+    chosen = parser.parse_args(arguments)
+    work = {"smoke": chosen.smoke, "workers": chosen.workers, "device": chosen.device}
+    compute(chosen.families.split(","), chosen.seeds, chosen.runs, chosen.out, **work)

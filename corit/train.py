@@ -23,14 +23,13 @@ from corit.train_data import open_evaluation
 from corit.trained import Trained, save_trained
 from corit.weights import encoder_hash
 from gsnr_toolkit.atomic import read_json, write_json, write_text
-from gsnr_toolkit.differences import differences
-from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.metrics import auc
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.prepare import find_device
 from gsnr_toolkit.preserve import in_eval_mode, preserved_rng
 from gsnr_toolkit.progress import Advance, stage
 from gsnr_toolkit.provenance import environment
+from gsnr_toolkit.run_folder import CONFIG, RESULT, read_finished
 from gsnr_toolkit.training.checkpoint import (
     load_checkpoint,
     load_model_state,
@@ -42,7 +41,7 @@ from gsnr_toolkit.training.loop import Callback, StepLog, train
 
 __all__ = ["SELECTIONS", "train_detector"]
 
-_CONFIG, _CHECKPOINT, _RESULT = "config.json", "checkpoint.pt", "result.json"
+_CHECKPOINT = "checkpoint.pt"
 
 #: Which weights of a training are kept.
 SELECTIONS = {"selected": "the step with the best validation AUC", "last": "the last step"}
@@ -84,7 +83,7 @@ def train_detector(
         ProbeError: If the folder holds another training, or something of the config cannot be had.
     """
     place = Path(folder)
-    finished = _read_result(place, config)
+    finished = read_finished(place, config.to_dict(), "training")
     if finished is not None:
         return finished
     with preserved_rng(seed=config.seed):
@@ -92,28 +91,10 @@ def train_detector(
         task = make_task(config, chosen, cache=cache, num_workers=num_workers, progress=progress)
         run = _Run(config, place, task, chosen, checkpoint_seconds)
         place.mkdir(parents=True, exist_ok=True)
-        write_json(place / _CONFIG, config.to_dict())
+        write_json(place / CONFIG, config.to_dict())
         run.resume()
         run.train(progress=progress)
         return run.finish(cache=cache, draws=draws, num_workers=num_workers, progress=progress)
-
-
-def _read_result(place: Path, config: DetectorTraining) -> dict[str, Any] | None:
-    if not place.exists() or not any(place.iterdir()):
-        return None
-    try:
-        theirs = read_json(place / _CONFIG)
-    except (OSError, ValueError) as error:
-        raise ProbeError(
-            f"expected {place} to be empty or to hold a training, but its {_CONFIG} cannot be read; choose another "
-            "folder"
-        ) from error
-    if theirs != config.to_dict():
-        raise ProbeError(
-            f"{place} holds a training with other settings ({differences(theirs, config.to_dict())}); choose another "
-            "folder, or delete that one"
-        )
-    return read_json(place / _RESULT) if (place / _RESULT).exists() else None
 
 
 class _Run(Callback):
@@ -246,9 +227,9 @@ class _Run(Callback):
         self._write_tables()
         write_text(self.folder / "results.csv", table.to_csv(index=False))
         write_json(self.folder / "provenance.json", environment())
-        write_json(self.folder / _RESULT, self._result(rows, table))
+        write_json(self.folder / RESULT, self._result(rows, table))
         (self.folder / _CHECKPOINT).unlink(missing_ok=True)
-        return read_json(self.folder / _RESULT)
+        return read_json(self.folder / RESULT)
 
     def _test(
         self, trained: Trained, draws: int, cache: str | Path | None, num_workers: int, *, progress: bool

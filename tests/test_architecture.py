@@ -18,6 +18,7 @@ FLOORS = [
         "types",
         "atomic",
         "differences",
+        "run_folder",
         "metrics",
         "provenance",
         "progress",

@@ -37,7 +37,7 @@ MODELS: Registry[ModelInfo] = Registry(
     {
         "clip-demo": ModelInfo("small CLIP trained on procedural faces, shipped, 64 px", "", "shipped", probe_lr=1e-3),
         "clip-lab": ModelInfo(
-            "clip-demo's first 6 blocks at 32 px: an eighth of its price, for sweeps",
+            "clip-demo's first 6 blocks at 32 px: a fifth of its price, for sweeps",
             "",
             "shipped",
             target="gsnr_toolkit.models.lab:build_lab",

@@ -16,13 +16,12 @@ from torch import nn
 
 from gsnr_toolkit.atomic import read_json, write_json, write_text
 from gsnr_toolkit.data.loaders import probe_loader
-from gsnr_toolkit.differences import differences
-from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.prepare import find_device
 from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.progress import Advance, stage
 from gsnr_toolkit.provenance import environment
+from gsnr_toolkit.run_folder import CONFIG, RESULT, read_finished
 from gsnr_toolkit.training.checkpoint import (
     load_checkpoint,
     load_model_state,
@@ -43,7 +42,7 @@ __all__ = ["read_result", "run_training"]
 _RECORDED = (
     "cor", "cor_low", "cor_high", "cor_status", "cor_step", "gsnr", "escape_radius", "escape_low", "escape_high",
 )  # fmt: skip
-_CONFIG, _CHECKPOINT, _RESULT = "config.json", "checkpoint.pt", "result.json"
+_CHECKPOINT = "checkpoint.pt"
 
 
 def run_training(
@@ -85,7 +84,7 @@ def run_training(
     with preserved_rng(seed=config.seed):
         run = _Run(config, place, device, checkpoint_seconds, num_workers)
         place.mkdir(parents=True, exist_ok=True)
-        write_json(place / _CONFIG, config.to_dict())
+        write_json(place / CONFIG, config.to_dict())
         run.resume()
         run.train(progress=progress)
         return run.finish()
@@ -104,24 +103,7 @@ def read_result(folder: str | Path, config: TrainConfig) -> dict[str, Any] | Non
     Raises:
         ProbeError: If the folder holds a run of another config, or files of something else.
     """
-    place = Path(folder)
-    # a hidden file is what a kill left of a write
-    if not place.exists() or all(path.name.startswith(".") for path in place.iterdir()):
-        return None
-    try:
-        theirs = read_json(place / _CONFIG)
-    except (OSError, ValueError) as error:
-        raise ProbeError(
-            f"expected {place} to be empty or to hold a training run, but its {_CONFIG} cannot be read; choose another "
-            "folder"
-        ) from error
-    ours = config.to_dict()
-    if theirs != ours:
-        raise ProbeError(
-            f"{place} holds a run with other settings ({differences(theirs, ours)}); choose another folder, or delete "
-            "that one"
-        )
-    return read_json(place / _RESULT) if (place / _RESULT).exists() else None
+    return read_finished(Path(folder), config.to_dict(), "run")
 
 
 class _Run(Callback):
@@ -245,9 +227,9 @@ class _Run(Callback):
         row = self._row()
         self._write_tables()
         write_json(self.folder / "provenance.json", environment())
-        write_json(self.folder / _RESULT, row)
+        write_json(self.folder / RESULT, row)
         (self.folder / _CHECKPOINT).unlink(missing_ok=True)
-        return read_json(self.folder / _RESULT)
+        return read_json(self.folder / RESULT)
 
     def _row(self) -> dict[str, Any]:
         config = self.config
