@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.foretell_plots import draw_foretold, draw_scores
-from analyses.laboratory import BASE, FULL_RADII, Setting, common_options, explore, run_folder, table
+from analyses.laboratory import BASE, Setting, common_options, explore, run_folder, table
 from analyses.predictors import OTHERS, RADII, setting_predictors
 from analyses.scoring import combined_score, score_table
 from gsnr_toolkit.atomic import write_json, write_text
@@ -31,8 +31,8 @@ STRENGTHS = {"f2f": 2.0, "df": 2.0, "nt": 2.0, "fs": 4.0}
 """Forgery strengths at which plain runs of the laboratory train."""
 TOGETHER = 4
 """Settings that are brought to their end together, so that a result exists early."""
-NORM_RADII = tuple(10 * rho for rho in FULL_RADII)
-"""Where norms alone are trained and perturbed, usable radii are about ten times as large."""
+NORM_RATE = 3e-2
+"""Learning rate where norms and head alone are trained: at 3e-3 plain runs of 300 steps hardly leave the plateau."""
 
 
 def settings(*, smoke: bool = False) -> list[Setting]:
@@ -50,9 +50,10 @@ def settings(*, smoke: bool = False) -> list[Setting]:
             Setting(f"{family}-smoke", replace(small, data=f"demo-{family}"), (0.05, 2.0)) for family in ("df", "nt")
         ]
     full = {family: replace(BASE, data=f"demo-{family}", strength=strength) for family, strength in STRENGTHS.items()}
-    found = [Setting(f"{family}-full", config) for family, config in full.items()]
+    # the whole curve where all parameters are trained: from the smallest radius on
+    found = [Setting(f"{family}-full", config, start=0.02) for family, config in full.items()]
     found += [
-        Setting(f"{family}-norms", replace(config, tuning="norms", lr=3e-3), NORM_RADII)
+        Setting(f"{family}-norms", replace(config, tuning="norms", lr=NORM_RATE), start=0.2)
         for family, config in full.items()
     ]
     found += [Setting(f"{family}-slow", replace(full[family], lr=3e-4)) for family in ("df", "f2f")]
@@ -119,6 +120,7 @@ def summarise(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
         The table that every score is computed from.
     """
     radii = collapse_radii(sweep, by=("setting",)).set_index("setting")
+    middles = middle_radii(sweep)
     rows = []
     for setting in chosen:
         if setting.name not in radii.index:
@@ -139,10 +141,31 @@ def summarise(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
                 "plain_auc": float(own["test_auc"].mean()),
                 "status": found["status"],
                 **{name: float(found[name]) for name in ("empirical_radius", "empirical_low", "empirical_high")},
+                "middle_radius": middles.get(setting.name, np.nan),
                 **setting_predictors(folders, config.lr),
             }
         )
     return pd.DataFrame(rows)
+
+
+def middle_radii(sweep: pd.DataFrame) -> dict[str, float]:
+    """Where a setting collapses, finer than the grid: the middle of each seed's bracket, averaged over seeds.
+
+    Middles and averages are geometric. A bracket reaches from the last radius that trains to the first that does not.
+
+    Args:
+        sweep: All finished runs.
+
+    Returns:
+        Setting to radius; NaN where a seed has no bracket.
+    """
+    brackets = [collapse_radii(rows, by=("setting",)) for _, rows in sweep.groupby("seed")]
+    if not brackets:
+        return {}
+    alone = pd.concat(brackets).replace({"empirical_low": 0.0, "empirical_radius": np.inf}, np.nan)
+    middles = 0.5 * np.log(alone["empirical_low"] * alone["empirical_radius"])
+    by_setting = middles.groupby(alone["setting"], sort=False)
+    return {str(name): float(np.exp(values.mean(skipna=False))) for name, values in by_setting}
 
 
 def recorded_steps(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
@@ -166,26 +189,30 @@ def recorded_steps(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd
 
 
 def scores(by_setting: pd.DataFrame) -> pd.DataFrame:
-    """Every candidate against the empirical radius, over all settings and within each set of trained parameters.
+    """Every candidate against both empirical radii, over all settings and over those that train all parameters.
 
     Args:
         by_setting: :func:`summarise`'s table.
 
     Returns:
-        One row per candidate and scope.
+        One row per candidate, scope and target.
     """
+    frames = [_scores(by_setting, target).assign(target=target) for target in ("empirical_radius", "middle_radius")]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _scores(by_setting: pd.DataFrame, target: str) -> pd.DataFrame:
     candidates = [*RADII, *OTHERS]
     scopes = {"all": by_setting, "full": by_setting[by_setting["tuning"] == "full"]}
-    frames = [score_table(rows, candidates).assign(scope=scope) for scope, rows in scopes.items()]
-    pairs = {"grad_norm+gsnr": ["grad_norm", "gsnr"], "escape_radius+gsnr": ["escape_radius", "gsnr"]}
-    empirical = by_setting["empirical_radius"].to_numpy(dtype=float)
+    frames = [score_table(rows, candidates, target).assign(scope=scope) for scope, rows in scopes.items()]
+    found = by_setting[target].to_numpy(dtype=float)
     joint = [
         {
-            "candidate": name,
+            "candidate": "+".join(columns),
             "scope": "all",
-            **combined_score([by_setting[c].to_numpy(dtype=float) for c in columns], empirical),
+            **combined_score([by_setting[name].to_numpy(dtype=float) for name in columns], found),
         }
-        for name, columns in pairs.items()
+        for columns in (["grad_norm", "gsnr"], ["escape_lower", "gsnr"])
     ]
     return pd.concat([*frames, pd.DataFrame(joint)], ignore_index=True)
 

@@ -35,6 +35,10 @@ NAMES = {
 }
 
 
+TARGET = "middle_radius"
+"""What figures compare with: the bracket's middle, since radii of the grid alone leave many settings tied."""
+
+
 @in_paper_style
 def draw_foretold(settings: pd.DataFrame, scores: pd.DataFrame, candidates: list[str]) -> Figure:
     """Empirical collapse radius against each candidate, on common logarithmic axes.
@@ -52,7 +56,7 @@ def draw_foretold(settings: pd.DataFrame, scores: pd.DataFrame, candidates: list
     axes = figure.subplots(rows, 3, squeeze=False, sharey=True).ravel()
     for ax, name in zip(axes, candidates, strict=False):
         _panel(ax, settings, name)
-        row = scores[(scores["candidate"] == name) & (scores["scope"] == "all")].iloc[0]
+        row = scores[_shown(scores) & (scores["candidate"] == name)].iloc[0]
         interval = f"[{row['spearman_low']:.2f}, {row['spearman_high']:.2f}]"
         note = f"rank corr. {row['spearman']:.2f} {interval}, off by {row['calibrated_factor']:.1f}x calibrated"
         dress(ax, title=NAMES[name], note=note)
@@ -64,16 +68,23 @@ def draw_foretold(settings: pd.DataFrame, scores: pd.DataFrame, candidates: list
     return figure
 
 
+def _shown(scores: pd.DataFrame) -> pd.Series:
+    return (scores["scope"] == "all") & (scores["target"] == TARGET)
+
+
 def _panel(ax: Axes, settings: pd.DataFrame, name: str) -> None:
     ax.set_xscale("log")
     ax.set_yscale("log")
-    good = settings[np.isfinite(settings[name]) & (settings[name] > 0) & np.isfinite(settings["empirical_radius"])]
+    found = settings[TARGET]
+    good = settings[np.isfinite(settings[name]) & (settings[name] > 0) & np.isfinite(found)]
     for row in good.to_dict("records"):
-        low, high = (max(0.0, abs(row["empirical_radius"] - row[edge])) for edge in ("empirical_low", "empirical_high"))
+        low, high = min(row["empirical_low"], row[TARGET]), max(row["empirical_high"], row[TARGET])
+        # a bracket without an upper end has no bar upwards
+        reach = [[row[TARGET] - low], [high - row[TARGET] if np.isfinite(high) else 0.0]]
         marker = TUNING_MARKERS[str(row["tuning"]).partition("-")[0]]
         color = OKABE_ITO[FAMILY_COLORS[row["family"]]]
         ax.errorbar(
-            row[name], row["empirical_radius"], yerr=[[low], [high]], fmt=marker, markersize=3.6, color=color,
+            row[name], row[TARGET], yerr=reach, fmt=marker, markersize=3.6, color=color,
             markeredgecolor="white", markeredgewidth=0.4, elinewidth=0.6, zorder=3, gid=str(row["setting"]),
         )  # fmt: skip
     if name.endswith("radius") or name.startswith("cor"):
@@ -104,9 +115,7 @@ def draw_scores(scores: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    rows = scores[(scores["scope"] == "all") & scores["candidate"].isin(NAMES)].sort_values(
-        "spearman", na_position="first"
-    )
+    rows = scores[_shown(scores) & scores["candidate"].isin(NAMES)].sort_values("spearman", na_position="first")
     figure = new_figure(TEXT_WIDTH * 0.75, 0.24 * len(rows) + 0.9)
     ax = figure.add_subplot()
     places = np.arange(len(rows))

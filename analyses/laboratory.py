@@ -1,9 +1,9 @@
 """The collapse laboratory: settings small enough to be trained by the hundred, and their runs, kept and shared.
 
 A *setting* is everything of a :class:`gsnr_toolkit.TrainConfig` but radius and seed. For each setting and seed the
-plain run comes first, with GSNR and COR recorded along it; then radii go up the setting's grid until all seeds have
-collapsed at two radii on end. Runs are kept in a folder by the hash of their config: a script that is run again goes on
-where it was, and several scripts share them.
+plain run comes first, with GSNR and COR recorded along it; then radii of the setting's grid are tried from the middle
+on: down until all seeds train, up until all have collapsed at two radii on end. Runs are kept in a folder by the hash
+of their config: a script that is run again goes on where it was, and several scripts share them.
 
 The embedded CLIP cut short (``clip-lab``: 6 blocks, 32 pixels) is the model. Strengths of the forgeries were tuned
 until plain runs of 300 steps train: at 32 pixels and strength 1 none does.
@@ -38,8 +38,14 @@ BASE = TrainConfig(
 
 RECORD_EVERY, RECORD_SAMPLES = 40, 256
 
-FULL_RADII = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Radii tried where all parameters are trained; absolute radii compare only between equal sets of parameters."""
+GRID = (0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1, 1.6, 3.2)
+"""Radii, a factor of about 1.4 apart where collapses lie: no bracket can be closer than the grid."""
+
+START = 0.07
+"""The radius tried first."""
+
+ENOUGH = 2
+"""Radii on end at which all seeds have collapsed, before no larger one is tried."""
 
 CHANCE = 0.55
 """A test AUC whose upper limit is below this is chance (the definition of the empirical collapse radius)."""
@@ -53,11 +59,13 @@ class Setting:
         name: Short and unique.
         config: Everything but radius and seed.
         radii: Radii to try, increasing, without 0.
+        start: The one to try first; the smallest where it is none of them.
     """
 
     name: str
     config: TrainConfig
-    radii: tuple[float, ...] = FULL_RADII
+    radii: tuple[float, ...] = GRID
+    start: float = START
 
     def run_config(self, rho: float, seed: int) -> TrainConfig:
         """Config of one run; plain runs are recorded.
@@ -120,7 +128,10 @@ def collapsed(row: dict[str, Any]) -> bool:
 def explore(
     settings: Sequence[Setting], seeds: int, runs: Path, *, workers: int, device: str | None = None
 ) -> Iterator[str]:
-    """Train all settings: plain runs, then one radius after the other until two on end have collapsed.
+    """Train all settings: plain runs, then the radii that tell where each one collapses.
+
+    The first radius is the setting's ``start``. Below it, radii are tried until all seeds train; above, until all seeds
+    have collapsed at two radii on end.
 
     Args:
         settings: What to train.
@@ -132,17 +143,16 @@ def explore(
     Yields:
         A line about each finished run.
     """
-    rounds = 1 + max(len(setting.radii) for setting in settings)
-    for index in range(rounds):
-        wanted = [
-            setting for setting in settings if index <= len(setting.radii) and _alive(setting, seeds, runs, index)
-        ]
+    while True:
         names = {}
-        for setting in wanted:
-            rho = 0.0 if index == 0 else setting.radii[index - 1]
-            names.update({setting.run_config(rho, seed): setting.name for seed in range(seeds)})
+        for setting in settings:
+            rho = next_radius(setting, seeds, runs)
+            if rho is not None:
+                names.update({setting.run_config(rho, seed): setting.name for seed in range(seeds)})
+        if not names:
+            return
         for config in train_all(list(names), runs, workers=workers, device=device):
-            row = read_result(run_folder(runs, config), config)
+            row = _row(config, runs)
             assert row is not None
             yield (
                 f"{names[config]:<24} rho {config.rho:<6g} seed {config.seed}  AUC {row['test_auc']:.3f}  "
@@ -150,14 +160,36 @@ def explore(
             )
 
 
-def _alive(setting: Setting, seeds: int, runs: Path, index: int) -> bool:
-    """Whether the next radius is worth its runs: the plain runs train, and not all seeds collapsed at the last two."""
-    if index == 0:
-        return True
-    radii = (0.0, *setting.radii)[max(0, index - 2) : index]
-    rows = [_row(setting.run_config(rho, seed), runs) for rho in radii for seed in range(seeds)]
-    # a missing row means that the setting was given up before
-    return None not in rows and not all(collapsed(row) for row in rows if row is not None)
+def next_radius(setting: Setting, seeds: int, runs: Path) -> float | None:
+    """The radius of a setting that is to be tried next.
+
+    Args:
+        setting: The setting.
+        seeds: Number of seeds.
+        runs: Where runs are kept.
+
+    Returns:
+        0 for the plain runs; None once it is known where the setting collapses, or its plain runs do not train.
+    """
+    found = {rho: [_row(setting.run_config(rho, seed), runs) for seed in range(seeds)] for rho in (0.0, *setting.radii)}
+    states = {rho: [collapsed(row) for row in rows if row is not None] for rho, rows in found.items()}
+    if len(states[0.0]) < seeds:
+        return 0.0
+    if all(states[0.0]):
+        return None
+    radii = setting.radii
+    start = radii.index(setting.start) if setting.start in radii else 0
+    down = next((i for i in range(start, -1, -1) if len(states[radii[i]]) < seeds or not any(states[radii[i]])), -1)
+    if down >= 0 and len(states[radii[down]]) < seeds:
+        return radii[down]
+    failing = 0
+    for rho in radii[start:]:
+        if len(states[rho]) < seeds:
+            return rho
+        failing = failing + 1 if all(states[rho]) else 0
+        if failing == ENOUGH:
+            return None
+    return None
 
 
 def _row(config: TrainConfig, runs: Path) -> dict[str, Any] | None:

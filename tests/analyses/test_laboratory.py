@@ -56,9 +56,23 @@ def verdicts(monkeypatch):
 def test_radii_go_up_until_two_on_end_have_collapsed_for_all_seeds(tmp_path, verdicts):
     setting = Setting("x", CONFIG, (0.1, 0.2, 0.4, 0.8, 1.6, 3.2))
     lines = list(explore([setting], 2, tmp_path, workers=1))
+    assert setting.start not in setting.radii
     assert [rho for rho, seed in verdicts if seed == 0] == [0.0, 0.1, 0.2, 0.4, 0.8]
     assert len(lines) == 10
     assert lines[0].startswith("x ")
+
+
+def test_from_the_middle_down_until_all_seeds_train_and_up_until_all_have_collapsed(tmp_path, verdicts):
+    setting = Setting("x", CONFIG, (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8), start=0.3)
+    list(explore([setting], 2, tmp_path, workers=1))
+    # seed 0 fails from 0.2 on, seed 1 from 0.4: 0.15 is the first below at which both train
+    assert [rho for rho, seed in verdicts if seed == 0] == [0.0, 0.3, 0.2, 0.15, 0.4, 0.6]
+
+
+def test_no_radius_is_tried_where_plain_runs_do_not_train(tmp_path, verdicts, monkeypatch):
+    monkeypatch.setattr(laboratory, "collapsed", lambda row: True)
+    list(explore([Setting("x", CONFIG)], 2, tmp_path, workers=1))
+    assert verdicts == [(0.0, 0), (0.0, 1)]
 
 
 def test_runs_are_kept_and_not_made_again(tmp_path, monkeypatch):
@@ -72,6 +86,6 @@ def test_runs_are_kept_and_not_made_again(tmp_path, monkeypatch):
     assert frame["setting"].tolist() == ["x", "x"]
     assert frame["steps"].tolist() == [24, 24]
     monkeypatch.setattr(laboratory, "ProcessPoolExecutor", None)  # nothing is left to train
-    assert list(explore([setting], 1, tmp_path, workers=2)) == first
+    assert list(explore([setting], 1, tmp_path, workers=2)) == []
     config = setting.run_config(0.0, 0)
     assert read_result(run_folder(tmp_path, config), config)["cor_status"] in ("ok", "no_signal", "above_max_radius")

@@ -32,6 +32,19 @@ def test_foretell_collapse(options, tmp_path, runs):
     assert pd.read_csv(tmp_path / "data" / "foretell_collapse_steps.csv")["step"].max() == 24
 
 
+def test_the_middle_of_each_seeds_bracket_is_averaged():
+    def run(seed, rho, auc):
+        limits = {"test_auc": auc, "test_auc_low": auc - 0.02, "test_auc_high": auc + 0.02}
+        return {"setting": "x", "seed": seed, "rho": rho, "status": "ok", "train_loss": 0.3, **limits}
+
+    aucs = {0: {0.0: 0.9, 0.1: 0.8, 0.2: 0.5, 0.4: 0.5}, 1: {0.0: 0.9, 0.1: 0.8, 0.2: 0.7, 0.4: 0.5}}
+    sweep = pd.DataFrame([run(seed, rho, auc) for seed, found in aucs.items() for rho, auc in found.items()])
+    expected = ((0.1 * 0.2) ** 0.5 * (0.2 * 0.4) ** 0.5) ** 0.5
+    assert foretell_collapse.middle_radii(sweep)["x"] == pytest.approx(expected)
+    alive = sweep[(sweep["seed"] == 0) | (sweep["rho"] < 0.4)]  # seed 1 has no collapsed radius
+    assert foretell_collapse.middle_radii(alive)["x"] != foretell_collapse.middle_radii(alive)["x"]
+
+
 def test_cor_signs(options, tmp_path):
     cor_signs.main([*options, "--families", "df"])
     rows = pd.read_csv(tmp_path / "data" / "cor_signs.csv")
