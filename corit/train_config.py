@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from corit.config import ANCHORS, EACH, NORMALISATIONS, CoRITConfig
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.settings import describe_settings, read_settings, setting, settle_settings
+from gsnr_toolkit.settings import Settings, describe_settings, setting, settle_settings
 from gsnr_toolkit.training.tuning import parse_tuning
 
 __all__ = ["METHODS", "DetectorTraining", "describe_training"]
@@ -31,7 +27,7 @@ _HEAD_LR, _TUNED_LR = 1e-3, 1e-4
 
 
 @dataclass(frozen=True)
-class DetectorTraining:
+class DetectorTraining(Settings):
     """Everything that decides the training of a detector; two runs of one config on one machine's CPU are equal.
 
     Where and how it is computed (device, threads, cache, folder) is no part of it. The seed decides the head's first
@@ -42,6 +38,8 @@ class DetectorTraining:
 
     >>> DetectorTraining(data="demo-nt", rho=0.05).learning_rate, DetectorTraining(method="full").learning_rate
     (0.001, 0.0001)
+    >>> DetectorTraining.from_dict({"rho": "0.05", "rsi": "false", "cgp_layer": "each"}).rsi
+    False
     >>> DetectorTraining(method="last-0")
     Traceback (most recent call last):
     gsnr_toolkit.errors.ProbeError: the number of last blocks must be at least 1, ...
@@ -129,37 +127,6 @@ class DetectorTraining:
         """What CoRIT computes before its head."""
         values = {name: getattr(self, name) for name in (*_CORIT, "normalisation")}
         return CoRITConfig(encoder=self.encoder, **values)
-
-    @property
-    def key(self) -> str:
-        """Twelve characters that differ whenever a field differs."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a file or a table.
-
-        Returns:
-            Field name to value; tuples as lists.
-        """
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DetectorTraining:
-        """Build a config from plain values, such as a file's.
-
-        Args:
-            values: Field name to value; a number may be written as text.
-
-        Returns:
-            The config.
-
-        Raises:
-            ProbeError: If a name is unknown or a value out of its range.
-
-        >>> DetectorTraining.from_dict({"rho": "0.05", "rsi": "false", "cgp_layer": "each"}).rsi
-        False
-        """
-        return cls(**read_settings(cls, values))
 
 
 def describe_training() -> dict[str, str]:

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import Field, field, fields
-from typing import Any
+from dataclasses import Field, asdict, field, fields
+from typing import Any, Self
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.registry import did_you_mean
 
-__all__ = ["describe_settings", "read_settings", "setting", "settle_settings"]
+__all__ = ["Settings", "describe_settings", "read_settings", "setting", "settle_settings"]
+
+
+class Settings:
+    """What a frozen dataclass whose fields :func:`setting` made can do: be written, read, and told from others."""
+
+    @property
+    def key(self) -> str:
+        """Twelve characters that differ whenever a field differs."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a file or a table.
+
+        Returns:
+            Field name to value; tuples as lists.
+        """
+        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # the mixin of dataclasses is none itself
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build a config from plain values, such as a file's.
+
+        Args:
+            values: Field name to value; a number may be written as text.
+
+        Returns:
+            The config.
+
+        Raises:
+            ProbeError: If a name is unknown or a value out of its range.
+        """
+        return cls(**read_settings(cls, values))
 
 
 def setting(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.settings import describe_settings, read_settings, setting, settle_settings
+from gsnr_toolkit.settings import Settings, describe_settings, setting, settle_settings
 
 __all__ = ["AUTO", "TrainConfig", "describe_fields"]
 
@@ -18,7 +14,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Everything that decides a training run; two runs of one config on one machine's CPU are equal bit for bit.
 
     Where and how it is computed (device, threads, folder) is no part of it. Each field has its meaning and its range
@@ -30,6 +26,8 @@ class TrainConfig:
     >>> config = TrainConfig(data="demo-df", rho=0.01)
     >>> config.key == TrainConfig(data="demo-df", rho=0.01).key, len(config.key)
     (True, 12)
+    >>> TrainConfig.from_dict({"rho": "0.05", "steps": 10}).rho
+    0.05
     >>> TrainConfig(lr=0.0)
     Traceback (most recent call last):
     gsnr_toolkit.errors.ProbeError: expected lr to be a number above 0, got 0.0
@@ -90,37 +88,6 @@ class TrainConfig:
             raise ProbeError(
                 f"expected fewer plain_steps than steps, got {self.plain_steps} of {self.steps}: SAM would never begin"
             )
-
-    @property
-    def key(self) -> str:
-        """Twelve characters that differ whenever a field differs."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a file or a table.
-
-        Returns:
-            Field name to value; tuples as lists.
-        """
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Build a config from plain values, such as a file's.
-
-        Args:
-            values: Field name to value; a number may be written as text.
-
-        Returns:
-            The config.
-
-        Raises:
-            ProbeError: If a name is unknown or a value out of its range.
-
-        >>> TrainConfig.from_dict({"rho": "0.05", "steps": 10}).rho
-        0.05
-        """
-        return cls(**read_settings(cls, values))
 
 
 def describe_fields() -> dict[str, str]:
