@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
+from gsnr_toolkit import engine_choice
 from gsnr_toolkit.distributed import broadcast_model, current_ranks, launched_group
-from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.errors import EngineError, ProbeError
+from gsnr_toolkit.gradients.taps import TapsEngine
 from gsnr_toolkit.probing import estimate_cor, estimate_gsnr, probe
 
 
@@ -31,6 +33,26 @@ class NoLength:
         return iter(batches())
 
 
+class Tiring(TapsEngine):
+    """Gives up at the second batch of samples, in every process by itself."""
+
+    calls = 0
+
+    def accumulate(self, *args, **options):
+        self.calls += 1
+        if self.calls > 1:
+            raise EngineError("expected more of the same")
+        return super().accumulate(*args, **options)
+
+
+def tired():
+    kept, engine_choice.TapsEngine = engine_choice.TapsEngine, Tiring
+    try:
+        return estimate_gsnr(model(), batches(size=53), progress=False, groups="parameter")
+    finally:
+        engine_choice.TapsEngine = kept
+
+
 def measurements():
     options = {"progress": False, "groups": "parameter"}
     yield "cor", estimate_cor(model(), batches(), batch_size=6, **options)
@@ -39,6 +61,7 @@ def measurements():
     yield "no length", estimate_gsnr(model(), NoLength(), **options)
     yield "few", estimate_gsnr(model(), batches(5, 2), **options)
     yield "run", probe(model(), batches(), steps=3, measurements=2, batch_size=6, **options)
+    yield "tired", tired()
     if current_ranks().size > 1:
         yield "wrapped", estimate_gsnr(nn.parallel.DistributedDataParallel(model()), batches(), **options)
     else:

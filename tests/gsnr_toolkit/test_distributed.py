@@ -14,7 +14,7 @@ from gsnr_toolkit.report import Report
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("distributed_worker.py")
-NAMES = ("cor", "each group", "groups", "no length", "few", "run", "wrapped")
+NAMES = ("cor", "each group", "groups", "no length", "few", "run", "tired", "wrapped")
 
 
 def _run(processes, folder):
@@ -57,6 +57,19 @@ def test_any_number_of_processes_gives_the_answer_of_one(name, alone, together):
         pd.testing.assert_frame_equal(found.trajectory, expected.trajectory, rtol=1e-9)
         assert found.coverage["share"] == 1
         assert found.coverage["engine"] == expected.coverage["engine"]
+
+
+def _handed_over(report):
+    (note,) = [note for note in report.notes if "by one backward per sample" in note]
+    return int(note.removeprefix("engine: ").split()[0])
+
+
+def test_samples_that_another_engine_took_over_are_counted_over_all_processes(alone, together):
+    processes, folder = together
+    shard = 53 - _handed_over(Report.load(alone / "tired 0"))  # one process gives up after its first shard
+    assert 0 < shard < 53 / 3
+    for rank in range(processes):
+        assert _handed_over(Report.load(folder / f"tired {rank}")) == 53 - processes * shard
 
 
 def test_one_process_is_one_of_one():
