@@ -3,27 +3,32 @@
 Question: does ``rho="auto"`` train at the accuracy of the best fixed radius without a sweep, and what does it cost?
 Command: ``python -m analyses.collapse_controls`` (``--smoke`` for a minute). It goes on where it was stopped and shares
 its runs with the other scripts of the laboratory. Tables: ``figures/data/collapse_controls_runs.csv`` (a row per run)
-and ``collapse_controls.csv`` (means over seeds).
+and ``collapse_controls.csv`` (means over seeds); figure ``figures/collapse_controls.png`` and ``.pdf`` (``--replot``
+draws it from the table).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from analyses.laboratory import BASE, collapsed, run_by_family, run_folder, train_all
+from analyses.controls_plot import draw_controls
+from analyses.laboratory import BASE, collapsed, family_config, run_by_family, run_folder, train_all
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.atomic import write_json, write_text
+from gsnr_toolkit.plots.style import save
 from gsnr_toolkit.provenance import environment
 from gsnr_toolkit.training.run import read_result
 
-RADII = (0.05, 0.2, 0.8)
-"""From safe to far past the collapse of most families (``foretell_collapse``)."""
-ASAM_RADII = (0.5, 2.0, 8.0)
+RADII = (0.02, 0.05, 0.1, 0.2)
+"""From safe to past the collapse of every family (``foretell_collapse``, whose runs these are)."""
+PAST = (0.1, 0.2)
+"""Radii that are tried with a warm start and rising."""
+ASAM_RADII = (0.2, 0.5, 1.0)
 
 
 def controls(family: str, *, smoke: bool = False) -> Iterator[tuple[str, TrainConfig]]:
@@ -36,15 +41,15 @@ def controls(family: str, *, smoke: bool = False) -> Iterator[tuple[str, TrainCo
     Yields:
         Name and config, without the seed.
     """
-    base = replace(BASE, data=f"demo-{family}", stop_dead=0)
+    base = family_config(family)
     if smoke:
         base = replace(
             base, steps=24, train_samples=64, eval_samples=64, batch_size=8, record_samples=64, auto_every=12
         )
     yield "plain", base
-    for rho in RADII:
+    yield from ((f"SAM {rho:g}", replace(base, rho=rho)) for rho in RADII)
+    for rho in PAST:
         sam = replace(base, rho=rho)
-        yield f"SAM {rho:g}", sam
         yield f"SAM {rho:g} after {base.steps // 2} plain steps", replace(sam, plain_steps=base.steps // 2)
         yield f"SAM rising to {rho:g}", replace(sam, rho_schedule="linear")
     for rho in ASAM_RADII:
@@ -54,7 +59,15 @@ def controls(family: str, *, smoke: bool = False) -> Iterator[tuple[str, TrainCo
 
 
 def compute(
-    families: list[str], seeds: int, runs: Path, out: Path, *, smoke: bool, workers: int, device: str | None
+    families: list[str],
+    seeds: int,
+    runs: Path,
+    out: Path,
+    *,
+    smoke: bool,
+    workers: int,
+    device: str | None,
+    fitted: Callable[[TrainConfig], TrainConfig],
 ) -> None:
     """Train what is missing, and write the tables.
 
@@ -66,10 +79,11 @@ def compute(
         smoke: Few steps.
         workers: Processes at a time.
         device: Where to train.
+        fitted: Puts a config on the chosen model and data.
     """
     out.mkdir(parents=True, exist_ok=True)
     named = {
-        replace(config, seed=seed): (family, name)
+        fitted(replace(config, seed=seed)): (family, name)
         for family in families
         for name, config in controls(family, smoke=smoke)
         for seed in range(seeds)
@@ -96,9 +110,10 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per family and control: mean AUC, its range over seeds, the share of seeds that collapsed, the last
-        radius, and seconds over those of the plain run (evaluation included).
+        radius, and seconds a step over those of the plain run (evaluation included; rough where runs shared cores).
     """
-    grouped = table.groupby(["family", "control"])
+    timed = table.assign(step_seconds=table["seconds"] / table["steps_done"])  # dead runs are stopped early
+    grouped = timed.groupby(["family", "control"])
     found = grouped.agg(
         num_seeds=("seed", "size"),
         test_auc=("test_auc", "mean"),
@@ -107,10 +122,19 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
         train_loss=("train_loss", "mean"),
         share_collapsed=("collapsed", "mean"),
         rho_last=("rho_last", "mean"),
-        seconds=("seconds", "mean"),
+        step_seconds=("step_seconds", "mean"),
     ).reset_index()
-    plain = found[found["control"] == "plain"].set_index("family")["seconds"]
-    return found.assign(time_over_plain=found["seconds"] / found["family"].map(plain))
+    plain = found[found["control"] == "plain"].set_index("family")["step_seconds"]
+    return found.assign(time_over_plain=found["step_seconds"] / found["family"].map(plain))
+
+
+def plot(out: Path) -> None:
+    """Draw the figure from the stored tables, beside their folder.
+
+    Args:
+        out: Folder of the tables.
+    """
+    save(draw_controls(pd.read_csv(out / "collapse_controls.csv")), out.parent / "collapse_controls")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -119,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_by_family(compute, __doc__, arguments)
+    run_by_family(compute, __doc__, arguments, plot)
 
 
 if __name__ == "__main__":

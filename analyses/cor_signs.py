@@ -4,14 +4,15 @@ Claim (the paper's Corollary 1, all else equal): COR rises with GSNR. In data al
 decomposition ``log COR = log r/(1+r) - log m - log |mu|`` says which factor moved. Command:
 ``python -m analyses.cor_signs`` (``--smoke`` for a minute). It goes on where it was stopped and shares its runs with
 the other scripts of the laboratory. Tables: ``figures/data/cor_signs.csv`` (every recorded step of every run) and
-``cor_signs_axes.csv`` (rank correlations and attribution by axis).
+``cor_signs_axes.csv`` (rank correlations and attribution by axis); figure ``figures/cor_signs.png`` and ``.pdf``
+(``--replot`` draws it from the tables).
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,20 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from analyses.laboratory import BASE, Setting, run_by_family, run_folder, train_all
+from analyses.laboratory import BASE, Setting, family_config, run_by_family, run_folder, train_all
+from analyses.predictors import escape, escape_lower
+from analyses.signs_plot import draw_signs
 from gsnr_toolkit import Report, TrainConfig
 from gsnr_toolkit.atomic import write_json, write_text
+from gsnr_toolkit.plots.style import save
 from gsnr_toolkit.provenance import environment
 
 TERMS = ("signal_fraction", "misspecification", "grad_norm")
 
 AXES: dict[str, tuple[str, tuple[float, ...]]] = {
-    "strength": ("strength", (0.5, 1.0, 1.5, 2.0, 3.0)),
-    "label noise": ("label_noise", (0.0, 0.1, 0.2, 0.3, 0.4)),
-    "batch size": ("batch_size", (8, 16, 32, 64)),
+    "strength": ("strength", (1.0, 1.5, 2.0, 3.0)),
+    "label noise": ("label_noise", (0.0, 0.1, 0.2, 0.4)),
+    "batch size": ("batch_size", (16, 32, 64)),
 }
 """Axis to the field of the config that is varied, and its values."""
 
@@ -45,7 +49,7 @@ def axis_settings(family: str, *, smoke: bool = False) -> Iterator[tuple[str, fl
     Yields:
         Axis, value, setting.
     """
-    base = replace(BASE, data=f"demo-{family}", steps=150)
+    base = family_config(family)
     if smoke:
         base = replace(base, steps=24, train_samples=64, eval_samples=64, batch_size=8)
     for axis, (name, values) in AXES.items():
@@ -62,9 +66,9 @@ def measured_rows(report: Report, axis: str, value: float, family: str, seed: in
     """
     columns = ["step", "group", "depth", "gsnr", "cor", "status", *TERMS]
     totals = report.totals.assign(group="total", depth=-1)
-    escape = math.nan if report.escape is None else report.escape.value
     rows = pd.concat([totals[columns], report.layers[columns]], ignore_index=True)
-    return rows.assign(axis=axis, value=value, family=family, seed=seed, escape_radius=escape)
+    run = {"axis": axis, "value": value, "family": family, "seed": seed}
+    return rows.assign(**run, escape_radius=escape(report), escape_lower=escape_lower(report))
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
@@ -77,8 +81,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         rows: All recorded steps.
 
     Returns:
-        One row per axis and family: the rank correlation of COR with GSNR, of GSNR with the axis, of COR and escape
-        radius with the axis, and the share of the variance of log COR that each factor accounts for.
+        One row per axis and family: the rank correlation of COR with GSNR, of GSNR with the axis, of COR and the escape
+        radii with the axis, and the share of the variance of log COR that each factor accounts for.
     """
     whole = rows[(rows["group"] == "total") & rows["cor"].gt(0) & np.isfinite(rows["cor"])]
     found = []
@@ -107,6 +111,7 @@ def _correlations(part: pd.DataFrame, along: str = "value") -> dict[str, float]:
         "gsnr_along": _rank(part["gsnr"], part[along]),
         "cor_along": _rank(part["cor"], part[along]),
         "escape_along": _rank(part["escape_radius"], part[along]),
+        "escape_lower_along": _rank(part["escape_lower"], part[along]),
     }
     return found | shares(part)
 
@@ -143,7 +148,15 @@ def _average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def compute(
-    families: Sequence[str], seeds: int, runs: Path, out: Path, *, smoke: bool, workers: int, device: str | None
+    families: Sequence[str],
+    seeds: int,
+    runs: Path,
+    out: Path,
+    *,
+    smoke: bool,
+    workers: int,
+    device: str | None,
+    fitted: Callable[[TrainConfig], TrainConfig],
 ) -> None:
     """Train what is missing, and write the tables.
 
@@ -155,13 +168,14 @@ def compute(
         smoke: Few values, few steps.
         workers: Processes at a time.
         device: Where to train.
+        fitted: Puts a config on the chosen model and data.
     """
     out.mkdir(parents=True, exist_ok=True)
     places: dict[TrainConfig, list[tuple[str, float, str, int]]] = {}
     for family in families:
         for axis, value, setting in axis_settings(family, smoke=smoke):
             for seed in range(seeds):
-                places.setdefault(setting.run_config(0.0, seed), []).append((axis, value, family, seed))
+                places.setdefault(fitted(setting.run_config(0.0, seed)), []).append((axis, value, family, seed))
     frames = []
     for config in train_all(list(places), runs, workers=workers, device=device):
         report = Report.load(run_folder(runs, config) / "report")
@@ -174,13 +188,22 @@ def compute(
     write_json(out / "cor_signs.json", {**environment(), "base": BASE.to_dict(), "seeds": seeds})
 
 
+def plot(out: Path) -> None:
+    """Draw the figure from the stored tables, beside their folder.
+
+    Args:
+        out: Folder of the tables.
+    """
+    save(draw_signs(pd.read_csv(out / "cor_signs_axes.csv")), out.parent / "cor_signs")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the script.
 
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_by_family(compute, __doc__, arguments)
+    run_by_family(compute, __doc__, arguments, plot)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,23 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analyses.foretell_plots import draw_foretold, draw_scores
-from analyses.laboratory import BASE, Setting, common_options, explore, run_folder, table
+from analyses.laboratory import (
+    BASE,
+    STRENGTHS,
+    Setting,
+    chosen_config,
+    common_options,
+    explore,
+    family_config,
+    read_options,
+    run_folder,
+    table,
+)
 from analyses.predictors import OTHERS, RADII, setting_predictors
 from analyses.scoring import combined_score, score_table
 from gsnr_toolkit.atomic import write_json, write_text
@@ -27,8 +37,6 @@ from gsnr_toolkit.plots.auc_radius import plot_auc_radius
 from gsnr_toolkit.plots.style import root_figure, save
 from gsnr_toolkit.provenance import environment
 
-STRENGTHS = {"f2f": 2.0, "df": 2.0, "nt": 2.0, "fs": 4.0}
-"""Forgery strengths at which plain runs of the laboratory train."""
 TOGETHER = 4
 """Settings that are brought to their end together, so that a result exists early."""
 NORM_RATE = 3e-2
@@ -49,7 +57,7 @@ def settings(*, smoke: bool = False) -> list[Setting]:
         return [
             Setting(f"{family}-smoke", replace(small, data=f"demo-{family}"), (0.05, 2.0)) for family in ("df", "nt")
         ]
-    full = {family: replace(BASE, data=f"demo-{family}", strength=strength) for family, strength in STRENGTHS.items()}
+    full = {family: family_config(family) for family in STRENGTHS}
     # the whole curve where all parameters are trained: from the smallest radius on
     found = [Setting(f"{family}-full", config, start=0.02) for family, config in full.items()]
     found += [
@@ -244,10 +252,9 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Of the command line; those of the process when None.
     """
     parser = common_options(__doc__)
-    parser.add_argument("--replot", action="store_true", help="draw from the stored tables")
     parser.add_argument("--only", help="names of settings, with commas")
-    chosen = parser.parse_args(arguments)
-    wanted: Any = settings(smoke=chosen.smoke)
+    chosen = read_options(parser, arguments)
+    wanted = [replace(item, config=chosen_config(item.config, chosen)) for item in settings(smoke=chosen.smoke)]
     if chosen.only:
         wanted = [item for item in wanted if item.name in chosen.only.split(",")]
     if not chosen.replot:

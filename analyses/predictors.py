@@ -58,7 +58,7 @@ def read_predictors(report: Report, learning_rate: float, early: int = EARLY) ->
     """
     totals = report.totals[(report.totals["step"] <= early) & report.totals["cor"].notna()]
     found = dict.fromkeys((*RADII, *OTHERS, "cor_step"), math.nan)
-    found["escape_radius"], found["escape_lower"] = _escape(report), _escape_lower(report)
+    found["escape_radius"], found["escape_lower"] = escape(report), escape_lower(report)
     if totals.empty:
         return found
     at = totals.loc[totals["cor"].idxmin()]
@@ -77,15 +77,30 @@ def read_predictors(report: Report, learning_rate: float, early: int = EARLY) ->
     }
 
 
-def _escape(report: Report) -> float:
-    """The escape radius from the means by step, whichever version recorded them."""
+def escape(report: Report) -> float:
+    """The escape radius from the means by step, whichever version recorded them.
+
+    Args:
+        report: Recorded along a plain run.
+
+    Returns:
+        ``max_t (L_0 - L_t) / (G_t - G_0)``; infinity and NaN as :func:`gsnr_toolkit.estimators.escape.escape_radius`.
+    """
     run = report.trajectory
     # two equal batches: the interval, which needs more than means, is not asked for
     losses, norms = (np.repeat(run[[name]].to_numpy(dtype=float), 2, axis=1) for name in ("loss", "batch_grad_norm"))
     return escape_radius(run["step"].astype(int).tolist(), losses, norms, draws=2).value
 
 
-def _escape_lower(report: Report) -> float:
+def escape_lower(report: Report) -> float:
+    """The escape radius's lower bound, for which nothing is measured on the plateau.
+
+    Args:
+        report: Recorded along a plain run.
+
+    Returns:
+        ``max_t (L_0 - L_t) / G_t``.
+    """
     gain = PLATEAU - report.trajectory["loss"].to_numpy(dtype=float)
     return float(np.max(gain / report.trajectory["batch_grad_norm"].to_numpy(dtype=float)))
 

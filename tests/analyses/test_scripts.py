@@ -56,6 +56,7 @@ def test_cor_signs(options, tmp_path):
 
 def test_controls(options, tmp_path, monkeypatch):
     monkeypatch.setattr(collapse_controls, "RADII", (0.05,))
+    monkeypatch.setattr(collapse_controls, "PAST", (0.05,))
     monkeypatch.setattr(collapse_controls, "ASAM_RADII", (0.5,))
     collapse_controls.main([*options, "--families", "df"])
     table = pd.read_csv(tmp_path / "data" / "collapse_controls.csv").set_index("control")
