@@ -31,7 +31,7 @@ FLOORS = [
     | {"settings", "group_moments", "perturbation", "preserve", "options", "attribution"}
     | {"training.config", "training.diagnosis", "over_seeds", "collapse"},
     {"gradients", "checks", "estimators", "data", "plots"},
-    {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables"}
+    {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables", "pages"}
     | {"verdict", "trajectory"},
     {"readings", "report"},
     {"measurement"},

@@ -1,0 +1,81 @@
+"""Figures of a probe's page, each narrow enough for a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gsnr_toolkit.pages.svg import Picture, draw
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from gsnr_toolkit.report import Report
+
+_Drawn = tuple[str, str, "Callable[[], Axes]"]
+
+
+def probe_pictures(report: Report) -> list[Picture]:
+    """Draw a report.
+
+    Args:
+        report: With COR or without.
+
+    Returns:
+        COR, GSNR, drift and causes by layer at the bottleneck step; COR and GSNR over steps where there are several.
+    """
+    from gsnr_toolkit.plots.style import root_figure
+
+    drawn = [*(_by_layer(report) if report.has_cor else ()), *_over_steps(report)]
+    drawn.insert(1 if report.has_cor else 0, _gsnr(report))
+
+    return [
+        draw(f"f{number}", title, caption, lambda plot=plot: root_figure(plot()))  # type: ignore[misc]
+        for number, (title, caption, plot) in enumerate(drawn)
+    ]
+
+
+def _gsnr(report: Report) -> _Drawn:
+    from gsnr_toolkit.plots.layer_profile import plot_gsnr_by_layer
+
+    plot = partial(plot_gsnr_by_layer, report.layers, report.settings, step=report.bottleneck.step)
+    return "GSNR by layer", "A layer has a signal where its whole interval is above 0.", plot
+
+
+def _by_layer(report: Report) -> list[_Drawn]:
+    from gsnr_toolkit.plots.attribution import plot_attribution
+    from gsnr_toolkit.plots.layer_profile import plot_cor_by_layer
+    from gsnr_toolkit.plots.radius_curve import plot_radius_curve
+
+    layers, settings, step = report.layers, report.settings, report.bottleneck.step
+    drift = partial(plot_radius_curve, report.drift, layers, settings, step=step, totals=report.totals)
+    return [
+        (
+            "COR by layer",
+            "In the red zone a layer's COR is below ρ. Hollow marks at the edge have no COR; the table says why.",
+            partial(plot_cor_by_layer, layers, settings, step=step),
+        ),
+        (
+            "Drift curve",
+            "Where a curve first crosses 1, SAM's step has turned a gradient by its own length: that radius is COR.",
+            drift,
+        ),
+        (
+            "Why layers differ",
+            "COR against the median layer's, taken apart: a weak signal, curvature out of line, a large gradient.",
+            partial(plot_attribution, layers, settings, step=step),
+        ),
+    ]
+
+
+def _over_steps(report: Report) -> list[_Drawn]:
+    if report.layers["step"].nunique() < 2:
+        return []
+    from gsnr_toolkit.plots.trajectory import plot_trajectory
+
+    bottleneck = report.bottleneck if report.has_cor else None
+    caption = "The diamond is the step of the smallest COR." if report.has_cor else "By training step."
+    plot = partial(plot_trajectory, report.layers, report.settings, totals=report.totals, bottleneck=bottleneck)
+    quantities = ("cor", "gsnr") if report.has_cor else ("gsnr",)
+    return [(f"{name.upper()} over steps", caption, partial(plot, quantity=name)) for name in quantities]
