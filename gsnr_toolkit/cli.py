@@ -138,12 +138,16 @@ def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quie
     """Run, save after every measured step, print; a report (if any) and the exit code."""
     from rich.console import Console
 
-    from gsnr_toolkit.pages.files import check_page
+    from gsnr_toolkit.pages.files import check_page, is_page
     from gsnr_toolkit.runner import check_folder, run_probe, save_run
 
     folder = out or request.default_folder
     check_folder(folder, request, overwrite=overwrite)
-    page = check_page(folder / "report.html", overwrite=overwrite) if html else None
+    page = folder / "report.html"
+    # a page of an earlier report would contradict this one: it is written anew, asked for or not
+    html = html or (page.is_file() and is_page(page))
+    if html:
+        check_page(page, overwrite=overwrite)
     errors = Console(stderr=True, highlight=False)
     report, interrupted = None, False
     try:
@@ -157,7 +161,7 @@ def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quie
     files: list[Path] | None = None
     with suppress(KeyboardInterrupt):
         files = save_run(report, folder, overwrite=True)
-        files += [report.to_html(page, overwrite=True)] if page else []
+        files += [report.to_html(page, overwrite=True)] if html else []
     _print(report, as_json=as_json, quiet=quiet)
     if files is None:
         errors.print(f"interrupted while drawing: the report is saved in {folder}, its figures are incomplete")

@@ -30,7 +30,7 @@ def check_page(path: str | Path, *, overwrite: bool = False) -> Path:
             raise ProbeError(
                 f"expected a file for the page, got the folder {str(path)!r}; name a file, such as report.html"
             )
-        if overwrite or not path.exists() or _is_ours(path):
+        if overwrite or not path.exists() or is_page(path):
             return path
     except OSError as error:
         raise ProbeError(_unwritable(path, error)) from error
@@ -40,7 +40,15 @@ def check_page(path: str | Path, *, overwrite: bool = False) -> Path:
     )
 
 
-def _is_ours(path: Path) -> bool:
+def is_page(path: Path) -> bool:
+    """Tell whether a file is a page that was written here.
+
+    Args:
+        path: The file.
+
+    Returns:
+        False for any other file.
+    """
     with path.open("rb") as stream:
         return f'<meta name="generator" content="{GENERATOR} '.encode() in stream.read(_HEAD)
 

@@ -1,4 +1,4 @@
-"""Figures of a probe's page, each narrow enough for a phone."""
+"""Figures of a probe's page: narrow enough for a phone, unless there are many layers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from gsnr_toolkit.report import Report
 
 _Drawn = tuple[str, str, "Callable[[], Axes]"]
+
+MANY_LAYERS = 40
+"""More than these do not fit one column; a wider figure is scrolled on a phone."""
+
+WIDEST = 14.0
+"""Inches."""
 
 
 def probe_pictures(report: Report) -> list[Picture]:
@@ -39,8 +45,23 @@ def probe_pictures(report: Report) -> list[Picture]:
 def _gsnr(report: Report) -> _Drawn:
     from gsnr_toolkit.plots.layer_profile import plot_gsnr_by_layer
 
-    plot = partial(plot_gsnr_by_layer, report.layers, report.settings, step=report.bottleneck.step)
+    def plot() -> Axes:
+        return plot_gsnr_by_layer(report.layers, report.settings, step=report.bottleneck.step, ax=_room(report))
+
     return "GSNR by layer", "A layer has a signal where its whole interval is above 0.", plot
+
+
+def _room(report: Report) -> Axes | None:
+    """Axes wide enough for every layer; None leaves the width to the figure."""
+    from gsnr_toolkit.plots.labels import extra_height
+    from gsnr_toolkit.plots.style import COLUMN_WIDTH, new_figure, paper_style
+
+    groups = list(dict.fromkeys(report.layers["group"]))
+    if len(groups) <= MANY_LAYERS:
+        return None
+    with paper_style():
+        width = min(WIDEST, COLUMN_WIDTH * len(groups) / MANY_LAYERS)
+        return new_figure(width, 2.7 + extra_height(groups)).add_subplot()
 
 
 def _by_layer(report: Report) -> list[_Drawn]:
@@ -54,7 +75,7 @@ def _by_layer(report: Report) -> list[_Drawn]:
         (
             "COR by layer",
             "In the red zone a layer's COR is below ρ. Hollow marks at the edge have no COR; the table says why.",
-            partial(plot_cor_by_layer, layers, settings, step=step),
+            lambda: plot_cor_by_layer(layers, settings, step=step, ax=_room(report)),
         ),
         (
             "Drift curve",
@@ -64,7 +85,7 @@ def _by_layer(report: Report) -> list[_Drawn]:
         (
             "Why layers differ",
             "COR against the median layer's, taken apart: a weak signal, curvature out of line, a large gradient.",
-            partial(plot_attribution, layers, settings, step=step),
+            lambda: plot_attribution(layers, settings, step=step, ax=_room(report)),
         ),
     ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gsnr_toolkit.collapse import collapse_radii
-from gsnr_toolkit.over_seeds import rows_of, setting_columns, usable_runs
+from gsnr_toolkit.over_seeds import TRAINED, average_over_seeds, rows_of, setting_columns, usable_runs
 from gsnr_toolkit.pages.answer import BAD, GOOD, UNSURE, Answer, Fact
 from gsnr_toolkit.pages.cells import plain
 from gsnr_toolkit.pages.probe import value_table
@@ -110,7 +110,8 @@ def _answer(radii: pd.DataFrame, table: pd.DataFrame) -> Answer:
     known = radii[radii["empirical_radius"].notna()]
     least = known.loc[known["largest_radius"].idxmin()]
     head = f"No collapse up to ρ = {least['largest_radius']:g}"
-    return Answer(GOOD, head, (f"{_named(least, told)}: {least['message']}.{rest}",))
+    certain = bool((average_over_seeds(table)["state"] == TRAINED).all())
+    return Answer(GOOD if certain else UNSURE, head, (f"{_named(least, told)}: {least['message']}.{rest}",))
 
 
 def _named(row: Any, told: Sequence[str]) -> str:
