@@ -2,12 +2,15 @@
 
 import shlex
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 from fake_sweep import make_sweep
 from page_parser import Page
+from torch import nn
 
-from gsnr_toolkit import Report, cli, runner, sweep_cli
+from gsnr_toolkit import Report, cli, estimate_cor, runner, sweep_cli
 
 SMALL = "--samples 16 -b 4 --steps 0 --radii 0.01,0.1,1 --layerwise readout --out here"
 
@@ -39,10 +42,29 @@ def test_the_probe_writes_its_page_beside_the_report(call, tmp_path):
     assert "report.html" in err
     page = Page((tmp_path / "here" / "report.html").read_text(encoding="utf8"))
     assert Report.load(tmp_path / "here").verdict in page.text
-    code, _, err = call(cli, f"{SMALL} --quiet --overwrite --rho 0.1")
-    assert code == 0, err
-    page = Page((tmp_path / "here" / "report.html").read_text(encoding="utf8"))
-    assert Report.load(tmp_path / "here").verdict in page.text, "no page of an earlier report stays beside this one"
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What the next probe finds, in no time."""
+    torch.manual_seed(0)
+    inputs = torch.randn(32, 4)
+    report = estimate_cor(nn.Linear(4, 1), [(inputs, (inputs[:, 0] > 0).long())], progress=False)
+    monkeypatch.setattr(runner, "save_run", lambda *args, **kw: [])
+    return lambda note: monkeypatch.setattr(runner, "run_probe", lambda *a, **k: [replace(report, notes=(note,))])
+
+
+def test_a_page_is_written_when_asked_for_and_then_kept_up_to_date(call, made, tmp_path):
+    page = tmp_path / "here" / "report.html"
+    made("first")
+    assert call(cli, f"{SMALL} --quiet")[0] == 0
+    assert not page.exists()
+    code, out, err = call(cli, f"{SMALL} --quiet --html")
+    assert (code, err) == (0, "")
+    assert "first" in page.read_text(encoding="utf8")
+    made("second")
+    assert call(cli, f"{SMALL} --quiet")[0] == 0
+    assert "second" in page.read_text(encoding="utf8"), "no page of an earlier report stays beside this one"
 
 
 def test_the_probe_refuses_a_file_that_is_not_ours_before_any_work(call, monkeypatch, tmp_path):
