@@ -59,11 +59,11 @@ def test_a_page_is_written_when_asked_for_and_then_kept_up_to_date(call, made, t
     made("first")
     assert call(cli, f"{SMALL} --quiet")[0] == 0
     assert not page.exists()
-    code, out, err = call(cli, f"{SMALL} --quiet --html")
+    code, _, err = call(cli, f"{SMALL} --quiet --overwrite --html")
     assert (code, err) == (0, "")
     assert "first" in page.read_text(encoding="utf8")
     made("second")
-    assert call(cli, f"{SMALL} --quiet")[0] == 0
+    assert call(cli, f"{SMALL} --quiet --overwrite")[0] == 0
     assert "second" in page.read_text(encoding="utf8"), "no page of an earlier report stays beside this one"
 
 
