@@ -79,7 +79,7 @@ def words(value: Any) -> Cell:
     return Cell(str(value), order=str(value))
 
 
-def figure(value: float, text: str | None = None) -> Cell:
+def numeral(value: float, text: str | None = None) -> Cell:
     """A cell of one number.
 
     Args:
@@ -89,7 +89,7 @@ def figure(value: float, text: str | None = None) -> Cell:
     Returns:
         The cell; a dash for NaN.
 
-    >>> figure(0.00623).text, figure(float("nan")).text
+    >>> numeral(0.00623).text, numeral(float("nan")).text
     ('0.0062', '–')
     """
     if math.isnan(value):

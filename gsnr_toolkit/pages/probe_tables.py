@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gsnr_toolkit.pages.answer import BAD, GOOD, UNSURE
-from gsnr_toolkit.pages.cells import Cell, Column, Table, estimate, figure, words
+from gsnr_toolkit.pages.cells import Cell, Column, Table, estimate, numeral, words
 from gsnr_toolkit.verdict import number
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def every_step_table(report: Report) -> Table | None:
 def _full_row(report: Report, row: dict[str, Any]) -> list[Cell]:
     *numbers, status, message = _numbers(report, row)
     names = ("signal_fraction", "misspecification", "grad_norm") if report.has_cor else ()
-    causes = [figure(float(row[name])) for name in names]
-    return [words(row["group"]), figure(row["step"], str(int(row["step"]))), *numbers, *causes, status, message]
+    causes = [numeral(float(row[name])) for name in names]
+    return [words(row["group"]), numeral(row["step"], str(int(row["step"]))), *numbers, *causes, status, message]
 
 
 def _numbers(report: Report, row: dict[str, Any]) -> list[Cell]:
     cells = [zone_cell(row), cor_cell(report, row), _aligned(report, row)] if report.has_cor else []
-    counts = [figure(float(row[name]), f"{int(row[name]):,}") for name in ("num_samples", "num_params")]
+    counts = [numeral(float(row[name]), f"{int(row[name]):,}") for name in ("num_samples", "num_params")]
     return [*cells, estimate(row, "gsnr"), *counts, words(row["status"]), words(row["message"])]
 
 
@@ -105,7 +105,7 @@ def cor_cell(report: Report, row: dict[str, Any]) -> Cell:
 
 def _aligned(report: Report, row: dict[str, Any]) -> Cell:
     value = float(row["alignment_radius"])
-    return Cell(_beyond(report), order=math.inf) if math.isinf(value) else figure(value)
+    return Cell(_beyond(report), order=math.inf) if math.isinf(value) else numeral(value)
 
 
 def _beyond(report: Report) -> str:
@@ -127,8 +127,8 @@ def step_table(report: Report) -> Table:
     columns = (_STEP, *(losses if with_loss else ()), *(_COR if report.has_cor else ()), *_GSNR, *_STATE)
     cells, records = [], rows.to_dict("records")
     for row in records:
-        loss = [estimate(row, "loss"), figure(float(row["batch_grad_norm"]))] if with_loss else []
-        cells.append([figure(row["step"], str(int(row["step"]))), *loss, *_numbers(report, row)])
+        loss = [estimate(row, "loss"), numeral(float(row["batch_grad_norm"]))] if with_loss else []
+        cells.append([numeral(row["step"], str(int(row["step"]))), *loss, *_numbers(report, row)])
     several = report.has_cor and len(records) > 1
     marked = frozenset(i for i, row in enumerate(records) if several and row["step"] == report.bottleneck.step)
     caption = f"The whole model at {len(records)} measured step{'s' if len(records) > 1 else ''}"
@@ -152,4 +152,4 @@ def member_table(report: Report) -> Table | None:
 
 
 def _member_row(group: str, names: Sequence[str]) -> list[Cell]:
-    return [words(group), figure(float(len(names)), str(len(names))), words(", ".join(names))]
+    return [words(group), numeral(float(len(names)), str(len(names))), words(", ".join(names))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ _PARTS = (
     ("caveats", "What to keep in mind"),
 )
 _MARKS = "Diamonds: COR of the runs without SAM, if recorded. Bars at the foot: where the threshold lies."
+_RESULTS = ("train_loss", "test_auc", "test_auc_low", "test_auc_high")
 _CAVEATS = (
     "A collapse radius is the smallest radius of the grid at which the detectors have collapsed: over the seeds the "
     "upper 95 % limit of their test AUC is below 0.55, or no training loss has left the plateau of ln 2 by 0.01. The "
@@ -64,6 +66,8 @@ def sweep_page(
     Returns:
         The page; it needs no other file and asks for none.
     """
+    # where every run has failed, nothing has given the table its columns of results
+    table = table.assign(**{name: math.nan for name in _RESULTS if name not in table})
     ended = table[table["status"] != "failed"]
     radii = collapse_radii(table)
     return render(

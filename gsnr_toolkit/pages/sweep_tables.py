@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsnr_toolkit.over_seeds import rows_of, setting_columns, usable_runs
 from gsnr_toolkit.pages.answer import BAD, GOOD, UNSURE
-from gsnr_toolkit.pages.cells import Cell, Column, Table, estimate, figure, plain, words
+from gsnr_toolkit.pages.cells import Cell, Column, Table, estimate, numeral, plain, words
 from gsnr_toolkit.verdict import number
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def radius_table(radii: pd.DataFrame, table: pd.DataFrame) -> Table:
     for row in radii.to_dict("records"):
         own = rows_of(usable_runs(table), {name: row[name] for name in settings})
         cor = [plain_cor(own)] if recorded else []
-        counts = [figure(float(row[name]), str(row[name])) for name in ("num_seeds", "num_runs", "num_radii")]
+        counts = [numeral(float(row[name]), str(row[name])) for name in ("num_seeds", "num_runs", "num_radii")]
         told_cells = [words(plain(row[name])) for name in told]
         rows.append([*told_cells, _radius(row), *cor, *counts, words(row["status"]), words(row["message"])])
     caption = f"{len(rows)} settings; the interval is the bracket of the threshold, a range of the grid's radii"
@@ -110,14 +110,14 @@ def _run_row(row: Mapping[str, Any], shown: Sequence[str], *, recorded: bool) ->
     cells = [_setting(name, row[name]) for name in shown]
     cells += [Cell(status, order=status, tone=_RUN_TONES.get(status, UNSURE)), _auc(row), _count(row, "num_test")]
     cells += [_loss(row), *([_recorded_cor(row)] if recorded else [])]
-    return [*cells, figure(_get(row, "seconds")), words(_message(row)), words(row["key"])]
+    return [*cells, numeral(_get(row, "seconds")), words(_message(row)), words(row["key"])]
 
 
 def _setting(name: str, value: Any) -> Cell:
     """A setting; ``rho`` may be the word "auto"."""
     if name in ("rho", "seed"):
         try:
-            return figure(float(value), f"{float(value):g}")
+            return numeral(float(value), f"{float(value):g}")
         except ValueError:
             return Cell(str(value))
     return words(plain(value))
@@ -136,12 +136,12 @@ def _auc(row: Mapping[str, Any]) -> Cell:
 
 def _count(row: Mapping[str, Any], name: str) -> Cell:
     value = _get(row, name)
-    return Cell("–") if math.isnan(value) else figure(value, f"{int(value):,}")
+    return Cell("–") if math.isnan(value) else numeral(value, f"{int(value):,}")
 
 
 def _loss(row: Mapping[str, Any]) -> Cell:
     value = _get(row, "train_loss")
-    return figure(value, f"{value:.3f}")
+    return numeral(value, f"{value:.3f}")
 
 
 def _recorded_cor(row: Mapping[str, Any]) -> Cell:

@@ -142,6 +142,14 @@ def test_a_folder_without_a_sweep_or_without_ended_runs(folder, tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_a_sweep_of_failures_alone_has_a_page(tmp_path):
+    page = Page(save_page(make_sweep(tmp_path / "sweep", {"rho": [0.5], "seed": [0, 1]})).read_text(encoding="utf8"))
+    check_page(page)
+    assert "No run has come to an end" in page.text
+    assert "2 runs failed: ValueError: no luck: demo-nt, rho 0.5, seed 0; demo-nt, rho 0.5, seed 1" in page.text
+    assert len(page.table_like("2 runs that have ended")["rows"]) == 2
+
+
 def test_runs_that_have_not_ended_are_named(folder, tmp_path):
     (tmp_path / "sweep.json").write_bytes((folder / "sweep.json").read_bytes())
     read_table(folder).head(3).to_csv(tmp_path / "sweep.csv", index=False)
