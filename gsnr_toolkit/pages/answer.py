@@ -139,7 +139,7 @@ def _escape(escape: Any) -> Fact:
 def _measured(report: Report) -> str:
     settings = report.settings
     text = f"n = {int(report.total['num_samples'])} samples"
-    if "num_batches" in settings and "batch_size" in settings:
+    if report.has_cor:
         text += f", {settings['num_batches']} batches of {settings['batch_size']}"
     return text
 

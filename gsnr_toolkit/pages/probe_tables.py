@@ -121,18 +121,31 @@ def step_table(report: Report) -> Table:
     Returns:
         One row per step; the bottleneck step is marked.
     """
-    with_loss = not report.trajectory.empty
-    rows = report.totals.merge(report.trajectory, on="step", how="left") if with_loss else report.totals
-    losses = (Column("loss, nats", numeric=True), Column("mean batch gradient norm", numeric=True))
-    columns = (_STEP, *(losses if with_loss else ()), *(_COR if report.has_cor else ()), *_GSNR, *_STATE)
-    cells, records = [], rows.to_dict("records")
-    for row in records:
-        loss = [estimate(row, "loss"), numeral(float(row["batch_grad_norm"]))] if with_loss else []
-        cells.append([numeral(row["step"], str(int(row["step"]))), *loss, *_numbers(report, row)])
+    records = report.totals.to_dict("records")
+    losses, loss_cells = _losses(report)
+    unknown = [Cell("–")] * len(losses)
+    columns = (_STEP, *losses, *(_COR if report.has_cor else ()), *_GSNR, *_STATE)
+    cells = [
+        [numeral(row["step"], str(int(row["step"]))), *loss_cells.get(row["step"], unknown), *_numbers(report, row)]
+        for row in records
+    ]
     several = report.has_cor and len(records) > 1
     marked = frozenset(i for i, row in enumerate(records) if several and row["step"] == report.bottleneck.step)
     caption = f"The whole model at {len(records)} measured step{'s' if len(records) > 1 else ''}"
     return Table(caption + ("; framed: the step of the smallest COR" if marked else ""), columns, cells, marked=marked)
+
+
+def _losses(report: Report) -> tuple[list[Column], dict[int, list[Cell]]]:
+    """Loss and batch gradient norm by step, as far as they were measured."""
+    rows = report.trajectory.to_dict("records")
+    if not rows:
+        return [], {}
+    columns, cells = [Column("loss, nats", numeric=True)], {row["step"]: [estimate(row, "loss")] for row in rows}
+    if report.trajectory["batch_grad_norm"].notna().any():
+        columns.append(Column("mean batch gradient norm", numeric=True))
+        for row in rows:
+            cells[row["step"]].append(numeral(float(row["batch_grad_norm"])))
+    return columns, cells
 
 
 def member_table(report: Report) -> Table | None:

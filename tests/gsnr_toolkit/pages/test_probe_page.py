@@ -159,6 +159,10 @@ def test_every_kind_of_report_has_a_page_that_asks_for_nothing(report, loader, k
     check_page(page)
     assert found.verdict in page.text
     assert page.text.count("could not be drawn") == 0
+    assert "None" not in page.text
+    steps = page.table_like("The whole model at")
+    assert [len(row) for row in steps["rows"]] == [len(steps["heads"])] * len(found.totals)
+    assert ("mean batch gradient norm" in steps["heads"]) == found.has_cor
     svgs = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
     assert len(svgs) == {"probe": 6, "cor": 4, "gsnr": 1, "readout-like": 6}[kind]
     assert ("Partial report: the run was interrupted after step" in page.text) == found.partial
