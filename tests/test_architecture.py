@@ -31,8 +31,8 @@ FLOORS = [
     | {"settings", "group_moments", "perturbation", "preserve", "options", "attribution"}
     | {"training.config", "training.diagnosis", "over_seeds", "collapse"},
     {"gradients", "checks", "estimators", "data", "plots"},
-    {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables", "pages"}
-    | {"verdict", "trajectory"},
+    {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables"}
+    | {"verdict", "trajectory", "pages"},
     {"readings", "report"},
     {"measurement"},
     {"probing", "training.recorder"},

@@ -96,7 +96,9 @@ def _over_steps(report: Report) -> list[_Drawn]:
     from gsnr_toolkit.plots.trajectory import plot_trajectory
 
     bottleneck = report.bottleneck if report.has_cor else None
-    caption = "The diamond is the step of the smallest COR." if report.has_cor else "By training step."
+    found = report.cor == report.cor
+    caption = "The diamond is the step of the smallest COR." if found else "No step has a COR."
     plot = partial(plot_trajectory, report.layers, report.settings, totals=report.totals, bottleneck=bottleneck)
-    quantities = ("cor", "gsnr") if report.has_cor else ("gsnr",)
-    return [(f"{name.upper()} over steps", caption, partial(plot, quantity=name)) for name in quantities]
+    if not report.has_cor:
+        return [("GSNR over steps", "By training step.", partial(plot, quantity="gsnr"))]
+    return [(f"{name.upper()} over steps", caption, partial(plot, quantity=name)) for name in ("cor", "gsnr")]

@@ -129,7 +129,7 @@ def step_table(report: Report) -> Table:
         [numeral(row["step"], str(int(row["step"]))), *loss_cells.get(row["step"], unknown), *_numbers(report, row)]
         for row in records
     ]
-    several = report.has_cor and len(records) > 1
+    several = len(records) > 1 and not math.isnan(report.cor)
     marked = frozenset(i for i, row in enumerate(records) if several and row["step"] == report.bottleneck.step)
     caption = f"The whole model at {len(records)} measured step{'s' if len(records) > 1 else ''}"
     return Table(caption + ("; framed: the step of the smallest COR" if marked else ""), columns, cells, marked=marked)

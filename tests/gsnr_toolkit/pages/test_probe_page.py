@@ -189,6 +189,13 @@ def test_a_figure_that_cannot_be_drawn_leaves_its_reason(report):
     assert report.verdict.split(";")[0] in page.text
 
 
+def test_a_run_without_any_cor_frames_no_step(report):
+    silent = {"status": "no_signal", "cor": math.nan, "in_collapse_zone": False}
+    page = Page(probe_page(replace(report, totals=report.totals.assign(**silent))))
+    assert page.table_like("The whole model at 3 measured steps$")["marked"] == []
+    assert "The diamond is" not in page.text
+
+
 def test_many_layers_get_wide_figures(report):
     rows = [report.layers.query("depth == 0").assign(group=f"layer.{i}.weight", depth=i) for i in range(60)]
     many = replace(report, layers=pd.concat(rows, ignore_index=True))
