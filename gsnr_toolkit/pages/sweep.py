@@ -29,6 +29,7 @@ _PARTS = (
     ("caveats", "What to keep in mind"),
 )
 _MARKS = "Diamonds: COR of the runs without SAM, if recorded. Bars at the foot: where the threshold lies."
+_MOST_SENTENCES = 6
 _RESULTS = ("train_loss", "test_auc", "test_auc_low", "test_auc_high")
 _CAVEATS = (
     "A collapse radius is the smallest radius of the grid at which the detectors have collapsed: over the seeds the "
@@ -106,11 +107,9 @@ def _answer(radii: pd.DataFrame, table: pd.DataFrame) -> Answer:
         count = f"{len(finite)} of {total} settings collapse within the radii tried; the first: " if total > 1 else ""
         return Answer(BAD, head, (f"{count}{_named(first, told)}: {first['message']}.{rest}",))
     if unknown == total:
-        return Answer(
-            UNSURE,
-            "No collapse radius",
-            tuple(f"{_named(row, told)}: {row['message']}." for _, row in radii.iterrows()),
-        )
+        sentences = [f"{_named(row, told)}: {row['message']}." for _, row in radii.head(_MOST_SENTENCES).iterrows()]
+        sentences += [f"{total - _MOST_SENTENCES} more in the table below."] if total > _MOST_SENTENCES else []
+        return Answer(UNSURE, "No collapse radius", tuple(sentences))
     known = radii[radii["empirical_radius"].notna()]
     least = known.loc[known["largest_radius"].idxmin()]
     head = f"No collapse up to ρ = {least['largest_radius']:g}"

@@ -97,6 +97,15 @@ def test_every_kind_of_answer(changes, head, tone, cell):
     check_page(page)
 
 
+def test_many_settings_without_an_answer_do_not_fill_the_head():
+    chance = {"test_auc": 0.5, "test_auc_low": 0.48, "test_auc_high": 0.52}
+    table = pd.concat([_table(data=f"set-{i}", key=[f"{i}{k}" for k in "abcd"], **chance) for i in range(9)])
+    page = Page(sweep_page(table, "sweep", names={}))
+    assert "set-5: undefined: at chance without SAM" in page.text
+    assert "3 more in the table below." in page.text
+    assert len(page.table_like("9 settings")["rows"]) == 9
+
+
 def test_a_panel_for_everything_but_the_data_that_varies():
     table = pd.concat([_table(tuning=tuning, key=list(tuning[:4])) for tuning in ("full", "norms", "head")])
     page = Page(sweep_page(table, "sweep", names={}))
