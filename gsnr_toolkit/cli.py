@@ -69,6 +69,9 @@ def probe_command(
         ),
     ] = None,
     overwrite: Annotated[bool, _opt(_OUTPUT, "Replace a report made with other settings.")] = False,
+    html: Annotated[
+        bool, _opt(_OUTPUT, "Also write the report as one page, report.html in the folder.", "--html")
+    ] = False,
     as_json: Annotated[bool, _opt(_OUTPUT, "Print the report as JSON and nothing else on stdout.", "--json")] = False,
     quiet: Annotated[bool, _opt(_OUTPUT, "Print the verdict only.", "--quiet", "-q")] = False,
     fail_in_collapse_zone: Annotated[
@@ -125,20 +128,26 @@ def probe_command(
         if ranks.rank:
             _follow(request)
             return
-        report, code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet)
+        report, code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet, html=html)
     if fail_in_collapse_zone and report is not None:
         code = collapse_code(report) or code
     raise typer.Exit(code)
 
 
-def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quiet: bool) -> tuple[Any, int]:
+def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quiet: bool, html: bool) -> tuple[Any, int]:
     """Run, save after every measured step, print; a report (if any) and the exit code."""
     from rich.console import Console
 
+    from gsnr_toolkit.pages.files import check_page, is_page
     from gsnr_toolkit.runner import check_folder, run_probe, save_run
 
     folder = out or request.default_folder
     check_folder(folder, request, overwrite=overwrite)
+    page = folder / "report.html"
+    # a page of an earlier report would contradict this one: it is written anew, asked for or not
+    html = html or (page.is_file() and is_page(page))
+    if html:
+        check_page(page, overwrite=overwrite)
     errors = Console(stderr=True, highlight=False)
     report, interrupted = None, False
     try:
@@ -152,6 +161,7 @@ def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quie
     files: list[Path] | None = None
     with suppress(KeyboardInterrupt):
         files = save_run(report, folder, overwrite=True)
+        files += [report.to_html(page, overwrite=True)] if html else []
     _print(report, as_json=as_json, quiet=quiet)
     if files is None:
         errors.print(f"interrupted while drawing: the report is saved in {folder}, its figures are incomplete")

@@ -134,6 +134,21 @@ class Report:
             return root_figure(plot_gsnr_by_layer(self.layers, self.settings, step=self.bottleneck.step))
         return plot_overview(self.layers, self.totals, self.drift, self.settings, bottleneck=self.bottleneck)
 
+    def to_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the report as one HTML page that needs no other file and no network.
+
+        Args:
+            path: The file; a page that was written here before is replaced.
+            overwrite: Replace also a file that is no such page.
+
+        Returns:
+            The path.
+        """
+        from gsnr_toolkit.pages.files import check_page, write_page
+        from gsnr_toolkit.pages.probe import probe_page
+
+        return write_page(check_page(path, overwrite=overwrite), probe_page(self), overwrite=overwrite)
+
     def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
         """Write ``report.json`` and one CSV per table; each file appears whole or not at all.
 

@@ -110,6 +110,19 @@ def plot_command(
         typer.echo(path)
 
 
+@app.command("report")
+def report_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of the sweep.", metavar="DIR")],
+    rho: Annotated[float, typer.Option(help="A radius to mark; 0 marks none.")] = 0.05,
+    to: Annotated[Path | None, typer.Option(help="Where to. Default: DIR/report.html.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no such page.")] = False,
+) -> None:
+    """Write one HTML page: collapse radii, AUC against the radius, every run with its status."""
+    from gsnr_toolkit.sweeps.page import save_page
+
+    typer.echo(save_page(folder, to, rho=rho or None, overwrite=overwrite))
+
+
 @app.command("status")
 def status_command(folder: Annotated[Path, typer.Argument(help="Folder of the sweep.", metavar="DIR")]) -> None:
     """Tell how far a sweep is, what failed, and the collapse radii so far."""
@@ -191,7 +204,10 @@ def _run(grid: Grid, out: Path, *, overwrite: bool, quiet: bool, **work: Any) ->
     _print_radii(table)
     failed = _print_failures(table, grid)
     if not quiet:
-        typer.echo(f"{out / 'sweep.csv'}: {len(table)} runs; draw them by gsnr-sweep plot {out}", err=True)
+        typer.echo(
+            f"{out / 'sweep.csv'}: {len(table)} runs; draw them by gsnr-sweep plot {out}, or gsnr-sweep report {out}",
+            err=True,
+        )
     return EXIT_FAILED if failed else 0
 
 

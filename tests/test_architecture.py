@@ -32,7 +32,7 @@ FLOORS = [
     | {"training.config", "training.diagnosis", "over_seeds", "collapse"},
     {"gradients", "checks", "estimators", "data", "plots"},
     {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables"}
-    | {"verdict", "trajectory"},
+    | {"verdict", "trajectory", "pages"},
     {"readings", "report"},
     {"measurement"},
     {"probing", "training.recorder"},

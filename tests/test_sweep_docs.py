@@ -26,7 +26,7 @@ def test_the_commands_of_the_page_are_understood(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, [*shlex.split(first)[1:], "--dry-run"])
     assert done.exit_code == 0, done.output
     assert "12 runs, 12 to do" in done.output
-    assert [shlex.split(line)[1:] for line in others] == [["status", "sweep"], ["plot", "sweep"]]
+    assert [shlex.split(line)[1:] for line in others] == [["status", "sweep"], ["plot", "sweep"], ["report", "sweep"]]
 
 
 def test_the_file_of_the_page_is_a_grid(tmp_path):

@@ -55,6 +55,19 @@ def test_group_parts_are_unbiased_without_gaussianity():
     assert abs(z_score((samples.mean(1) ** 2).sum(-1) - trace / n, 3 * 0.04)) < Z
 
 
+def test_signal_between_shards_is_unbiased_also_in_a_class_balanced_draw():
+    """Classes pull in opposite directions and are drawn in turn; the last shard is shorter."""
+    rng = np.random.default_rng(20)
+    mean, gap, sizes = np.array([0.1, 0.0]), np.array([0.0, 2.0]), np.array([4, 4, 2])
+    n = sizes.sum()
+    samples = mean + gap * (-1.0) ** np.arange(n)[:, None] + rng.normal(size=(100_000, n, 2))
+    sums = np.stack([part.sum(1) for part in np.split(samples, np.cumsum(sizes)[:-1], axis=1)], axis=1)
+    signal = ((sums.sum(1) ** 2).sum(-1) - (sums**2).sum((1, 2))) / (n**2 - (sizes**2).sum())
+    assert abs(z_score(signal, mean @ mean)) < Z
+    independent = (samples.mean(1) ** 2).sum(-1) - samples.var(1, ddof=1).sum(-1) / n
+    assert z_score(independent, mean @ mean) < -10 * Z  # negative control: it falls below
+
+
 def test_two_batch_noise_scale_of_mccandlish():
     rng = np.random.default_rng(2)
     mean, small, big = np.array([0.3, -0.2, 0.1]), 4, 32
@@ -122,6 +135,43 @@ def test_lemma_1_and_nesting_of_cor_and_alignment_radius(common):
         assert case.cor <= case.alignment_radius * (1 + 1e-12)
 
 
+def test_lemma_1_is_attained_by_a_drift_against_the_gradient():
+    case = Quadratic(np.random.default_rng(0), batches=1)
+    for share in (0.3, 1.0, 2.0):
+        drift = -share * case.mean
+        bound = np.linalg.norm(case.mean) * (np.linalg.norm(case.mean) - np.linalg.norm(drift))
+        np.testing.assert_allclose(case.mean @ (case.mean + drift), bound, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("drift", "norm", "cor", "fixed"),
+    [
+        (lambda rho: 1.5 * np.sin(rho), 1.0, np.arcsin(2 / 3), True),  # comes back below 1, and crosses again
+        (lambda rho: np.where(rho < 0.4, 0.5 * rho, 3.0), 1.0, 0.4, False),  # a kink: jumps over the crossing
+        (lambda rho: 1 - np.exp(-rho), 1.0, np.inf, False),  # tends to the signal and never reaches it
+        (lambda rho: 0.5 * rho, 0.0, 0.0, False),  # no signal
+    ],
+)
+def test_definition_1_is_well_posed(drift, norm, cor, fixed):
+    """Drift along one direction, on a fine grid: the set of Definition 1, its supremum, and the fixed points."""
+    rho = np.linspace(0, 6, 600_001)
+    admitted = np.logical_and.accumulate(np.r_[True, np.abs(drift(rho[1:])) < norm])
+    assert admitted[0]
+    count = int(admitted.sum())
+    assert admitted[:count].all()  # an interval that begins at 0
+    if np.isinf(cor):
+        assert count == len(rho)
+        return
+    np.testing.assert_allclose(rho[count - 1], cor, atol=2e-5)
+    crossings = rho[1:][np.abs(np.abs(drift(rho[1:])) - norm) < 2e-5]
+    if fixed:
+        np.testing.assert_allclose(abs(drift(cor)), norm)
+        np.testing.assert_allclose(crossings.min(), cor, atol=1e-4)
+        assert crossings.max() > 2 * cor  # negative control: the largest fixed point is another
+    elif norm:
+        assert not len(crossings)
+
+
 def test_lipschitz_radius_is_below_cor_for_a_common_hessian():
     rng = np.random.default_rng(5)
     for _ in range(300):
@@ -185,6 +235,27 @@ def test_debiased_norm_and_its_variance():
     np.testing.assert_allclose(estimates.var(), variance, rtol=0.03)
 
 
+def test_variance_of_the_debiased_norm_without_gaussianity():
+    rng = np.random.default_rng(21)
+    n, mean = 8, np.array([0.4, 0.1])
+    v = mean + rng.exponential(size=(200_000, n, 2)) - 1  # skewed, variance 1
+    estimates = ((v.sum(1) ** 2).sum(-1) - (v**2).sum((1, 2))) / (n * (n - 1))
+    np.testing.assert_allclose(estimates.var(), 4 / n * (mean @ mean) + 2 * 2 / (n * (n - 1)), rtol=0.03)
+
+
+def test_alignment_pairs_a_batch_with_the_others():
+    """A perturbed gradient that depends on its own batch: pairs with itself would add their covariance."""
+    rng = np.random.default_rng(22)
+    count, mean, matrix = 6, np.array([0.3, -0.2]), np.array([[0.5, 1.0], [0.0, -0.8]])
+    g = mean + rng.normal(size=(100_000, count, 2))
+    perturbed = g @ matrix.T + 0.1
+    pairs = np.einsum("nji,nki->njk", g, perturbed)
+    own = np.einsum("njj->n", pairs)
+    truth = mean @ (matrix @ mean + 0.1)
+    assert abs(z_score((pairs.sum((1, 2)) - own) / (count * (count - 1)), truth)) < Z
+    assert abs(z_score(pairs.mean((1, 2)), truth)) > 5 * Z  # negative control
+
+
 def test_standard_error_without_signal_falls_like_one_over_n():
     rng = np.random.default_rng(11)
     spread = {}
@@ -208,6 +279,7 @@ def test_bootstrap_must_leave_out_pairs_of_a_batch_with_its_own_copy():
     spread = excluded.std()
     assert abs(excluded.mean() - estimate) < 0.1 * spread
     expected_bias = (gram.sum() / count**2) - estimate  # included pairs turn the estimate into |mean|^2
+    np.testing.assert_allclose(expected_bias, v.var(0, ddof=1).sum() / count)
     np.testing.assert_allclose(included.mean() - estimate, expected_bias, rtol=0.1)
     assert expected_bias > spread
 
@@ -248,6 +320,20 @@ def test_collapse_equivalence_of_corollary_1():
     assert (c < 1).any()
 
 
+def test_misspecification_is_a_number_just_where_the_curve_crosses():
+    case = Quadratic(np.random.default_rng(1))
+    assert 0 < decomposed(case)[1] < np.inf
+    flat = Quadratic(np.random.default_rng(1))
+    flat.direction = np.zeros_like(flat.direction)  # no curvature: no crossing, and no L to divide
+    with np.errstate(divide="ignore"):
+        assert np.isinf(flat.cor)
+    still = Quadratic(np.random.default_rng(1))
+    still.gradients = still.gradients - still.mean  # mu = 0 while tr F > 0
+    still.mean = still.gradients.mean(0)
+    np.testing.assert_allclose(still.cor, 0, atol=1e-12)
+    assert (still.gradients**2).sum() > 0
+
+
 def test_misspecification_is_at_most_one_for_definite_batches_under_the_information_equality():
     rng = np.random.default_rng(15)
     for _ in range(200):
@@ -267,6 +353,20 @@ def test_mean_batch_norm_is_below_its_root_mean_square():
     bound = np.linalg.norm(mean) * np.sqrt(1 + 1 / (batch_size * r))
     np.testing.assert_allclose(np.sqrt(np.mean(norms**2)), bound, rtol=0.01)
     assert norms.mean() < 0.97 * bound
+
+
+def test_sams_objective_is_first_order_up_to_half_the_curvature():
+    rng = np.random.default_rng(23)
+    angles = np.linspace(0, 2 * np.pi, 2000)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for _ in range(50):
+        case = Quadratic(rng, common=False, size=2)
+        for rho in (0.01, 0.1, 1.0):
+            steps = np.concatenate([rho * share * circle for share in np.linspace(0, 1, 21)])
+            losses = steps @ case.gradients.T + np.einsum("ni,kij,nj->nk", steps, case.hessians, steps) / 2
+            beta = max(np.linalg.norm(hessian, 2) for hessian in case.hessians)
+            first_order = rho * np.linalg.norm(case.gradients, axis=1).mean()
+            assert abs(losses.max(0).mean() - first_order) <= beta * rho**2 / 2 + 1e-5 * first_order
 
 
 def test_escape_radius_is_the_largest_radius_at_which_leaving_pays():
