@@ -10,6 +10,7 @@ recorded along the plain runs); figures ``figures/foretell_collapse*.png`` and `
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,8 @@ from gsnr_toolkit.plots.auc_radius import plot_auc_radius
 from gsnr_toolkit.plots.style import root_figure, save
 from gsnr_toolkit.provenance import environment
 
+WRITE_EVERY = 300.0
+"""Seconds between two versions of the tables while runs come in: finished runs are kept anyway."""
 TOGETHER = 4
 """Settings that are brought to their end together, so that a result exists early."""
 NORM_RATE = 3e-2
@@ -76,7 +79,7 @@ def settings(*, smoke: bool = False) -> list[Setting]:
 
 
 def compute(chosen: list[Setting], seeds: int, runs: Path, out: Path, *, workers: int, device: str | None) -> None:
-    """Train what is missing, and write all tables after each finished run.
+    """Train what is missing, and write all tables every few minutes.
 
     Args:
         chosen: Settings.
@@ -87,12 +90,15 @@ def compute(chosen: list[Setting], seeds: int, runs: Path, out: Path, *, workers
         device: Where to train.
     """
     out.mkdir(parents=True, exist_ok=True)
+    written = time.monotonic()
     for start in range(0, len(chosen), TOGETHER):
         some = chosen[start : start + TOGETHER]
         for line in explore(some, seeds, runs, workers=workers, device=device):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
-            write_tables(chosen, seeds, runs, out)
+            if time.monotonic() - written > WRITE_EVERY:
+                write_tables(chosen, seeds, runs, out)
+                written = time.monotonic()
     write_tables(chosen, seeds, runs, out)
     provenance = {**environment(), "settings": {item.name: item.config.to_dict() for item in chosen}, "seeds": seeds}
     write_json(out / "foretell_collapse.json", provenance)

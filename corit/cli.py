@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gsnr_toolkit.command import EXIT_ERROR, run_command
 from gsnr_toolkit.errors import ProbeError
 
 if TYPE_CHECKING:
     from corit.train_config import DetectorTraining
     from corit.trained import Trained
 
-EXIT_UNSCORED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_UNSCORED, EXIT_INTERRUPTED = 1, 130
 
 #: The environment variable that names the folder of cached features.
 CACHE_VARIABLE = "CORIT_CACHE"
@@ -309,13 +309,8 @@ def _print_settings() -> None:
 
 def main() -> None:
     """Entry point: errors of use become one message and exit code 2, never a traceback."""
-    warnings.filterwarnings("default", module="gsnr_toolkit|corit")
-    warnings.showwarning = _show_warning
     try:
-        app()
-    except ProbeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(EXIT_ERROR) from None
+        run_command(app, "gsnr_toolkit|corit")
     except ModuleNotFoundError as error:
         if error.name != "cv2":
             raise
@@ -324,10 +319,6 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on from what is saved", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"warning: {message}", err=True)
 
 
 if __name__ == "__main__":

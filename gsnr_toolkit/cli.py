@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gsnr_toolkit.command import run_command
 from gsnr_toolkit.errors import ProbeError
 
-EXIT_ERROR, EXIT_COLLAPSE, EXIT_UNDECIDED, EXIT_INTERRUPTED = 2, 3, 4, 130
+EXIT_COLLAPSE, EXIT_UNDECIDED, EXIT_INTERRUPTED = 3, 4, 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
 
@@ -244,17 +244,7 @@ def _print_about(show_list: bool) -> None:
 
 def main() -> None:
     """Entry point: errors of use become one message and exit code 2, never a traceback."""
-    warnings.filterwarnings("default", module="gsnr_toolkit")
-    warnings.showwarning = _show_warning
-    try:
-        app()
-    except ProbeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(EXIT_ERROR) from None
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    run_command(app)
 
 
 if __name__ == "__main__":

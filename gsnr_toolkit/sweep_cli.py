@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gsnr_toolkit.command import run_command
 from gsnr_toolkit.errors import ProbeError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gsnr_toolkit.sweeps.grid import Grid
 
-EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
 
@@ -283,12 +283,7 @@ def _refuse_options(context: typer.Context) -> None:
 
 def main() -> None:
     """Entry point: errors of use become one message and exit code 2, never a traceback."""
-    warnings.filterwarnings("default", module="gsnr_toolkit")
-    try:
-        app()
-    except ProbeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(EXIT_ERROR) from None
+    run_command(app)
 
 
 if __name__ == "__main__":

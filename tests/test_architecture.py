@@ -28,7 +28,7 @@ FLOORS = [
         "groups",
         "moments",
     }
-    | {"settings", "group_moments", "perturbation", "preserve", "options", "attribution"}
+    | {"settings", "command", "group_moments", "perturbation", "preserve", "options", "attribution"}
     | {"training.config", "training.diagnosis", "over_seeds", "collapse"},
     {"gradients", "checks", "estimators", "data", "plots"},
     {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables"}
