@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.over_seeds import COLLAPSED, TRAINED, average_over_seeds, rows_of, setting_columns
+from gsnr_toolkit.over_seeds import CHANCE, COLLAPSED, TRAINED, average_over_seeds, rows_of, setting_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ def _answer(together: pd.DataFrame, alone: pd.DataFrame, num_runs: int) -> dict[
     found |= {"largest_radius": curve[-1][0]}
     if curve[0][1] == COLLAPSED:
         if curve[0][0] == 0:
-            return found | _row(_NONE, "never_trained", f"undefined: at chance without SAM ({_auc(together.iloc[0])})")
+            return found | _row(_NONE, "never_trained", f"undefined: {_untrained(together.iloc[0])}")
         return found | _row(
             _NONE,
             "no_baseline",
@@ -129,6 +129,12 @@ def _sentence(limits: tuple[float, float, float], status: str, together: pd.Data
     text = f"collapses at rho = {first:g} ({_auc(here)}); the threshold is between {low:g} and {high:g} ({seeds})"
     again = [f"{row.rho:g}" for row in together.itertuples() if row.rho > first and row.state == TRAINED]
     return f"{text}; not monotone: it trains again at rho = {', '.join(again)}" if again else text
+
+
+def _untrained(row: pd.Series) -> str:
+    if row["auc_low"] > CHANCE:
+        return f"without SAM the training loss stays at ln 2 ({_auc(row)}); train longer, or at a larger learning rate"
+    return f"at chance without SAM ({_auc(row)})"
 
 
 def _notes(together: pd.DataFrame, num_untrained: int, earliest: float) -> list[str]:

@@ -96,9 +96,10 @@ def average_over_seeds(table: pd.DataFrame, by: Sequence[str] | None = None) -> 
 
     Returns:
         One row per setting and radius: the setting, ``rho, num_seeds, num_diverged, auc, auc_low, auc_high,
-        train_loss`` and ``state``: ``"trained"`` if the AUC is certain to be above 0.55; ``"collapsed"`` if it is
-        certain to be below, or if no run's loss has left the plateau (ln 2 - 0.01, nats) and the AUC is not certain to
-        be above; else ``"undecided"``.
+        train_loss`` and ``state``: ``"collapsed"`` if the AUC is certain to be below 0.55, or if no run's loss has
+        left the plateau (ln 2 - 0.01, nats); else ``"trained"`` if the AUC is certain to be above 0.55; else
+        ``"undecided"``. Where so many labels are wrong on purpose (a share of 0.4 or more) that the best detector's
+        loss lies on the plateau, the loss does not count.
 
     Raises:
         ProbeError: If a column is missing, or a setting has two runs of one radius and seed.
@@ -147,12 +148,11 @@ def _average(group: pd.DataFrame) -> dict[str, Any]:
         group[name].to_numpy(dtype=np.float64) for name in ("test_auc", "test_auc_low", "test_auc_high")
     )
     mean, bottom, top = _interval(value, low, high)
-    stuck = bool((~(group["train_loss"] < PLATEAU - MARGIN)).all())
     state = UNDECIDED
-    if bottom > CHANCE:
-        state = TRAINED
-    elif top < CHANCE or stuck:
+    if top < CHANCE or _stuck(group):
         state = COLLAPSED
+    elif bottom > CHANCE:
+        state = TRAINED
     return {
         "num_seeds": len(group),
         "num_diverged": int((group["status"] == "diverged").sum()),
@@ -162,6 +162,17 @@ def _average(group: pd.DataFrame) -> dict[str, Any]:
         "train_loss": float(group["train_loss"].mean()),
         "state": state,
     }
+
+
+def _stuck(group: pd.DataFrame) -> bool:
+    """Whether no run has left the plateau; unknown, so no, where wrong labels keep any detector's loss there."""
+    from scipy.special import entr
+
+    if "label_noise" in group:
+        share = group["label_noise"].to_numpy(dtype=np.float64)
+        if bool((entr(share) + entr(1 - share) > PLATEAU - 2 * MARGIN).any()):
+            return False
+    return bool((~(group["train_loss"] < PLATEAU - MARGIN)).all())
 
 
 def _interval(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float, float]:

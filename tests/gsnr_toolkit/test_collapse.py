@@ -76,6 +76,12 @@ def test_no_number_where_there_is_none(curves, radii, status, words):
     assert words in row["message"]
 
 
+def test_a_good_ranking_on_the_plateau_is_not_called_chance():
+    row = collapse_radii(table("++-").assign(train_loss=LN2)).to_dict("records")[0]
+    assert row["status"] == "never_trained"
+    assert row["message"].startswith("undefined: without SAM the training loss stays at ln 2 (AUC 0.9")
+
+
 def test_without_a_baseline_that_trains_the_radius_is_still_found():
     assert answer("++-", radii=(0.01, 0.05, 0.1))["empirical_radius"] == 0.1
 

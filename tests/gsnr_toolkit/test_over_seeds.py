@@ -57,13 +57,19 @@ def test_the_interval_covers_where_one_over_seeds_alone_does_not():
         ([0.5], LN2 - 0.009, 0.08, "collapsed"),  # few images, but the loss tells
         ([0.5], LN2 - 0.011, 0.08, "undecided"),
         ([0.5], LN2 + 0.2, 0.08, "collapsed"),
-        ([0.9], LN2, 0.02, "trained"),  # it ranks, whatever the loss
+        ([0.9], LN2, 0.02, "collapsed"),  # it ranks by logits that hardly differ, but is not trained
         ([0.5, 0.9], 0.5, 0.03, "undecided"),
         ([0.3, 0.3, 0.3], 0.6, 0.03, "collapsed"),
     ],
 )
 def test_states(aucs, loss, half, state):
     assert average_over_seeds(runs(aucs, loss=loss, half=half))["state"].tolist() == [state]
+
+
+def test_the_loss_does_not_count_where_wrong_labels_hold_it_up():
+    for share, state in ((0.2, "collapsed"), (0.39, "collapsed"), (0.41, "trained"), (0.5, "trained")):
+        assert average_over_seeds(runs([0.9], loss=LN2, label_noise=share))["state"].tolist() == [state]
+    assert average_over_seeds(runs([0.5], loss=LN2, label_noise=0.45))["state"].tolist() == ["collapsed"]
 
 
 def test_one_run_off_the_plateau_is_enough():
