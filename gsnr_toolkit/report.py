@@ -116,7 +116,7 @@ class Report:
         text = sentences.cor_verdict(self.total, at_step, float(self.settings["rho"]), many_steps=many)
         silent = self.totals[self.totals["status"] == "no_signal"]
         if many and 0 < len(silent) < len(self.totals):
-            bounds = [f"{row.step} (at most {sentences.number(row.cor_high)})" for row in silent.itertuples()]
+            bounds = [_bounded_step(row.step, row.cor_high) for row in silent.itertuples()]
             text += f" COR cannot be told from 0 at step {', '.join(bounds)}."
         return text
 
@@ -274,6 +274,10 @@ def join_steps(reports: Sequence[Report], **changes: Any) -> Report:
     wall = sum(float(report.provenance.get("wall_seconds", 0.0)) for report in reports)
     provenance = {**reports[-1].provenance, "wall_seconds": wall}
     return replace(reports[-1], **{**frames, "notes": notes, "provenance": provenance, **changes})
+
+
+def _bounded_step(step: int, high: float) -> str:
+    return f"{step} (at most {sentences.number(high)})" if math.isfinite(high) else str(step)
 
 
 def _read_csv(text: str) -> pd.DataFrame:

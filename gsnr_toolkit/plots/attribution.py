@@ -150,6 +150,6 @@ def _y_axis(ax: Axes, drawn: Sequence[float], *, edge_band: bool) -> None:
         low -= (high - low) * EDGE_BAND / (1 - EDGE_BAND)
     ax.set_ylim(low, high)
     ax.set_yticks(factor_ticks(low, high))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{10**value:.2g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{float(f'{10**value:.2g}'):,.6g}"))
     ax.grid(axis="y", color=MUTED, alpha=0.15, linewidth=0.5)
     ax.set_axisbelow(True)

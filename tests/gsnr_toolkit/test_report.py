@@ -139,3 +139,5 @@ def test_steps_without_a_signal_are_named_with_their_upper_limit(report):
     totals.loc[1, ["status", "cor", "cor_high"]] = ["no_signal", math.nan, 0.017]
     text = replace(report, totals=totals).verdict
     assert f"COR cannot be told from 0 at step {totals['step'][1]} (at most 0.017)." in text
+    totals.loc[1, "cor_high"] = math.inf
+    assert f"COR cannot be told from 0 at step {totals['step'][1]}." in replace(report, totals=totals).verdict
