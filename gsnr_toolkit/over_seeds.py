@@ -21,6 +21,7 @@ __all__ = [
     "TRAINED",
     "UNDECIDED",
     "average_over_seeds",
+    "plain_cor",
     "rows_of",
     "setting_columns",
     "usable_runs",
@@ -113,6 +114,25 @@ def average_over_seeds(table: pd.DataFrame, by: Sequence[str] | None = None) -> 
     rows = [{**dict(zip(names, key, strict=True)), **_average(group)} for key, group in grouped]
     columns = [*names, "num_seeds", "num_diverged", "auc", "auc_low", "auc_high", "train_loss", "state"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def plain_cor(runs: pd.DataFrame) -> tuple[float, float, float] | None:
+    """COR of a setting's runs without SAM.
+
+    Args:
+        runs: The setting's runs.
+
+    Returns:
+        Median over seeds, the lowest limit of any seed, and the highest; None where COR was not recorded, or no run
+        had a signal.
+    """
+    if not {"cor", "cor_low", "cor_high", "cor_status"} <= set(runs.columns):
+        return None
+    plain = runs[(runs["rho"] == 0) & runs["cor_status"].isin(["ok", "above_max_radius"])]
+    if plain.empty:
+        return None
+    cor, low, high = (plain[name].to_numpy(dtype=np.float64) for name in ("cor", "cor_low", "cor_high"))
+    return float(np.median(cor)), float(low.min()), float(high.max())
 
 
 def rows_of(frame: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gsnr_toolkit.over_seeds import rows_of, setting_columns, usable_runs
+from gsnr_toolkit.over_seeds import plain_cor, rows_of, setting_columns, usable_runs
 from gsnr_toolkit.pages.answer import BAD, GOOD, UNSURE
 from gsnr_toolkit.pages.cells import Cell, Column, Table, estimate, numeral, plain, words
 from gsnr_toolkit.verdict import number
@@ -51,7 +51,7 @@ def radius_table(radii: pd.DataFrame, table: pd.DataFrame) -> Table:
     rows = []
     for row in radii.to_dict("records"):
         own = rows_of(usable_runs(table), {name: row[name] for name in settings})
-        cor = [plain_cor(own)] if recorded else []
+        cor = [_cor(own)] if recorded else []
         counts = [numeral(float(row[name]), str(row[name])) for name in ("num_seeds", "num_runs", "num_radii")]
         told_cells = [words(plain(row[name])) for name in told]
         rows.append([*told_cells, _radius(row), *cor, *counts, words(row["status"]), words(row["message"])])
@@ -68,22 +68,14 @@ def _radius(row: Mapping[str, Any]) -> Cell:
     return Cell(f"{radius:g}", f"[{row['empirical_low']:g}, {row['empirical_high']:g}]", radius, tone)
 
 
-def plain_cor(runs: pd.DataFrame) -> Cell:
-    """COR of a setting's runs without SAM, as the figure's diamond shows it.
-
-    Args:
-        runs: The setting's runs.
-
-    Returns:
-        The median over seeds, from the lowest limit to the highest of any seed.
-    """
-    plain_runs = runs[runs["rho"] == 0]
-    known = plain_runs[plain_runs["cor_status"].isin(["ok", "above_max_radius"])]
-    if known.empty:
-        said = ", ".join(dict.fromkeys(str(status) for status in plain_runs["cor_status"].dropna()))
+def _cor(runs: pd.DataFrame) -> Cell:
+    """COR of a setting's runs without SAM, as the figure's diamond shows it; or why there is none."""
+    found = plain_cor(runs)
+    if found is None:
+        said = ", ".join(dict.fromkeys(str(status) for status in runs[runs["rho"] == 0]["cor_status"].dropna()))
         return Cell(said or "not recorded")
-    middle, low, high = known["cor"].median(), known["cor_low"].min(), known["cor_high"].max()
-    return Cell(number(middle), f"[{number(low)}, {number(high)}]", float(middle))
+    middle, low, high = found
+    return Cell(number(middle), f"[{number(low)}, {number(high)}]", middle)
 
 
 def run_table(table: pd.DataFrame, shown: Sequence[str]) -> Table:

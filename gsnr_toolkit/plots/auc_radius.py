@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from gsnr_toolkit.collapse import collapse_radii
-from gsnr_toolkit.over_seeds import average_over_seeds, rows_of, setting_columns, usable_runs
+from gsnr_toolkit.over_seeds import average_over_seeds, plain_cor, rows_of, setting_columns, usable_runs
 from gsnr_toolkit.plots.labels import axes_width, legend_below
 from gsnr_toolkit.plots.marks import diamond_style
 from gsnr_toolkit.plots.style import (
@@ -135,7 +135,7 @@ def _find_curves(table: "pd.DataFrame", names: Sequence[str]) -> list[Curve]:
     for (name, row), shift in zip(found, shifts, strict=True):
         at = {column: row[column] for column in by}
         own = rows_of(runs, at)
-        curves.append(Curve(name, colors[name], float(shift), rows_of(means, at), own, row, _median_cor(own)))
+        curves.append(Curve(name, colors[name], float(shift), rows_of(means, at), own, row, plain_cor(own)))
     return curves
 
 
@@ -149,17 +149,6 @@ def short_value(value: Any) -> str:
     if value is None or value != value:
         return "default"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _median_cor(runs: "pd.DataFrame") -> tuple[float, float, float] | None:
-    """COR of the runs without SAM: median over seeds, and from the lowest to the highest limit of any."""
-    if not {"cor", "cor_low", "cor_high", "cor_status"} <= set(runs.columns):
-        return None
-    plain = runs[(runs["rho"] == 0) & runs["cor_status"].isin(["ok", "above_max_radius"])]
-    if plain.empty:
-        return None
-    cor, low, high = (plain[name].to_numpy(dtype=np.float64) for name in ("cor", "cor_low", "cor_high"))
-    return float(np.median(cor)), float(low.min()), float(high.max())
 
 
 def describe_runs(table: "pd.DataFrame") -> str:
