@@ -68,9 +68,8 @@ def settings(*, smoke: bool = False) -> list[Setting]:
         for family, config in full.items()
     ]
     found += [Setting(f"{family}-slow", replace(full[family], lr=3e-4)) for family in ("df", "f2f")]
-    found += [Setting(f"{family}-noisy", replace(full[family], label_noise=0.2)) for family in ("f2f", "nt")]
-    found += [Setting(f"{family}-last3", replace(config, tuning="last-3")) for family, config in full.items()]
     found += [Setting(f"{family}-strong", replace(full[family], strength=3.0)) for family in ("f2f", "nt")]
+    found += [Setting(f"{family}-last3", replace(config, tuning="last-3")) for family, config in full.items()]
     found += [
         Setting(f"{family}-b{size}", replace(full[family], batch_size=size))
         for family, size in (("f2f", 16), ("df", 64))
