@@ -106,9 +106,8 @@ def summary(report: Report) -> Group:
         lines.append(f"COR            {cor}: up to this radius SAM's step is certified to descend on average")
     if report.escape is not None:
         value = interval(report.escape.to_dict() | _limits(report), "value") if report.escape.status == "ok" else ""
-        lines.append(
-            f"escape radius  {value + ': ' if value else ''}{report.escape.message} (first-order estimate, ours)"
-        )
+        told = f"{value + ': ' if value else ''}{report.escape.message}"
+        lines.append(f"escape radius  {told} (first-order, ours; no guide to the collapse so far)")
     lines.append(Text(report.coverage["sentence"], style="dim"))
     lines += [Text(f"note: {note}", style="dim") for note in report.notes]
     return Group(*lines)

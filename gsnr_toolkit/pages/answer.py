@@ -129,7 +129,7 @@ def _cor(total: Any, beyond: str) -> str:
 
 
 def _escape(escape: Any) -> Fact:
-    meaning = "past it a run is expected to stay on the plateau (first-order, ours)"
+    meaning = "past it leaving the plateau no longer pays, to first order; ours, and no guide to the collapse so far"
     if escape.status != "ok":
         return Fact("Escape radius", escape.message, meaning)
     limits = {"value": escape.value, "value_low": escape.low, "value_high": escape.high}
