@@ -9,7 +9,7 @@ and ``collapse_controls.csv`` (means over seeds).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +54,15 @@ def controls(family: str, *, smoke: bool = False) -> Iterator[tuple[str, TrainCo
 
 
 def compute(
-    families: list[str], seeds: int, runs: Path, out: Path, *, smoke: bool, workers: int, device: str | None
+    families: list[str],
+    seeds: int,
+    runs: Path,
+    out: Path,
+    *,
+    smoke: bool,
+    workers: int,
+    device: str | None,
+    fitted: Callable[[TrainConfig], TrainConfig],
 ) -> None:
     """Train what is missing, and write the tables.
 
@@ -66,10 +74,11 @@ def compute(
         smoke: Few steps.
         workers: Processes at a time.
         device: Where to train.
+        fitted: Puts a config on the chosen model and data.
     """
     out.mkdir(parents=True, exist_ok=True)
     named = {
-        replace(config, seed=seed): (family, name)
+        replace(fitted(config), seed=seed): (family, name)
         for family in families
         for name, config in controls(family, smoke=smoke)
         for seed in range(seeds)
@@ -119,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_by_family(compute, __doc__, arguments)
+    run_by_family(compute, __doc__, arguments, plot)
 
 
 if __name__ == "__main__":

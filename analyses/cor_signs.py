@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,15 @@ def _average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def compute(
-    families: Sequence[str], seeds: int, runs: Path, out: Path, *, smoke: bool, workers: int, device: str | None
+    families: Sequence[str],
+    seeds: int,
+    runs: Path,
+    out: Path,
+    *,
+    smoke: bool,
+    workers: int,
+    device: str | None,
+    fitted: Callable[[TrainConfig], TrainConfig],
 ) -> None:
     """Train what is missing, and write the tables.
 
@@ -155,11 +163,15 @@ def compute(
         smoke: Few values, few steps.
         workers: Processes at a time.
         device: Where to train.
+        fitted: Puts a config on the chosen model and data; real data have no axis of strength.
     """
     out.mkdir(parents=True, exist_ok=True)
     places: dict[TrainConfig, list[tuple[str, float, str, int]]] = {}
     for family in families:
-        for axis, value, setting in axis_settings(family, smoke=smoke):
+        for axis, value, on_demo in axis_settings(family, smoke=smoke):
+            setting = replace(on_demo, config=fitted(on_demo.config))
+            if axis == "strength" and setting.config.strength is None:
+                continue
             for seed in range(seeds):
                 places.setdefault(setting.run_config(0.0, seed), []).append((axis, value, family, seed))
     frames = []

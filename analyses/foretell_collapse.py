@@ -12,13 +12,22 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analyses.foretell_plots import draw_foretold, draw_scores
-from analyses.laboratory import BASE, FULL_RADII, Setting, common_options, explore, run_folder, table
+from analyses.laboratory import (
+    BASE,
+    FULL_RADII,
+    Setting,
+    chosen_config,
+    common_options,
+    explore,
+    read_options,
+    run_folder,
+    table,
+)
 from analyses.predictors import OTHERS, RADII, setting_predictors
 from analyses.scoring import combined_score, score_table
 from gsnr_toolkit.atomic import write_json, write_text
@@ -217,10 +226,9 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Of the command line; those of the process when None.
     """
     parser = common_options(__doc__)
-    parser.add_argument("--replot", action="store_true", help="draw from the stored tables")
     parser.add_argument("--only", help="names of settings, with commas")
-    chosen = parser.parse_args(arguments)
-    wanted: Any = settings(smoke=chosen.smoke)
+    chosen = read_options(parser, arguments)
+    wanted = [replace(item, config=chosen_config(item.config, chosen)) for item in settings(smoke=chosen.smoke)]
     if chosen.only:
         wanted = [item for item in wanted if item.name in chosen.only.split(",")]
     if not chosen.replot:

@@ -17,12 +17,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from gsnr_toolkit import TrainConfig
+from gsnr_toolkit.data.base import DataError
+from gsnr_toolkit.data.registry import open_dataset
+from gsnr_toolkit.models.registry import MODELS
 from gsnr_toolkit.training.run import read_result, run_training
 
 DATA = Path(__file__).parents[1] / "figures" / "data"
@@ -40,6 +44,9 @@ RECORD_EVERY, RECORD_SAMPLES = 40, 256
 
 FULL_RADII = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Radii tried where all parameters are trained; absolute radii compare only between equal sets of parameters."""
+
+REAL_NAMES = {"demo-cdf": "celebdf-v2"}
+"""Real data sets by the embedded ones that stand for them, where the names differ by more than ``demo-``."""
 
 CHANCE = 0.55
 """A test AUC whose upper limit is below this is chance (the definition of the empirical collapse radius)."""
@@ -193,24 +200,94 @@ def common_options(description: str | None) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a few short runs, to see that everything works")
+    parser.add_argument("--replot", action="store_true", help="draw from the stored tables, compute nothing")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--device", help="where to train; a GPU if there is one by default")
+    parser.add_argument("--model", help="another model than the script's own, such as clip-vit-l14")
+    parser.add_argument("--data-root", type=Path, help="folder of the real data sets, in place of the embedded ones")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where runs are kept")
-    parser.add_argument("--out", type=Path, default=DATA, help="folder of the tables")
+    parser.add_argument("--out", type=Path, default=DATA, help="folder of the tables; figures go beside it")
     return parser
 
 
-def run_by_family(compute: Callable[..., None], description: str | None, arguments: list[str] | None) -> None:
+def chosen_config(config: TrainConfig, chosen: argparse.Namespace) -> TrainConfig:
+    """A config on the model and the data that the command line asks for.
+
+    Real data sets come in place of the embedded ones of the same name (``demo-nt``: ``nt``), at their own strength. The
+    learning rate changes by as much as that of a probing run does from model to model.
+
+    Args:
+        config: On embedded data.
+        chosen: With ``model`` and ``data_root``.
+
+    Returns:
+        The config itself where neither is given.
+    """
+    model = chosen.model or config.model
+    rates = [MODELS.rows[name].probe_lr if name in MODELS.rows else None for name in (model, config.model)]
+    factor = rates[0] / rates[1] if rates[0] and rates[1] else 1.0
+    found = replace(config, model=model, lr=config.lr * factor)
+    if chosen.data_root is None:
+        return found
+    others = tuple(real_name(name) for name in config.eval_data)
+    root = str(chosen.data_root)
+    return replace(found, data=real_name(config.data), eval_data=others, data_root=root, strength=None)
+
+
+def real_name(name: str) -> str:
+    """The real data set that an embedded one stands for.
+
+    Args:
+        name: Such as ``"demo-nt"``.
+
+    Returns:
+        Such as ``"nt"``.
+    """
+    return REAL_NAMES.get(name, name.removeprefix("demo-"))
+
+
+def read_options(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line, and see that the data are there before anything is trained on them.
+
+    Args:
+        parser: With the common options.
+        arguments: Of the command line; those of the process when None.
+
+    Returns:
+        The options.
+    """
+    chosen = parser.parse_args(arguments)
+    if chosen.data_root is not None and not chosen.replot:
+        try:
+            for name in ("df", "fs", "f2f", "nt"):
+                open_dataset(name, split="val", root=chosen.data_root, size=8)
+        except DataError as error:
+            parser.error(f"--data-root: {error}")
+    return chosen
+
+
+def run_by_family(
+    compute: Callable[..., None],
+    description: str | None,
+    arguments: list[str] | None,
+    plot: Callable[[Path], None] | None = None,
+) -> None:
     """Read the command line of a script that works family by family, and run it.
 
     Args:
-        compute: Called with families, seeds, runs and out, and by name with smoke, workers and device.
+        compute: Called with families, seeds, runs and out, and by name with smoke, workers, device and ``fitted``, the
+            function that puts a config on the chosen model and data.
         description: The script's docstring.
         arguments: Of the command line; those of the process when None.
+        plot: Draws from the tables in the folder it is given.
     """
     parser = common_options(description)
     parser.add_argument("--families", default="df,nt", help="families, with commas")
-    chosen = parser.parse_args(arguments)
-    work = {"smoke": chosen.smoke, "workers": chosen.workers, "device": chosen.device}
-    compute(chosen.families.split(","), chosen.seeds, chosen.runs, chosen.out, **work)
+    chosen = read_options(parser, arguments)
+    if not chosen.replot:
+        work = {"smoke": chosen.smoke, "workers": chosen.workers, "device": chosen.device}
+        fitted = partial(chosen_config, chosen=chosen)
+        compute(chosen.families.split(","), chosen.seeds, chosen.runs, chosen.out, fitted=fitted, **work)
+    if plot is not None:
+        plot(chosen.out)
