@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ MEASURED = {"rho": DEFAULT_RHO, "radii": list(default_radii(DEFAULT_RHO)), "conf
 
 DIGITS = "%.6g"
 PNG_DPI = 220
+CHARACTERS_PER_INCH = 21  # of a caption line
 
 
 def run_figure(
@@ -119,7 +121,8 @@ def save_figure(figure: Figure, out: Path, name: str, caption: str) -> None:
         name: The figure's name.
         caption: Data, n and intervals.
     """
-    figure.supxlabel(caption, fontsize=6, color=MUTED, x=0.01, ha="left")
+    width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
+    figure.supxlabel(textwrap.fill(caption, width), fontsize=6, color=MUTED, x=0.01, ha="left")
     for path in save(figure, out.parent / name, dpi=PNG_DPI):
         sys.stdout.write(f"{path}\n")
 
