@@ -3,7 +3,7 @@
 Question: does ``rho="auto"`` train at the accuracy of the best fixed radius without a sweep, and what does it cost?
 Command: ``python -m analyses.collapse_controls`` (``--smoke`` for a minute). It goes on where it was stopped and shares
 its runs with the other scripts of the laboratory. Tables: ``figures/data/collapse_controls_runs.csv`` (a row per run)
-and ``collapse_controls.csv`` (means over seeds).
+and ``collapse_controls.csv`` (means over seeds). Figure: ``figures/collapse_controls``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analyses.collapse_controls_plot import plot_controls
 from analyses.laboratory import BASE, collapsed, run_by_family, run_folder, train_all
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.atomic import write_json, write_text
@@ -128,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_by_family(compute, __doc__, arguments, plot)
+    run_by_family(compute, __doc__, arguments, plot_controls)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ MEASURED = {"rho": DEFAULT_RHO, "radii": list(default_radii(DEFAULT_RHO)), "conf
 
 DIGITS = "%.6g"
 PNG_DPI = 220
-CHARACTERS_PER_INCH = 21  # of a caption line
+CHARACTERS_PER_INCH = 23  # of a caption line
 
 
 def run_figure(
@@ -160,6 +160,9 @@ def data_words(names: Sequence[str]) -> str:
 
 def family_of(name: str) -> str:
     """The family of a data set.
+
+    Returns:
+        Its name without ``demo-``.
 
     >>> family_of("demo-nt"), family_of("nt")
     ('nt', 'nt')

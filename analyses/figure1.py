@@ -24,9 +24,7 @@ from analyses.figure import (
     FAMILIES,
     MARKERS,
     MEASURED,
-    NAMES,
     caption_line,
-    data_words,
     family_of,
     over_seeds,
     read_table,
@@ -95,6 +93,7 @@ def compute(chosen: argparse.Namespace) -> None:
             family = family_of(setting.config.data)
             own = replace(setting, config=method_configs(chosen)[method, family])
             runs |= {own.run_config(0.0, seed): (method, family) for seed in range(chosen.seeds)}
+    configs = {f"{method} {family}": config.to_dict() for (method, family), config in method_configs(chosen).items()}
     rows = []
     for config in train_all(list(runs), chosen.runs, workers=chosen.workers, device=chosen.device):
         method, family = runs[config]
@@ -103,11 +102,12 @@ def compute(chosen: argparse.Namespace) -> None:
         aucs = {"auc": found["test_auc"], "auc_low": found["test_auc_low"], "auc_high": found["test_auc_high"]}
         at = {"method": method, "train": config.data, "test": config.data, "rho": config.rho, "seed": config.seed}
         rows.append({**at, **aucs, "num_test": found["num_test"], "status": found["status"], "model": config.model})
-        sys.stdout.write(f"{method:<7} {family:<4} rho {config.rho:g} seed {config.seed}  AUC {found['test_auc']:.3f}\n")
+        sys.stdout.write(
+            f"{method:<7} {family:<4} rho {config.rho:g} seed {config.seed}  AUC {found['test_auc']:.3f}\n"
+        )
         sys.stdout.flush()
-    table = pd.DataFrame(rows, columns=_COLUMNS).sort_values(["method", "train", "rho", "seed"])
-    configs = {f"{method} {family}": config.to_dict() for (method, family), config in method_configs(chosen).items()}
-    store(chosen.out, "figure1", {"": table}, configs=configs, seeds=chosen.seeds)
+        table = pd.DataFrame(rows, columns=_COLUMNS).sort_values(["method", "train", "rho", "seed"])
+        store(chosen.out, "figure1", {"": table}, configs=configs, seeds=chosen.seeds)
 
 
 def plot(out: Path) -> None:
@@ -247,7 +247,9 @@ def _draw_family(
     color = COLORS[family]
     low = found["cor_low"].clip(lower=ax.get_ylim()[0]).to_numpy()
     high = found["cor_high"].clip(upper=ceiling).to_numpy()
-    ax.plot(x, found["cor"], marker=MARKERS[family], markersize=3.2, linewidth=0.9, color=color, label=family, gid=family)
+    ax.plot(
+        x, found["cor"], marker=MARKERS[family], markersize=3.2, linewidth=0.9, color=color, label=family, gid=family
+    )
     ax.vlines(x, low, high, color=color, linewidth=0.7, alpha=0.8)
     statuses = rows.groupby("group")["status"].agg(lambda values: next((v for v in values if v != "ok"), "ok"))
     for status in ("no_signal", "undefined", "above_max_radius"):

@@ -30,6 +30,9 @@ BETWEEN = (0.035, 0.07)
 
 ZOOM = (0.015, 0.13)
 
+PLACES = ("df", "f2f", "fs", "-", "--", "nt")
+"""Families by their place in the palette, so that each has the colour that it has in the other figures."""
+
 _KEPT = [
     "setting", "model", "data", "strength", "tuning", "lr", "batch_size", "steps", "rho", "seed", "key", "status",
     "steps_done", "train_loss", "test_auc", "test_auc_low", "test_auc_high", "num_test", "cor", "cor_low", "cor_high",
@@ -98,11 +101,15 @@ def draw(runs: pd.DataFrame) -> Figure:
     runs = runs.drop(columns=["strength", "lr", "setting", "batch_size", "steps"], errors="ignore")
     order = sorted(runs["data"].unique(), key=lambda name: ["df", "fs", "f2f", "nt"].index(family_of(name)))
     runs = pd.concat([runs[runs["data"] == name] for name in order], ignore_index=True)
-    figure = new_figure(TEXT_WIDTH, 3.3)
+    prefix = "demo-" if order[0].startswith("demo-") else ""
+    palette = [prefix + name for name in PLACES]
+    figure = new_figure(TEXT_WIDTH, 3.1)
     whole, near = figure.subplots(1, 2, width_ratios=(1.45, 1))
-    plot_auc_radius(runs, title="(a) Whole span; dashed box: enlarged in (b)", note=False, ax=whole)
-    plot_auc_radius(runs, title="(b) Around the usual radius", note=False, legend=False, ax=near)
+    for ax, title in ((whole, "(a) Whole span; dashed box: enlarged in (b)"), (near, "(b) Around the usual radius")):
+        plot_auc_radius(runs, title=title, note=False, legend=False, names=palette, ax=ax)
     _zoom(near, whole)
+    handles = whole.get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside upper left", ncols=5, fontsize=6.5, columnspacing=1.2)
     return figure
 
 
@@ -111,6 +118,9 @@ def _zoom(near: Axes, whole: Axes) -> None:
     ticks = [0.02, 0.035, 0.05, 0.07, 0.1]
     near.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     near.set_ylabel("")
+    for line in near.get_lines():
+        if line.get_gid() == "axis_break":
+            line.remove()
     low, high = whole.get_ylim()
     bottom, top = 0.05 * (high - low) + low, high - 0.02 * (high - low)
     box = Rectangle(

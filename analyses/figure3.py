@@ -158,7 +158,9 @@ def _seed_lines(ax: Axes, own: pd.DataFrame, rows: pd.DataFrame, family: str, sh
         x, y = run["step"].to_numpy(dtype=float), run["cor"].to_numpy(dtype=float)
         style = {"color": color, "marker": MARKERS[family], "markersize": 2.8, "linewidth": 0.9}
         dashes = "-" if number == 0 else (0, (4, 1.5))
-        ax.plot(x, y, label=family if number == 0 else None, gid=f"{family}:{seed}", linestyle=dashes, zorder=4, **style)
+        ax.plot(
+            x, y, label=family if number == 0 else None, gid=f"{family}:{seed}", linestyle=dashes, zorder=4, **style
+        )
         low, high = (np.clip(run[f"cor_{end}"].to_numpy(dtype=float), *ax.get_ylim()) for end in ("low", "high"))
         ax.vlines(x[np.isfinite(y)], low[np.isfinite(y)], high[np.isfinite(y)], color=color, linewidth=0.6, alpha=0.7)
         here = (x == weakest_step(rows[(rows["family"] == family) & (rows["seed"] == seed)])) & np.isfinite(y)

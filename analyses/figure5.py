@@ -33,10 +33,10 @@ from gsnr_toolkit.data.loaders import probe_loader
 from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.models.spec import input_spec
+from gsnr_toolkit.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 from gsnr_toolkit.prepare import find_device
 from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.training.diagnosis import PLATEAU
-from gsnr_toolkit.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 from gsnr_toolkit.training.evaluate import evaluate
 from gsnr_toolkit.training.loop import Callback, train
 from gsnr_toolkit.training.setup import learning_rate, make_optimizer, open_data

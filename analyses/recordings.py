@@ -1,4 +1,4 @@
-"""GSNR and COR along the plain runs of the four families, in both readings of "layer-wise": Figures 1b and 3 share them.
+"""GSNR and COR along the plain runs of the four families, in both readings of "layer-wise"; several figures share them.
 
 The plain runs are those of ``foretell_collapse``. The reading by ``parameters`` was recorded in them; for the reading
 by ``readout`` heads the same run is made again, bit for bit on one CPU, with another recorder. Table:
