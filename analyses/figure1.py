@@ -38,7 +38,15 @@ from analyses.recordings import compute as record
 from analyses.samples import draw_samples
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.plots.labels import label_layers
-from gsnr_toolkit.plots.marks import collapse_zone, edge_markers, edge_strip, log_limits, tidy_log_axis, up_arrows
+from gsnr_toolkit.plots.marks import (
+    collapse_zone,
+    edge_markers,
+    edge_strip,
+    log_limits,
+    status_proxy,
+    tidy_log_axis,
+    up_arrows,
+)
 from gsnr_toolkit.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 from gsnr_toolkit.training.run import read_result
 
@@ -124,9 +132,10 @@ def plot(out: Path) -> None:
     names = list(recorded["family"].drop_duplicates())
     caption = caption_line(
         str(recorded["caption"].iloc[0]),
-        f"(a) n = {int(methods['num_test'].min())} to {int(methods['num_test'].max())} test images",
+        f"(a) n = {int(methods['num_test'].max())} test images, mean of {methods['seed'].nunique()} seeds",
         f"(b) n = {int(recorded['num_samples'].max())} images",
-        f"{recorded['seed'].nunique()} seeds, bars: 95 % intervals of all seeds",
+        f"each of {recorded['seed'].nunique()} seeds (dashed: the second)",
+        "bars: 95 % intervals",
     )
     save_figure(draw(methods, recorded, names), out, "figure1", caption)
 
@@ -159,12 +168,16 @@ def draw(methods: pd.DataFrame, recorded: pd.DataFrame, families: list[str]) -> 
     Returns:
         The figure, two columns wide.
     """
-    figure = new_figure(TEXT_WIDTH, 5.0)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.05, 1))
-    first, *layers = top.subplots(1, 3, width_ratios=(1.15, 1, 1))
+    figure = new_figure(TEXT_WIDTH, 4.9)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
+    first, *layers = top.subplots(1, 3, width_ratios=(1.05, 1, 1))
     draw_methods(first, methods)
     for ax, reading in zip(layers, READINGS, strict=True):
-        draw_layers(ax, recorded[recorded["reading"] == reading], reading, legend=reading == "parameters")
+        draw_layers(ax, recorded[recorded["reading"] == reading], reading)
+    layers[1].set_ylabel("")
+    handles = [handle for ax in (first, layers[0]) for handle in ax.get_legend_handles_labels()[0]]
+    handles.append(status_proxy("no_signal"))
+    top.legend(handles=handles, loc="outside lower left", ncols=5, fontsize=6.5, columnspacing=1.4, handlelength=1.2)
     draw_samples(bottom, [name for name in FAMILIES if name in families])
     return figure
 
@@ -197,27 +210,24 @@ def draw_methods(ax: Axes, methods: pd.DataFrame) -> None:
     ax.set_xlim(-0.5, len(families) - 0.5)
     ax.set_ylim(0.42, 1.02)
     ax.set_ylabel("test AUC")
-    note = f"filled: ρ = {RHO:g}; hollow: ρ = 0; dotted: chance"
+    note = f"filled: ρ = {RHO:g}; hollow: ρ = 0"
     dress(ax, title="(a) AUC by data set", note=note)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.48, -0.1), ncols=3, fontsize=6, columnspacing=0.9, handlelength=1)
 
 
-def draw_layers(ax: Axes, recorded: pd.DataFrame, reading: str, *, legend: bool) -> None:
-    """Draw COR by layer, a line per family, at the step where the whole COR is smallest.
+def draw_layers(ax: Axes, recorded: pd.DataFrame, reading: str) -> None:
+    """Draw COR by layer at the step where the whole COR is smallest: a line for each family and seed.
 
-    Where a seed has no COR (no signal) the layer stands at the lower edge; above the radii tried: an arrow.
+    A layer without a COR (no signal) stands at the lower edge; above the radii tried: an arrow.
 
     Args:
         ax: The panel.
         recorded: Recordings of one reading.
         reading: Its name.
-        legend: Whether families are named.
     """
     parts = [rows[rows["step"] == weakest_step(rows)] for _, rows in recorded.groupby(["family", "seed"], sort=False)]
     rows = pd.concat(parts)
     rows = rows[rows["group"] != TOTAL].sort_values("depth", kind="stable")
     groups = list(rows["group"].drop_duplicates())
-    place = {group: x for x, group in enumerate(groups)}
     ceiling = max(MEASURED["radii"])
     good = rows[(rows["status"] == "ok") & np.isfinite(rows["cor"])]
     ax.set_yscale("log")
@@ -228,38 +238,30 @@ def draw_layers(ax: Axes, recorded: pd.DataFrame, reading: str, *, legend: bool)
     collapse_zone(ax, RHO).set_label("collapse zone: COR < 0.05")
     edge_strip(ax)
     for index, family in enumerate(name for name in FAMILIES if name in set(rows["family"])):
-        own = rows[rows["family"] == family]
-        _draw_family(ax, own, place, family, 0.13 * (index - 1.5), ceiling)
+        for number, (_, run) in enumerate(rows[rows["family"] == family].groupby("seed")):
+            shift = 0.13 * (index - 1.5) + 0.05 * number
+            _draw_run(ax, run, run["group"].map(groups.index) + shift, family, first=number == 0)
     label_layers(ax, groups)
-    ax.set_ylabel("critical radius (COR)" if legend else "")
+    ax.set_ylabel("critical radius (COR)")
     dress(ax, title=f"(b) COR by layer: {reading}", note=READINGS[reading])
-    if legend:
-        ax.legend(
-            loc="upper left", bbox_to_anchor=(-0.25, -0.2), ncols=5, fontsize=6, columnspacing=0.9, handlelength=1.2
-        )
 
 
-def _draw_family(
-    ax: Axes, rows: pd.DataFrame, place: dict[str, int], family: str, shift: float, ceiling: float
-) -> None:
-    found = over_seeds(rows.assign(cor=rows["cor"].where(rows["status"] == "ok")), ["group"], "cor")
-    x = found["group"].map(place).to_numpy(dtype=float) + shift
-    color = COLORS[family]
-    low = found["cor_low"].clip(lower=ax.get_ylim()[0]).to_numpy()
-    high = found["cor_high"].clip(upper=ceiling).to_numpy()
-    ax.plot(
-        x, found["cor"], marker=MARKERS[family], markersize=3.2, linewidth=0.9, color=color, label=family, gid=family
-    )
-    ax.vlines(x, low, high, color=color, linewidth=0.7, alpha=0.8)
-    statuses = rows.groupby("group")["status"].agg(lambda values: next((v for v in values if v != "ok"), "ok"))
-    for status in ("no_signal", "undefined", "above_max_radius"):
-        at = np.array([place[str(group)] + shift for group, value in statuses.items() if value == status])
-        if not at.size:
-            continue
-        if status == "above_max_radius":
-            up_arrows(ax, at, ceiling, colors=color).set(sizes=[55], label="_nolegend_")
-        else:
-            edge_markers(ax, at, status, colors=color, label="_nolegend_")
+def _draw_run(ax: Axes, run: pd.DataFrame, places: pd.Series, family: str, *, first: bool) -> None:
+    """Draw one run's layers; seeds after the first are dashed."""
+    color, ceiling, x = COLORS[family], max(MEASURED["radii"]), places.to_numpy(dtype=float)
+    status = run["status"].to_numpy()
+    cor = np.where(status == "ok", run["cor"].to_numpy(dtype=float), np.nan)
+    known = np.isfinite(cor)
+    low, high = (run[f"cor_{end}"].to_numpy(dtype=float)[known] for end in ("low", "high"))
+    style = {"marker": MARKERS[family], "markersize": 2.8, "linewidth": 0.9, "color": color, "gid": family}
+    ax.plot(x, cor, linestyle="-" if first else (0, (4, 1.5)), label=family if first else None, zorder=4, **style)
+    ends = np.maximum(low, ax.get_ylim()[0]), np.minimum(high, ceiling)
+    ax.vlines(x[known], *ends, color=color, linewidth=0.5, alpha=0.6)
+    for name in ("no_signal", "undefined"):
+        if (status == name).any():
+            edge_markers(ax, x[status == name], name, colors=color, label="_nolegend_")
+    if (status == "above_max_radius").any():
+        up_arrows(ax, x[status == "above_max_radius"], ceiling, colors=color).set(sizes=[55], label="_nolegend_")
 
 
 def main(arguments: list[str] | None = None) -> None:

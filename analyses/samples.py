@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
 from analyses.figure import NAMES
-from gsnr_toolkit.data.demo.pairs import demo_pair
-from gsnr_toolkit.plots.style import MUTED, OKABE_ITO
+from gsnr_toolkit.data.demo.pairs import DemoPair, demo_pair
+from gsnr_toolkit.plots.style import OKABE_ITO
 
 __all__ = ["draw_samples"]
 
@@ -18,6 +18,7 @@ SIZE = 64
 """Side of the images: that of ``clip-demo``; their traces are made for this grid."""
 
 IDENTITIES = (11, 4)
+GAP = 3
 GAIN = 4
 """Factor on differences, so that the faintest family can be seen on paper."""
 
@@ -30,31 +31,22 @@ def draw_samples(figure: SubFigure, families: Sequence[str], identities: Sequenc
         families: Such as ``["df", "nt"]``.
         identities: Persons, one row each of real, forged and difference.
     """
-    axes = figure.subplots(len(identities), 3 * len(families), squeeze=False)
+    axes = figure.subplots(len(identities), len(families), squeeze=False)
     for row, identity in enumerate(identities):
-        for column, family in enumerate(families):
-            pair = demo_pair(family, identity, size=SIZE)
-            panels = axes[row, 3 * column : 3 * column + 3]
-            difference = np.abs(pair.fake.astype(float) - pair.real.astype(float)).mean(-1) * GAIN / 255
-            _show(panels[0], pair.real)
-            _show(panels[1], pair.fake)
-            panels[1].contour(pair.mask, levels=[0.5], colors=OKABE_ITO["yellow"], linewidths=0.9)
-            _show(panels[2], 1 - difference.clip(0, 1))
+        for ax, family in zip(axes[row], families, strict=True):
+            _draw_triple(ax, demo_pair(family, identity, size=SIZE))
             if row == 0:
-                for ax, text in zip(panels, ("real", "forged", "difference"), strict=True):
-                    ax.set_title(text, fontsize=6, color=MUTED, loc="center", pad=2)
-                panels[1].annotate(
-                    f"{family} (after {NAMES[family]})", (0.5, 1.0), xycoords="axes fraction", xytext=(0, 12),
-                    textcoords="offset points", ha="center", fontsize=7,
-                )  # fmt: skip
-    figure.suptitle(
-        f"(c) Samples at {SIZE} pixels; forged region outlined, difference times {GAIN}", x=0.01, ha="left", fontsize=8
-    )
+                ax.set_title(f"{family} (after {NAMES[family]})", fontsize=7, loc="center", pad=3)
+    words = f"(c) Real, forged with its region outlined, difference times {GAIN}; {SIZE} pixels"
+    figure.suptitle(words, x=0.01, ha="left", fontsize=8)
 
 
-def _show(ax: Axes, image: np.ndarray) -> None:
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1, interpolation="lanczos")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+def _draw_triple(ax: Axes, pair: DemoPair) -> None:
+    """Put three images beside each other."""
+    difference = np.abs(pair.fake.astype(float) - pair.real.astype(float)).mean(-1, keepdims=True) * GAIN
+    dark = (255 - difference.clip(0, 255)).astype(np.uint8).repeat(3, axis=2)
+    gap = np.full((SIZE, GAP, 3), 255, dtype=np.uint8)
+    ax.imshow(np.concatenate([pair.real, gap, pair.fake, gap, dark], axis=1), interpolation="lanczos")
+    left = np.arange(SIZE) + SIZE + GAP
+    ax.contour(left, np.arange(SIZE), pair.mask, levels=[0.5], colors=OKABE_ITO["yellow"], linewidths=0.8)
+    ax.set_axis_off()
