@@ -135,7 +135,9 @@ def record_curves(config: TrainConfig, path: Path, device: str | None) -> pd.Dat
         for name, (full, strength) in test_sets(config).items():
             extra = {} if strength is None else {"strength": strength}
             dataset = open_dataset(full, split="test", **common, **extra)
-            loaders[name] = probe_loader(dataset, min(IMAGES, dataset.records["source"].nunique()), 150)
+            loaders[name] = probe_loader(
+                dataset, min(IMAGES, config.eval_samples, dataset.records["source"].nunique()), 150
+            )
         curves = LossCurves(model, loaders, max(1, min(EVERY, config.steps // 2)), place)
         optimizer = make_optimizer(config, model, probe_loader(data.val, 16, 8))
         model.train()
@@ -159,7 +161,7 @@ def compute(chosen: argparse.Namespace) -> None:
     base = replace(BASE, data=f"demo-{chosen.family}", strength=STRENGTHS[chosen.family], stop_dead=0)
     methods = METHODS
     if chosen.smoke:
-        base = replace(base, steps=16, train_samples=64, batch_size=8)
+        base = replace(base, steps=16, train_samples=64, eval_samples=60, batch_size=8)
         methods = {name: METHODS[name] for name in ("linear head", "all, SAM 0.05")}
     base = chosen_config(base, chosen)
     runs = {

@@ -94,7 +94,7 @@ def write_tables(table: pd.DataFrame, stem: Path, caption: str) -> list[Path]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown, one decimal for numbers and a dash for what is missing.
+    r"""A table as Markdown, one decimal for numbers and a dash for what is missing.
 
     (pandas' own writer would need the package tabulate.)
 
@@ -107,7 +107,7 @@ def markdown(table: pd.DataFrame) -> str:
     >>> print(markdown(pd.DataFrame({"method": ["a|b"], "AUC": [95.64]})))
     | method | AUC |
     | --- | --- |
-    | a\\|b | 95.6 |
+    | a\|b | 95.6 |
     <BLANKLINE>
     """
     rows = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False)]
