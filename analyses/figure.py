@@ -49,7 +49,7 @@ COLORS = {
 }
 MARKERS = {"df": "o", "fs": "s", "f2f": "^", "nt": "D"}
 
-MEASURED = {"rho": DEFAULT_RHO, "radii": list(default_radii(DEFAULT_RHO)), "confidence": 0.95}
+MEASURED: dict[str, Any] = {"rho": DEFAULT_RHO, "radii": list(default_radii(DEFAULT_RHO)), "confidence": 0.95}
 """Settings of the recorded reports that the plots of the toolkit ask for."""
 
 DIGITS = "%.6g"

@@ -13,6 +13,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -169,7 +170,8 @@ def draw(methods: pd.DataFrame, recorded: pd.DataFrame, families: list[str]) -> 
         The figure, two columns wide.
     """
     figure = new_figure(TEXT_WIDTH, 4.9)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1.75, 1))
+    top, bottom = halves
     first, *layers = top.subplots(1, 3, width_ratios=(1.05, 1, 1))
     draw_methods(first, methods)
     for ax, reading in zip(layers, READINGS, strict=True):
@@ -200,10 +202,14 @@ def draw_methods(ax: Axes, methods: pd.DataFrame) -> None:
             x = np.arange(len(families)) + 0.15 * (place - (len(shown) - 1) / 2)
             reach = np.abs(np.stack([some["auc"] - some["auc_low"], some["auc_high"] - some["auc"]]))
             color = OKABE_ITO[hues[method]]
-            style = {"markerfacecolor": color if rho else "white", "label": METHOD_NAMES[method] if rho else None}
+            style: dict[str, Any] = {
+                "markerfacecolor": color if rho else "white",
+                "label": METHOD_NAMES[method] if rho else None,
+            }
             ax.errorbar(
                 x, some["auc"], yerr=reach if rho else None, fmt=shapes[method], color=color, markersize=4,
-                markeredgewidth=0.8, elinewidth=0.8, zorder=4 if rho else 3, gid=f"{method}:{rho:g}", **style,
+                markeredgewidth=0.8, elinewidth=0.8, zorder=4 if rho else 3, gid=f"{method}:{rho:g}",
+                markerfacecolor=face, label=label,
             )  # fmt: skip
     ax.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.2)), zorder=1)
     ax.set_xticks(range(len(families)), families)
@@ -253,7 +259,13 @@ def _draw_run(ax: Axes, run: pd.DataFrame, places: pd.Series, family: str, *, fi
     cor = np.where(status == "ok", run["cor"].to_numpy(dtype=float), np.nan)
     known = np.isfinite(cor)
     low, high = (run[f"cor_{end}"].to_numpy(dtype=float)[known] for end in ("low", "high"))
-    style = {"marker": MARKERS[family], "markersize": 2.8, "linewidth": 0.9, "color": color, "gid": family}
+    style: dict[str, Any] = {
+        "marker": MARKERS[family],
+        "markersize": 2.8,
+        "linewidth": 0.9,
+        "color": color,
+        "gid": family,
+    }
     ax.plot(x, cor, linestyle="-" if first else (0, (4, 1.5)), label=family if first else None, zorder=4, **style)
     ends = np.maximum(low, ax.get_ylim()[0]), np.minimum(high, ceiling)
     ax.vlines(x[known], *ends, color=color, linewidth=0.5, alpha=0.6)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -156,7 +157,7 @@ def _seed_lines(ax: Axes, own: pd.DataFrame, rows: pd.DataFrame, family: str, sh
     color = COLORS[family]
     for number, (seed, run) in enumerate(own.sort_values("step").groupby("seed")):
         x, y = run["step"].to_numpy(dtype=float), run["cor"].to_numpy(dtype=float)
-        style = {"color": color, "marker": MARKERS[family], "markersize": 2.8, "linewidth": 0.9}
+        style: dict[str, Any] = {"color": color, "marker": MARKERS[family], "markersize": 2.8, "linewidth": 0.9}
         dashes = "-" if number == 0 else (0, (4, 1.5))
         ax.plot(
             x, y, label=family if number == 0 else None, gid=f"{family}:{seed}", linestyle=dashes, zorder=4, **style

@@ -128,7 +128,7 @@ def draw(table: pd.DataFrame, maps: pd.DataFrame) -> Figure:
     """
     side = round(len(maps) ** 0.5)
     figure = new_figure(TEXT_WIDTH, 3.1)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.05)  # type: ignore[union-attr]
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.05)
     grid = figure.add_gridspec(2, 5, width_ratios=(1, 1, 1, 1.05, 1.2), wspace=0.12)
     images = [figure.add_subplot(grid[row, 0]) for row in range(2)]
     cgp, anchors, regions = (

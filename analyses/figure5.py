@@ -130,11 +130,16 @@ def record_curves(config: TrainConfig, path: Path, device: str | None) -> pd.Dat
         set_tuning(model, config.tuning)
         data = open_data(config, model)
         spec = input_spec(model)
-        common = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std, "root": config.data_root}
+        common: dict[str, Any] = {
+            "image_size": spec.image_size,
+            "mean": spec.mean,
+            "std": spec.std,
+            "root": config.data_root,
+        }
         loaders = {}
         for name, (full, strength) in test_sets(config).items():
-            extra = {} if strength is None else {"strength": strength}
-            dataset = open_dataset(full, split="test", **common, **extra)
+            extra: dict[str, Any] = {} if strength is None else {"strength": strength}
+            dataset = open_dataset(full, split="test", root=config.data_root, **common, **extra)
             loaders[name] = probe_loader(
                 dataset, min(IMAGES, config.eval_samples, dataset.records["source"].nunique()), 150
             )
@@ -202,7 +207,7 @@ def plot(out: Path) -> None:
         f"{table['model'].iloc[0]} trained on {table['train'].iloc[0]}",
         f"across: mean of {others}",
         f"n = {int(table['n'].max())} images of each",
-        f"{table['seed'].nunique()} seeds, bands: from the lowest to the highest",
+        f"number of seeds: {table['seed'].nunique()}, bands: from the lowest to the highest",
     )
     save_figure(draw(table), out, "figure5", caption)
 

@@ -87,8 +87,9 @@ def model_rows(chosen: argparse.Namespace, sizes: tuple[int, ...], draws: int, i
     name = FAMILY if chosen.data_root is None else FAMILY.removeprefix("demo-")
     extra: dict[str, Any] = {"strength": STRENGTH} if chosen.data_root is None else {"root": chosen.data_root}
     dataset = open_dataset(name, split="train", image_size=spec.image_size, mean=spec.mean, std=spec.std, **extra)
-    # pairs of a real and a forged image follow each other, so that every draw is balanced
-    rows = probe_indices(dataset.records, min(images, dataset.records["source"].nunique()))
+    balanced = probe_indices(dataset.records, min(images, dataset.records["source"].nunique()))
+    # in no order of class: in draws balanced by class, noise between the classes shows as less than 1/n
+    rows = [balanced[i] for i in torch.randperm(len(balanced), generator=torch.Generator().manual_seed(0))]
     pixels = torch.stack([dataset[i][0] for i in rows])
     labels = torch.as_tensor(dataset.labels[rows])
     device = chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,6 +1,7 @@
 """Figures: their arithmetic, their marks, and every script from end to end on runs of a few steps."""
 
 import argparse
+import json
 import math
 import shutil
 from pathlib import Path
@@ -10,11 +11,23 @@ import pandas as pd
 import pytest
 
 from analyses import all as everything
-from analyses import attribution, figure1, figure2, figure3, figure4, figure5, gsnr_bias, laboratory, recordings
+from analyses import (
+    attribution,
+    engine_cost,
+    figure1,
+    figure2,
+    figure3,
+    figure4,
+    figure5,
+    gsnr_bias,
+    laboratory,
+    recordings,
+)
+from analyses.collapse_controls_plot import draw_controls
 from analyses.figure import caption_line, data_words, over_seeds, read_table
 from analyses.laboratory import chosen_config
 from gsnr_toolkit import Report, TrainConfig
-from gsnr_toolkit.plots.style import root_figure
+from gsnr_toolkit.plots.style import root_figure, save
 
 STORED = Path(__file__).parents[2] / "figures" / "data"
 
@@ -131,6 +144,31 @@ def test_bias_of_the_plug_in_is_one_over_n(options, tmp_path):
     spread = rows["plugin"].std() / math.sqrt(len(rows))
     assert rows["plugin"].mean() == pytest.approx(gsnr_bias.GAUSSIAN_GSNR + 1 / 16, abs=4 * spread)
     assert rows["corrected"].mean() == pytest.approx(gsnr_bias.GAUSSIAN_GSNR, abs=4 * spread)
+
+
+def test_cost_of_the_engines_is_that_of_the_stored_benchmarks(options, tmp_path):
+    engine_cost.main(options)
+    table = pd.read_csv(tmp_path / "data" / "engine_cost.csv")
+    stored = json.loads((engine_cost.BENCHMARKS / "engines.json").read_text(encoding="utf8"))["rows"]
+    assert len(table) >= len(stored)
+    assert table["family"].isin(engine_cost.FAMILIES).all()
+    assert (tmp_path / "engine_cost.pdf").exists()
+
+
+def test_a_control_of_which_a_seed_collapsed_is_hollow(tmp_path):
+    table = pd.DataFrame(
+        {
+            "family": ["df", "df", "nt", "nt"], "control": ["plain", "SAM 0.8"] * 2, "num_seeds": 2,
+            "test_auc": [0.7, 0.52, 0.9, 0.51], "auc_min": [0.68, 0.5, 0.88, 0.5], "auc_max": [0.72, 0.54, 0.92, 0.52],
+            "share_collapsed": [0.0, 0.5, 0.0, 1.0], "time_over_plain": [1.0, 2.0, 1.0, 2.1],
+        }
+    )  # fmt: skip
+    figure = draw_controls(table)
+    auc, _ = figure.axes
+    faces = [line.get_markerfacecolor() for line in auc.get_lines() if line.get_marker() in ("o", "D")]
+    assert [face == "white" for face in faces] == [False, True, False, True]
+    assert [label.get_text() for label in auc.get_yticklabels()] == ["plain", "SAM 0.8"]
+    save(figure, tmp_path / "controls", formats=["png"])
 
 
 def test_shares_of_the_attribution_add_up_to_one():
