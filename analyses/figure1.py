@@ -202,10 +202,7 @@ def draw_methods(ax: Axes, methods: pd.DataFrame) -> None:
             x = np.arange(len(families)) + 0.15 * (place - (len(shown) - 1) / 2)
             reach = np.abs(np.stack([some["auc"] - some["auc_low"], some["auc_high"] - some["auc"]]))
             color = OKABE_ITO[hues[method]]
-            style: dict[str, Any] = {
-                "markerfacecolor": color if rho else "white",
-                "label": METHOD_NAMES[method] if rho else None,
-            }
+            face, label = (color, METHOD_NAMES[method]) if rho else ("white", None)
             ax.errorbar(
                 x, some["auc"], yerr=reach if rho else None, fmt=shapes[method], color=color, markersize=4,
                 markeredgewidth=0.8, elinewidth=0.8, zorder=4 if rho else 3, gid=f"{method}:{rho:g}",

@@ -130,12 +130,7 @@ def record_curves(config: TrainConfig, path: Path, device: str | None) -> pd.Dat
         set_tuning(model, config.tuning)
         data = open_data(config, model)
         spec = input_spec(model)
-        common: dict[str, Any] = {
-            "image_size": spec.image_size,
-            "mean": spec.mean,
-            "std": spec.std,
-            "root": config.data_root,
-        }
+        common: dict[str, Any] = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std}
         loaders = {}
         for name, (full, strength) in test_sets(config).items():
             extra: dict[str, Any] = {} if strength is None else {"strength": strength}
