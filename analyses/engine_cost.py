@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses.figure import run_figure, save_figure, store
+from gsnr_toolkit.plots.marks import tidy_log_axis
 from gsnr_toolkit.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -93,6 +94,7 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.grid(axis="y", color=MUTED, alpha=0.15, linewidth=0.5)
         dress(ax, title=model, note="")
         ax.tick_params(axis="y", labelsize=5.5)
+        tidy_log_axis(ax, "x")
         ax.set_xlabel("time / plain pass")
     for ax in axes[len(models) :]:
         ax.set_axis_off()

@@ -16,6 +16,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,7 @@ def run_folder(runs: Path, config: TrainConfig) -> Path:
 
 
 def train_all(configs: Sequence[TrainConfig], runs: Path, *, workers: int, device: str | None) -> Iterator[TrainConfig]:
-    """Train what is not trained yet, in processes of one thread each.
+    """Train what is not trained yet, in processes of one thread each; a single worker is this process.
 
     Yields:
         Each config once its run is finished.
@@ -97,12 +98,31 @@ def train_all(configs: Sequence[TrainConfig], runs: Path, *, workers: int, devic
     yield from (config for config in configs if config not in missing)
     if not missing:
         return
+    if workers == 1:
+        with _single_thread():
+            for config in missing:
+                _train(config, runs, device)
+                yield config
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context, initializer=_one_thread) as pool:
         waiting = {pool.submit(_train, config, runs, device): config for config in missing}
         for done in as_completed(waiting):
             done.result()
             yield waiting[done]
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Runs are equal bit for bit only with the same number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_thread() -> None:

@@ -10,6 +10,7 @@ and ``.tex`` (booktabs).
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def plot(out: Path) -> None:
     results = pd.read_csv(own) if own.exists() else None
     metrics = pd.read_csv(PUBLISHED).groupby("benchmark")["metric"].first()
     for benchmark, table in beside_published(results).items():
-        name = "".join(letter if letter.isalnum() else "_" for letter in benchmark.lower()).strip("_")
+        name = re.sub(r"[^a-z0-9]+", "_", benchmark.lower()).strip("_")
         caption = f"{benchmark}: {metrics.get(benchmark, 'score')} in %. Rows 'reported by' were not measured here."
         for path in write_tables(table, out / f"table_{name}", caption):
             sys.stdout.write(f"{path}\n")

@@ -39,4 +39,4 @@ def test_three_formats_hold_the_same_numbers(tmp_path):
 def test_the_script_writes_a_table_for_each_benchmark(tmp_path):
     main(["--out", str(tmp_path / "data")])
     names = {path.name for path in (tmp_path / "data").iterdir()}
-    assert {"table_ff___c23.md", "table_genimage__sd_v1_4.tex", "table_universalfakedetect.csv"} <= names
+    assert {"table_ff_c23.md", "table_genimage_sd_v1_4.tex", "table_universalfakedetect.csv"} <= names
