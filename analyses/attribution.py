@@ -2,9 +2,10 @@
 
 Claim (the paper's theorem, as an identity): ``log COR = log r/(1+r) - log m - log |mu|``, layer by layer; the paper
 names the attenuation of GSNR, the first term, as the root cause. Command: ``python -m analyses.attribution``
-(``--replot``, ``--smoke``). Hardware: as ``figure3``, whose table it reads. Obtained (embedded data, readout heads):
-on nt the signal accounts for 1.0 and 0.6 of the variance of log COR over layers (two seeds), on df for -0.5 and 0.1: there
-curvature and gradient size do. With own parameters these two dominate and cancel. Tables: ``figures/data/recordings.csv`` and ``attribution.csv`` (shares of the variance of log COR over layers).
+(``--replot``, ``--smoke``). Hardware: as ``figure3``, whose table it reads. Obtained (embedded data, readout heads): on
+nt the signal accounts for 1.0 and 0.6 of the variance of log COR over layers (two seeds), on df for -0.5 and 0.1: there
+curvature and gradient size do. With own parameters these two dominate and cancel. Tables:
+``figures/data/recordings.csv`` and ``attribution.csv`` (shares of the variance of log COR over layers).
 """
 
 from __future__ import annotations
