@@ -53,7 +53,7 @@ MEASURED: dict[str, Any] = {"rho": DEFAULT_RHO, "radii": list(default_radii(DEFA
 """Settings of the recorded reports that the plots of the toolkit ask for."""
 
 DIGITS = "%.6g"
-PNG_DPI = 220
+PNG_DPI = 200
 CHARACTERS_PER_INCH = 23  # of a caption line
 
 
@@ -90,7 +90,10 @@ def store(out: Path, name: str, tables: Mapping[str, pd.DataFrame], **settings: 
     out.mkdir(parents=True, exist_ok=True)
     for suffix, table in tables.items():
         write_text(out / f"{name}{suffix}.csv", table.to_csv(index=False, float_format=DIGITS))
-    write_json(out / f"{name}.json", {**environment(), **settings})
+    program, *arguments = sys.argv
+    # the folders of one machine say nothing on another
+    command = [Path(program).name, *arguments]
+    write_json(out / f"{name}.json", {**environment(), "command": command, **settings})
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:
