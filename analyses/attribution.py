@@ -69,7 +69,7 @@ def plot(out: Path) -> None:
     """
     recorded = read_table(out, TABLE)
     caption = caption_line(
-        str(recorded["caption"].iloc[0]),
+        "; ".join(recorded["caption"].drop_duplicates()),
         f"n = {int(recorded['num_samples'].max())} images",
         "step of the smallest COR, of the seed with a COR for most layers",
         "bars multiply up to the dot; 95 % intervals",

@@ -135,7 +135,7 @@ def plot(out: Path) -> None:
         methods = pd.concat([methods, corit_rows(pd.read_csv(corit), model)], ignore_index=True)
     names = list(recorded["family"].drop_duplicates())
     caption = caption_line(
-        str(recorded["caption"].iloc[0]),
+        "; ".join(recorded["caption"].drop_duplicates()),
         f"(a) n = {int(methods['num_test'].max())} test images, mean of {methods['seed'].nunique()} seeds",
         f"(b) n = {int(recorded['num_samples'].max())} images",
         f"each of {recorded['seed'].nunique()} seeds (dashed: the second)",

@@ -73,7 +73,7 @@ def plot(out: Path) -> None:
     }
     for quantity, name in (("gsnr", "figure3"), ("cor", "figure3_cor")):
         caption = caption_line(
-            str(recorded["caption"].iloc[0]),
+            "; ".join(recorded["caption"].drop_duplicates()),
             f"n = {low if low == high else f'{low} to {high}'} images",
             first[quantity],
             f"(b) seed {recorded['seed'].min()}, 95 % bands",

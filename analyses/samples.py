@@ -37,7 +37,7 @@ def draw_samples(figure: SubFigure, families: Sequence[str], identities: Sequenc
             _draw_triple(ax, demo_pair(family, identity, size=SIZE))
             if row == 0:
                 ax.set_title(f"{family} (after {NAMES[family]})", fontsize=7, loc="center", pad=3)
-    words = f"(c) Real, forged with its region outlined, difference times {GAIN}; {SIZE} pixels"
+    words = f"(c) Embedded data: real, forged with its region outlined, difference times {GAIN}; {SIZE} pixels"
     figure.suptitle(words, x=0.01, ha="left", fontsize=8)
 
 
