@@ -3,8 +3,7 @@
 Question: does ``rho="auto"`` train at the accuracy of the best fixed radius without a sweep, and what does it cost?
 Command: ``python -m analyses.collapse_controls`` (``--smoke`` for a minute). It goes on where it was stopped and shares
 its runs with the other scripts of the laboratory. Tables: ``figures/data/collapse_controls_runs.csv`` (a row per run)
-and ``collapse_controls.csv`` (means over seeds); figure ``figures/collapse_controls.png`` and ``.pdf`` (``--replot``
-draws it from the table).
+and ``collapse_controls.csv`` (means over seeds). Figure: ``figures/collapse_controls``.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.controls_plot import draw_controls
+from analyses.collapse_controls_plot import plot_controls
 from analyses.laboratory import BASE, collapsed, family_config, run_by_family, run_folder, train_all
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.atomic import write_json, write_text
-from gsnr_toolkit.plots.style import save
 from gsnr_toolkit.provenance import environment
 from gsnr_toolkit.training.run import read_result
 
@@ -83,7 +81,7 @@ def compute(
     """
     out.mkdir(parents=True, exist_ok=True)
     named = {
-        fitted(replace(config, seed=seed)): (family, name)
+        replace(fitted(config), seed=seed): (family, name)
         for family in families
         for name, config in controls(family, smoke=smoke)
         for seed in range(seeds)
@@ -128,22 +126,13 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return found.assign(time_over_plain=found["step_seconds"] / found["family"].map(plain))
 
 
-def plot(out: Path) -> None:
-    """Draw the figure from the stored tables, beside their folder.
-
-    Args:
-        out: Folder of the tables.
-    """
-    save(draw_controls(pd.read_csv(out / "collapse_controls.csv")), out.parent / "collapse_controls")
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the script.
 
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_by_family(compute, __doc__, arguments, plot)
+    run_by_family(compute, __doc__, arguments, plot_controls)
 
 
 if __name__ == "__main__":

@@ -168,14 +168,17 @@ def compute(
         smoke: Few values, few steps.
         workers: Processes at a time.
         device: Where to train.
-        fitted: Puts a config on the chosen model and data.
+        fitted: Puts a config on the chosen model and data; real data have no axis of strength.
     """
     out.mkdir(parents=True, exist_ok=True)
     places: dict[TrainConfig, list[tuple[str, float, str, int]]] = {}
     for family in families:
-        for axis, value, setting in axis_settings(family, smoke=smoke):
+        for axis, value, on_demo in axis_settings(family, smoke=smoke):
+            setting = replace(on_demo, config=fitted(on_demo.config))
+            if axis == "strength" and setting.config.strength is None:
+                continue
             for seed in range(seeds):
-                places.setdefault(fitted(setting.run_config(0.0, seed)), []).append((axis, value, family, seed))
+                places.setdefault(setting.run_config(0.0, seed), []).append((axis, value, family, seed))
     frames = []
     for config in train_all(list(places), runs, workers=workers, device=device):
         report = Report.load(run_folder(runs, config) / "report")

@@ -16,6 +16,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,9 @@ START = 0.07
 
 ENOUGH = 2
 """Radii on end at which all seeds have collapsed, before no larger one is tried."""
+
+REAL_NAMES = {"demo-cdf": "celebdf-v2"}
+"""Real data sets by the embedded ones that stand for them, where the names differ by more than ``demo-``."""
 
 REAL_NAMES = {"demo-cdf": "celebdf-v2"}
 """Real data sets by the embedded ones that stand for them, where the names differ by more than ``demo-``."""
@@ -111,7 +115,7 @@ def run_folder(runs: Path, config: TrainConfig) -> Path:
 
 
 def train_all(configs: Sequence[TrainConfig], runs: Path, *, workers: int, device: str | None) -> Iterator[TrainConfig]:
-    """Train what is not trained yet, in processes of one thread each.
+    """Train what is not trained yet, in processes of one thread each; a single worker is this process.
 
     Yields:
         Each config once its run is finished.
@@ -120,12 +124,31 @@ def train_all(configs: Sequence[TrainConfig], runs: Path, *, workers: int, devic
     yield from (config for config in configs if config not in missing)
     if not missing:
         return
+    if workers == 1:
+        with _single_thread():
+            for config in missing:
+                _train(config, runs, device)
+                yield config
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context, initializer=_one_thread) as pool:
         waiting = {pool.submit(_train, config, runs, device): config for config in missing}
         for done in as_completed(waiting):
             done.result()
             yield waiting[done]
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Runs are equal bit for bit only with the same number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_thread() -> None:

@@ -111,7 +111,11 @@ def _curve(report: Report, step: int) -> pd.DataFrame:
 
 
 def _slope(curve: pd.DataFrame) -> float:
-    first = curve.iloc[0]
+    """Drift per radius at the smallest radius with a drift above its noise; NaN where there is none."""
+    moved = curve[curve["drift"] > 0]
+    if moved.empty:
+        return math.nan
+    first = moved.iloc[0]
     return float(first["drift"] / first["rho"])
 
 

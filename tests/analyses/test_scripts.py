@@ -15,7 +15,8 @@ def runs(tmp_path_factory):
 def options(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(laboratory, "RECORD_SAMPLES", 32)
     monkeypatch.setattr(laboratory, "RECORD_EVERY", 12)
-    return ["--smoke", "--seeds", "1", "--runs", str(runs), "--out", str(tmp_path / "data"), "--device", "cpu"]
+    where = ["--runs", str(runs), "--out", str(tmp_path / "data"), "--device", "cpu"]
+    return ["--smoke", "--seeds", "1", "--workers", "1", *where]
 
 
 def test_foretell_collapse(options, tmp_path, runs):

@@ -1,0 +1,142 @@
+"""Every figure and table with one command.
+
+Command: ``python -m analyses.all --replot`` draws everything from the stored tables, in about a minute; without
+``--replot`` everything is computed, at most four hours on 2 cores on the embedded data. It goes on where it was
+stopped, and trained runs are shared between figures. ``--data-root PATH --model clip-vit-l14`` does the same on real
+data sets; ``--smoke`` makes a few short runs; ``--only figure1,figure3`` picks scripts. A script that fails does not
+stop the others; the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from analyses.laboratory import common_options, read_options
+
+SCRIPTS = {
+    "foretell_collapse": "COR and others foretold against found",
+    "cor_signs": "which way COR moves with GSNR",
+    "collapse_controls": 'rho="auto" and others against fixed radii',
+    "figure1": "AUC at 0.05, COR by layer, samples",
+    "figure2": "AUC against the radius",
+    "figure3": "GSNR and COR over steps",
+    "figure4": "CoRIT's pipeline",
+    "figure5": "loss within and across data sets",
+    "attribution": "why layers differ in COR",
+    "gsnr_bias": "plug-in GSNR against n",
+    "engine_cost": "cost of the engines",
+    "corit_ladder": "what each part of CoRIT is worth, step by step",
+    "corit_baselines": "CoRIT beside its baselines",
+    "corit_ablation": "CoRIT without each part",
+    "corit_proxy": "the proxy's GSNR against the true one",
+    "result_tables": "tables with published numbers",
+}
+"""Scripts in their order, and what each makes."""
+
+
+def known_scripts() -> list[str]:
+    """Scripts that this copy has.
+
+    Returns:
+        Names, in order.
+    """
+    return [name for name in SCRIPTS if find_spec(f"analyses.{name}") is not None]
+
+
+def run_script(name: str, arguments: Sequence[str]) -> str | None:
+    """Run one script to its end, whatever happens in it.
+
+    Args:
+        name: Of its module in ``analyses``.
+        arguments: Of its command line.
+
+    Returns:
+        None, or what went wrong, in a line.
+    """
+    try:
+        main: Callable[[list[str]], None] = import_module(f"analyses.{name}").main
+        main(list(arguments))
+    except SystemExit as stop:  # argparse ends so, on options that a script does not know
+        return f"exit status {stop.code}" if stop.code not in (None, 0) else None
+    except Exception as error:
+        sys.stderr.write(traceback.format_exc())
+        lines = str(error).splitlines()
+        return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return None
+
+
+def files_since(folders: Sequence[Path], moment: float) -> list[str]:
+    """Names of the files written since a moment.
+
+    Args:
+        folders: Where to look, not below.
+        moment: Seconds since the epoch.
+
+    Returns:
+        Names in alphabetical order.
+    """
+    found = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
+    return sorted(path.name for path in found if path.stat().st_mtime >= moment)
+
+
+def forwarded(chosen: argparse.Namespace) -> list[str]:
+    """The common options as a command line for each script.
+
+    Args:
+        chosen: Options.
+
+    Returns:
+        Arguments.
+    """
+    found = [f"--{name}" for name in ("smoke", "replot") if getattr(chosen, name)]
+    for name in ("seeds", "workers", "device", "model", "data_root", "runs", "out"):
+        value = getattr(chosen, name)
+        if value is not None:
+            found += [f"--{name.replace('_', '-')}", str(value)]
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run all scripts, and say what was made.
+
+    Args:
+        arguments: Of the command line; those of the process when None.
+
+    Raises:
+        SystemExit: With status 1 if a script failed.
+    """
+    parser = common_options(__doc__)
+    parser.add_argument("--only", help="names of scripts, with commas")
+    chosen = read_options(parser, arguments)
+    names = chosen.only.split(",") if chosen.only else known_scripts()
+    unknown = sorted(set(names) - set(SCRIPTS))
+    if unknown:
+        parser.error(f"--only: no script is called {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
+    table = Table("script", "what", "made", "seconds", "result", title="figures and tables")
+    failed = []
+    for name in names:
+        wall, start = time.time(), time.monotonic()
+        problem = run_script(name, forwarded(chosen))
+        made = [file for file in files_since([chosen.out, chosen.out.parent], wall - 1) if not file.endswith(".pdf")]
+        failed += [name] if problem else []
+        seconds = f"{time.monotonic() - start:.0f}"
+        table.add_row(name, SCRIPTS[name], "\n".join(made) or "nothing", seconds, problem or "ok")
+    console = Console()
+    console.print(table)
+    if failed:
+        console.print(f"failed: {', '.join(failed)}")
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
