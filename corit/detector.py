@@ -114,9 +114,8 @@ class CoRIT(nn.Module):
         height, width = self._shape.image_size
         pixels = torch.randint(3 * height * width, (_PIXELS,), generator=generator)
         self.register_buffer("pixels", pixels, persistent=False)
-        self.shared = (
-            SharedRegions(config.num_regions, self._shape.num_patches) if config.anchors == "shared" else None
-        )
+        shares = config.anchors == "shared" and config.num_regions > 0
+        self.shared = SharedRegions(config.num_regions, self._shape.num_patches) if shares else None
         self.head = nn.utils.skip_init(nn.Linear, self.feature_dim, 1)
         nn.init.normal_(self.head.weight, std=HEAD_STD, generator=torch.Generator().manual_seed(seed))
         nn.init.zeros_(self.head.bias)

@@ -45,7 +45,7 @@ BESIDE_FLOORS = [
     {"config", "pairs", "regions", "tower", "explanation", "frozen_state", "sbi", "metrics", "robustness", "crop"},
     {"injection", "shared", "counterparts", "contents", "train_config", "media"},
     {"detector", "proxy", "proxy_check", "train_data"},
-    {"weights", "evidence"},
+    {"weights", "evidence", "proxy_run"},
     {"features", "trained"},
     {"tasks", "heatmap"},
     {"evaluate", "predict"},
