@@ -1,12 +1,12 @@
 """What is each part of CoRIT worth, and what does it cost at inference?
 
-Claim (the paper's abstract): anchors from contrast, the region mask, injection and the intermediate layer each add to the
-detector. Every variant changes one option of CoRIT with shared regions; heads are trained on one family with given
+Claim (the paper's abstract): anchors from contrast, the region mask, injection and the intermediate layer each add to
+the detector. Every variant changes one option of CoRIT with shared regions; heads are trained on one family with given
 forgeries, chosen on validation images of that family, and tested on all. What a part does to the variance and magnitude
 of the CGP is in ``corit_proxy``.
 
-Command: ``python -m analyses.corit_ablation`` (``--smoke`` for a minute, ``--replot`` from the stored tables). It goes on
-where it was stopped. Hardware: @HARDWARE@
+Command: ``python -m analyses.corit_ablation`` (``--smoke`` for a minute, ``--replot`` from the stored tables). It goes
+on where it was stopped. Hardware: @HARDWARE@
 Tables: ``figures/data/corit_ablation.csv`` (a row for each training family, variant, radius, seed and test set),
 ``corit_ablation_parts.csv`` (a row for each training family and variant), ``corit_ablation.json``. Figure:
 ``figures/corit_ablation.png`` and ``.pdf``.
@@ -102,7 +102,13 @@ def _fit_and_test(extractor: Extractor, seed: int) -> list[dict[str, Any]]:
     rows = []
     for rho in RADII:
         fitted, _ = fit_head(training, val, seed=seed, steps=bench.steps, lr=lr, rho=rho)
-        about = {"rho": rho, "seed": seed, "lr": lr, "val_auc": fitted.val_auc, "train_loss": fitted.train_loss}
+        about: dict[str, Any] = {
+            "rho": rho,
+            "seed": seed,
+            "lr": lr,
+            "val_auc": fitted.val_auc,
+            "train_loss": fitted.train_loss,
+        }
         about |= {"status": fitted.status, "num_train": len(training.labels), "dim": training.features.shape[1]}
         for family, test in tests.items():
             found = score(head_logits(fitted.head, test.features), test.labels)
@@ -133,7 +139,10 @@ def costs(bench: Bench, repeats: int = 5) -> dict[str, float]:
             from corit.shared import set_regions
 
             set_regions(detector, torch.randn(patches, 4 * patches).cov())
-        ratios = [_seconds(lambda d=detector: d.features(images)) / _seconds(lambda d=detector: d.encoder(images)) for _ in range(repeats)]
+        ratios = [
+            _seconds(lambda d=detector: d.features(images)) / _seconds(lambda d=detector: d.encoder(images))
+            for _ in range(repeats)
+        ]
         found[variant] = statistics.median(ratios)
     return found
 
@@ -186,9 +195,7 @@ def _margin(values: pd.Series) -> float:
     return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
-def compute(
-    bench: Bench, families: list[str], seeds: int, runs: Path, out: Path, *, device: str | None = None
-) -> None:
+def compute(bench: Bench, families: list[str], seeds: int, runs: Path, out: Path, *, device: str | None = None) -> None:
     """Make what is missing, and write the tables after each variant.
 
     Args:

@@ -42,8 +42,8 @@ def draw_ablation(parts: pd.DataFrame, num_test: int) -> Figure:
     axes[0].set_yticks(places, [f"{name}  ({costs[name]:.1f}x)" for name in variants])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=6.5)
     figure.suptitle(
-        f"embedded data; n = {num_test} images of each of 8 test sets, {int(parts['num_seeds'].max())} seeds; bars: 95 % "
-        "over seeds, paired; (x): cost in encoder passes",
+        f"embedded data; n = {num_test} images of each of 8 test sets, {int(parts['num_seeds'].max())} seeds; bars: "
+        "95 % over seeds, paired; (x): cost in encoder passes",
         fontsize=6.5, color=MUTED, x=0.01, ha="left",
     )  # fmt: skip
     return figure

@@ -1,10 +1,10 @@
 """Does CoRIT withstand radii at which its baselines collapse, and does it see forgeries that it was not trained on?
 
 Claim (the paper's abstract): CoRIT mitigates optimization collapse and generalises across forgeries. Frozen methods
-(linear probe, class tokens, CoRIT with regions of each image, CoRIT with shared regions) are compared at every radius on
-``clip-demo``; methods that train the encoder (LN-tuning, last blocks, everything, plain SBI) beside them on ``clip-lab``
-with forgeries of twice the strength, since at 32 pixels and strength 1 no such run trains. Radii compare within one set of
-trained parameters only: heads with heads, and there only because all features have about the same norm
+(linear probe, class tokens, CoRIT with regions of each image, CoRIT with shared regions) are compared at every radius
+on ``clip-demo``; methods that train the encoder (LN-tuning, last blocks, everything, plain SBI) beside them on
+``clip-lab`` with forgeries of twice the strength, since at 32 pixels and strength 1 no such run trains. Radii compare
+within one set of trained parameters only: heads with heads, and there only where features have about the same norm
 (``feature_norm``).
 
 Command: ``python -m analyses.corit_baselines`` (``--smoke`` for a minute, ``--replot`` from the stored tables,
@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analyses.corit_plots import draw_domains, draw_losses, draw_radii, over_seeds
+from analyses.corit_plots import draw_domains, draw_losses, draw_radii
 from analyses.corit_tuned import LAB, SMOKE_LAB, TUNED, tuned_rows
 from analyses.heads import (
     FAMILIES,
@@ -104,12 +103,23 @@ def _fit_and_test(extractor: Extractor, seed: int, rho: float) -> list[dict[str,
     bench, training, val = extractor.bench, extractor.training(seed), extractor.validation()
     lr = extractor.rate(seed)
     fitted, recorder = fit_head(training, val, seed=seed, steps=bench.steps, lr=lr, rho=rho, record=rho == 0)
-    about = {"rho": rho, "seed": seed, "lr": lr, "val_auc": fitted.val_auc, "train_loss": fitted.train_loss}
+    about: dict[str, Any] = {
+        "rho": rho,
+        "seed": seed,
+        "lr": lr,
+        "val_auc": fitted.val_auc,
+        "train_loss": fitted.train_loss,
+    }
     about |= {"status": fitted.status, "feature_norm": float(training.features.norm(dim=1).mean())}
     about |= {"num_train": len(training.labels), "loss_curve": _thinned(fitted), **_recorded(recorder)}
     tests = {family: extractor.test(family) for family in FAMILIES}
     return [
-        {**about, "test": family, "num_test": len(test.labels), **score(head_logits(fitted.head, test.features), test.labels)}
+        {
+            **about,
+            "test": family,
+            "num_test": len(test.labels),
+            **score(head_logits(fitted.head, test.features), test.labels),
+        }
         for family, test in tests.items()
     ]
 

@@ -1,9 +1,9 @@
 """Where does a weakness of regions sit: in the encoder, in the proxy that finds regions, or in pooling?
 
 The rungs, all on the same frozen tokens of one layer: K random regions of each image (the floor); K regions by the
-image's own CGP; K regions by the CGPs of many images (``anchors="shared"``); the true forged mask as one region, which no
-detector knows (the ceiling of regions); every patch token given to the head; the class token. A ceiling at chance would
-say that the encoder carries nothing at that layer; CGP regions at the floor, that the proxy finds nothing.
+image's own CGP; K regions by the CGPs of many images (``anchors="shared"``); the true forged mask as one region, which
+no detector knows (the ceiling of regions); every patch token given to the head; the class token. A ceiling at chance
+would say that the encoder carries nothing at that layer; CGP regions at the floor, that the proxy finds nothing.
 
 Command: ``python -m analyses.corit_ladder`` (``--smoke`` for seconds, ``--replot`` from the stored table). It goes on
 where it was stopped. Hardware: @HARDWARE@
@@ -16,7 +16,6 @@ Tables: ``figures/data/corit_ladder.csv`` (a row for each family, layer, rung an
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,6 @@ from analyses.heads import (
 from analyses.laboratory import common_options
 from corit.detector import CoRIT
 from corit.regions import Regions, pool_regions
-from corit.shared import set_regions
 from corit.tasks import head_logits
 from corit.tower import iter_layers
 from gsnr_toolkit.atomic import write_json, write_text
@@ -78,7 +76,9 @@ class Ladder:
             for rung, anchors in _ANCHORS.items()
         }
         self.encoder = self.detectors["CGP regions"].encoder
-        self.layers = [layer for layer in LAYERS if layer <= len(self.encoder.get_submodule("transformer.resblocks")._modules)]
+        self.layers = [
+            layer for layer in LAYERS if layer <= len(self.encoder.get_submodule("transformer.resblocks")._modules)
+        ]
 
     def splits(self, seeds: int) -> dict[str, tuple[Rungs, Tensor]]:
         """All features.
@@ -139,7 +139,7 @@ def patch_shares(masks: Tensor, patches: int) -> Tensor:
     return F.adaptive_avg_pool2d(masks[:, None], round(patches**0.5)).flatten(1)
 
 
-def _rungs(tokens: Tensor, regions: dict[str, Regions], inside: Tensor) -> Iterator[tuple[str, Tensor]] | Any:
+def _rungs(tokens: Tensor, regions: dict[str, Regions], inside: Tensor) -> dict[str, Tensor]:
     patches = tokens[:, 1:]
     weights = inside / inside.sum(1, keepdim=True)
     found = {rung: _ready(pool_regions(patches, each)) for rung, each in regions.items()}
@@ -185,10 +185,12 @@ def _family(bench: Bench, family: str, seeds: int, device: str | None) -> list[d
             lr = choose_rate(training, parts["val"], seed=seed, steps=bench.steps)
             fitted, _ = fit_head(training, parts["val"], seed=seed, steps=bench.steps, lr=lr)
             found = score(head_logits(fitted.head, parts["test"].features), parts["test"].labels)
-            about = {"family": family, "layer": layer, "rung": rung, "seed": seed, "lr": lr}
+            about: dict[str, Any] = {"family": family, "layer": layer, "rung": rung, "seed": seed, "lr": lr}
             counts = {"num_train": len(training.labels), "num_test": len(parts["test"].labels)}
             rows.append({**about, **counts, "val_auc": fitted.val_auc, "train_loss": fitted.train_loss, **found})
-        sys.stdout.write(f"{family:<4} layer {layer}  {rung:<20} AUC {np.mean([r['auc'] for r in rows[-seeds:]]):.3f}\n")
+        sys.stdout.write(
+            f"{family:<4} layer {layer}  {rung:<20} AUC {np.mean([r['auc'] for r in rows[-seeds:]]):.3f}\n"
+        )
         sys.stdout.flush()
     return rows
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -198,7 +200,7 @@ def draw_losses(table: pd.DataFrame, methods: list[str], rho: float = 0.05) -> F
 
 
 def _method_legend(figure: Figure, axes: np.ndarray) -> None:
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for ax in axes:
         handles, labels = ax.get_legend_handles_labels()
         found |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in found}

@@ -1,8 +1,8 @@
 """Does the GSNR of the contrastive proxy follow the true one, and what do CoRIT's parts do to the proxy?
 
 Claims (the paper's abstract): the CGP is a proxy of the gradient; the region mask suppresses its variance, injection
-preserves its magnitude. *Following*: proxy GSNR (from self-blended counterparts, which know no forgery, and, as the best
-that pairs can do, from the forgery of each image itself) against the true GSNR by layer, family and step of full
+preserves its magnitude. *Following*: proxy GSNR (from self-blended counterparts, which know no forgery, and, as the
+best that pairs can do, from the forgery of each image itself) against the true GSNR by layer, family and step of full
 fine-tuning (``clip-lab``, twice the strength); true is that of the layer's own parameters, or of a logistic head on its
 class token. *Parts*: variance and size of the CGP by layer on ``clip-demo``, for single tokens, for regions with and
 without CGP anchors and RRM, and after RSI.
@@ -95,19 +95,25 @@ def following_rows(family: str, seed: int, steps: Sequence[int], samples: int) -
     """
     model: Any = build_model("clip-lab", seed=seed)
     set_tuning(model, "full")
-    size = {"image_size": model.image_size, "strength": STRENGTH}
-    data = open_demo(family, split="val", size=4 * samples, seed=seed, **size)  # type: ignore[arg-type]
+    size: dict[str, Any] = {"image_size": model.image_size, "strength": STRENGTH}
+    data = open_demo(family, split="val", size=4 * samples, seed=seed, **size)
     held = probe_loader(data, samples, seed=seed)
     pairs, maker = Pairs(data, samples), SelfBlendedCounterparts(mean=model.mean, std=model.std)
     real = [(images, labels) for images, _, labels in pairs]
     rows: list[dict[str, Any]] = []
     for step in fine_tuned(
-        model, lambda: open_demo(family, size=TRAIN_IMAGES, **size), steps, seed, False, LEARNING_RATE  # type: ignore[arg-type]
+        model,
+        lambda: open_demo(family, size=TRAIN_IMAGES, **size),
+        steps,
+        seed,
+        False,
+        LEARNING_RATE,
     ):
         model.eval()
         about = {"data": family, "step": step}
         truths = {
-            truth: estimate_gsnr(model, held, layerwise=truth, progress=False).to_frame().assign(**about) for truth in TRUTHS
+            truth: estimate_gsnr(model, held, layerwise=truth, progress=False).to_frame().assign(**about)
+            for truth in TRUTHS
         }
         for pool in POOLS:
             proxies = {
@@ -174,7 +180,9 @@ def part_rows(variant: str, seed: int, pairs: int) -> list[dict[str, Any]]:
     data = open_demo("df", size=2 * pairs, seed=seed)
     if detector.shared is not None:
         find_shared_regions(detector, open_demo("df", split="val", size=512, seed=seed))
-    loader = [(torch.stack([data[row][0] for row in range(i, min(i + 64, 2 * pairs), 2)])) for i in range(0, 2 * pairs, 64)]
+    loader = [
+        (torch.stack([data[row][0] for row in range(i, min(i + 64, 2 * pairs), 2)])) for i in range(0, 2 * pairs, 64)
+    ]
     table = proxy_gsnr(detector, loader, pool=pool, progress=False)
     vectors = int(detector.far.shape[0]) if pool == "tokens" else detector.config.num_regions
     found = table.assign(variant=variant, seed=seed, pairs=pairs)
@@ -199,7 +207,13 @@ def compute(families: Sequence[str], seeds: int, runs: Path, out: Path, *, smoke
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
         for variant in PARTS:
-            about = {"study": "proxy parts", "variant": variant, "options": PARTS[variant], "seed": seed, "pairs": pairs}
+            about = {
+                "study": "proxy parts",
+                "variant": variant,
+                "options": PARTS[variant],
+                "seed": seed,
+                "pairs": pairs,
+            }
             place = kept(runs, about)
             rows += read_kept(place) or keep(place, part_rows(variant, seed, pairs))
             write_text(out / "corit_proxy_parts.csv", pd.DataFrame(rows).to_csv(index=False))

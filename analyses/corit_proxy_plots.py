@@ -54,7 +54,16 @@ def draw_following(table: pd.DataFrame, ranks: pd.DataFrame) -> Figure:
     return figure
 
 
-_LOOKS = ("black", "sky", "purple", "orange", "green", "vermillion", "orange", "vermillion")
+_COLORS = {
+    "every token": "black",
+    "random anchors, nearest tokens": "sky",
+    "CGP anchors, nearest tokens": "purple",
+    "CGP anchors, RRM": "orange",
+    "shared anchors, nearest tokens": "green",
+    "shared anchors, RRM": "vermillion",
+    "CGP anchors, RRM, RSI": "orange",
+    "shared anchors, RRM, RSI": "vermillion",
+}
 
 
 @in_paper_style
@@ -72,13 +81,14 @@ def draw_parts(parts: pd.DataFrame, variants: list[str]) -> Figure:
     axes = figure.subplots(1, 3)
     titles = {"variance": "variance of a vector", "signal": "squared mean of a vector", "gsnr": "proxy GSNR"}
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
-        for variant, color in zip(variants, _LOOKS, strict=True):
+        for variant in variants:
             grouped = parts[parts["variant"] == variant].groupby("depth")[column]
             mean, spread = grouped.mean(), grouped.std(ddof=1).fillna(0)
             injected = variant.endswith("RSI")
             ax.errorbar(
-                mean.index, mean, yerr=spread, color=OKABE_ITO[color], marker="s" if injected else "o", markersize=2.8,
-                linewidth=1, elinewidth=0.6, linestyle=(0, (3, 1.5)) if injected else "solid", label=variant,
+                mean.index, mean, yerr=spread, color=OKABE_ITO[_COLORS[variant]], linewidth=1, elinewidth=0.6,
+                marker="s" if injected else "o", markersize=2.8,
+                linestyle=(0, (3, 1.5)) if injected else "solid", label=variant,
             )  # fmt: skip
         if column != "gsnr":
             ax.set_yscale("log")
@@ -88,8 +98,8 @@ def draw_parts(parts: pd.DataFrame, variants: list[str]) -> Figure:
         dress(ax, title=title, note="")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=6.5)
     figure.suptitle(
-        f"embedded data, clip-demo; n = {int(parts['pairs'].max())} pairs of real images and self-blended copies; mean of "
-        f"{parts['seed'].nunique()} seeds, bars: standard deviation",
+        f"embedded data, clip-demo; n = {int(parts['pairs'].max())} pairs of real images and self-blended copies; mean "
+        f"of {parts['seed'].nunique()} seeds, bars: standard deviation",
         fontsize=6.5, color=MUTED, x=0.01, ha="left",
     )  # fmt: skip
     return figure

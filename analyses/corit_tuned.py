@@ -1,4 +1,4 @@
-"""Methods that train the encoder, for ``corit_baselines``: trained by ``corit train``'s own function, tested beside heads."""
+"""Methods that train the encoder, for ``corit_baselines``: trained as ``corit train`` does, tested beside heads."""
 
 from __future__ import annotations
 

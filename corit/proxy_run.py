@@ -1,9 +1,10 @@
-"""The proxy beside the true GSNR for an encoder by name: over its layers, several data sets, and steps of fine-tuning."""
+"""Proxy and true GSNR of an encoder by name: over its layers, several data sets, and steps of fine-tuning."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,8 @@ def run_proxy_check(
 ) -> ProxyCheck:
     """Measure both GSNRs of an encoder on data sets, before and along full fine-tuning on each.
 
-    The true one is that of the training loss on real and forged images; the proxy sees real images and their self-blended
-    copies alone.
+    The true one is that of the training loss on real and forged images; the proxy sees real images and their
+    self-blended copies alone.
 
     Args:
         encoder: Name of the encoder.
@@ -112,19 +113,11 @@ def run_proxy_check(
             options["root"] = root
         held = probe_loader(open_dataset(name, split="val", **options), samples)
         maker = SelfBlendedCounterparts(mean=spec.mean, std=spec.std)
-        for step in fine_tuned(model, lambda opts=options, name=name: _open_training(name, opts), steps, seed, progress):
-            found.append(
-                check_proxy(
-                    model.eval(),
-                    {name: held},
-                    step=step,
-                    counterpart=maker,
-                    pool=pool,
-                    layerwise=layerwise,
-                    max_samples=samples,
-                    progress=progress,
-                )
-            )
+        settings: dict[str, Any] = {"counterpart": maker, "pool": pool, "layerwise": layerwise}
+        settings |= {"max_samples": samples, "progress": progress}
+        opened = partial(open_dataset, name, split="train", size=_TRAIN_IMAGES, **options)
+        reached = fine_tuned(model, opened, steps, seed, progress)
+        found += [check_proxy(model.eval(), {name: held}, step=step, **settings) for step in reached]
     return join_checks(found)
 
 
@@ -144,7 +137,12 @@ def save_check(check: ProxyCheck, folder: str | Path, about: dict[str, Any]) -> 
 
 
 def fine_tuned(
-    model: Any, open_training: Callable[[], ForgeryDataset], steps: Sequence[int], seed: int, progress: bool, lr: float = _LR
+    model: Any,
+    open_training: Callable[[], ForgeryDataset],
+    steps: Sequence[int],
+    seed: int,
+    progress: bool,
+    lr: float = _LR,
 ) -> Iterator[int]:
     """Train a model from one step to the next.
 
@@ -173,10 +171,6 @@ def fine_tuned(
             done = step
             _insist_finite(model, step)
         yield step
-
-
-def _open_training(name: str, options: dict[str, Any]) -> ForgeryDataset:
-    return open_dataset(name, split="train", size=_TRAIN_IMAGES, **options)
 
 
 def _endless(dataset: ForgeryDataset, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

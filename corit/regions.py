@@ -143,7 +143,9 @@ def assign_by_similarity(cgp: Tensor, anchors: Tensor, valid: Tensor, threshold:
     return join_by_similarity(similarity, norms[..., 0] > 0, anchors, valid, threshold)
 
 
-def join_by_similarity(similarity: Tensor, nonzero: Tensor, anchors: Tensor, valid: Tensor, threshold: float) -> Regions:
+def join_by_similarity(
+    similarity: Tensor, nonzero: Tensor, anchors: Tensor, valid: Tensor, threshold: float
+) -> Regions:
     """Let each token join the most similar anchor, unless it is an outlier; see :func:`assign_by_similarity`.
 
     Args:

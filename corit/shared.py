@@ -7,7 +7,8 @@ inner products alone,
 
 .. math:: G_{ts} = \frac1M \sum_i \langle c_{it}, c_{is} \rangle,
 
-and no label. Afterwards no counterpart is needed any more. This is our reading of "region anchors derived from the CGP".
+and no label. Afterwards no counterpart is needed any more. This is a reading of our own of "region anchors derived from
+the CGP".
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class SharedRegions(nn.Module):
         """
         if not self.known:
             raise ProbeError(
-                "expected regions found from training images, got none yet; call corit.calibrate(detector, loader) with "
-                "batches of real images, or use anchors='cgp'"
+                "expected regions found from training images, got none yet; call corit.calibrate(detector, loader) "
+                "with batches of real images, or use anchors='cgp'"
             )
         numbers = torch.arange(len(self.anchors), device=self.anchors.device)
         members = self.assignment[:, None] == numbers
