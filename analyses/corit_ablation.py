@@ -102,14 +102,13 @@ def _fit_and_test(extractor: Extractor, seed: int) -> list[dict[str, Any]]:
     rows = []
     for rho in RADII:
         fitted, _ = fit_head(training, val, seed=seed, steps=bench.steps, lr=lr, rho=rho)
-        about: dict[str, Any] = {
-            "rho": rho,
-            "seed": seed,
-            "lr": lr,
+        about: dict[str, Any] = {"rho": rho, "seed": seed, "lr": lr, "status": fitted.status}
+        about |= {
             "val_auc": fitted.val_auc,
             "train_loss": fitted.train_loss,
+            "num_train": len(training.labels),
+            "dim": training.features.shape[1],
         }
-        about |= {"status": fitted.status, "num_train": len(training.labels), "dim": training.features.shape[1]}
         for family, test in tests.items():
             found = score(head_logits(fitted.head, test.features), test.labels)
             rows.append({**about, "test": family, "num_test": len(test.labels), **found})

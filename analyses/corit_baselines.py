@@ -103,14 +103,12 @@ def _fit_and_test(extractor: Extractor, seed: int, rho: float) -> list[dict[str,
     bench, training, val = extractor.bench, extractor.training(seed), extractor.validation()
     lr = extractor.rate(seed)
     fitted, recorder = fit_head(training, val, seed=seed, steps=bench.steps, lr=lr, rho=rho, record=rho == 0)
-    about: dict[str, Any] = {
-        "rho": rho,
-        "seed": seed,
-        "lr": lr,
+    about: dict[str, Any] = {"rho": rho, "seed": seed, "lr": lr, "status": fitted.status}
+    about |= {
         "val_auc": fitted.val_auc,
         "train_loss": fitted.train_loss,
+        "feature_norm": float(training.features.norm(dim=1).mean()),
     }
-    about |= {"status": fitted.status, "feature_norm": float(training.features.norm(dim=1).mean())}
     about |= {"num_train": len(training.labels), "loss_curve": _thinned(fitted), **_recorded(recorder)}
     tests = {family: extractor.test(family) for family in FAMILIES}
     return [

@@ -52,7 +52,7 @@ def draw_ladder(table: pd.DataFrame, rungs: list[str]) -> Figure:
         ax.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
         ax.set_xticks(sorted(table["layer"].unique()))
         ax.set_xlabel("layer")
-        dress(ax, title=f"demo-{family}", note="")
+        dress(ax, title=_NAMES.get(family, f"demo-{family}"), note="")
     axes[0].set_ylabel("test AUC")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rungs), fontsize=6.5)
     _note(figure, table)
@@ -88,7 +88,7 @@ _METHOD_LOOKS = {
     "plain SBI classifier": ("yellow", "X"),
 }
 _SETTING = ["encoder", "method", "trained_on", "test"]
-_NAMES = {"nt": "demo-nt", "df": "demo-df", "sbi": "self-blended pairs"}
+_NAMES = {"nt": "demo-nt", "df": "demo-df", "sbi": "self-blended"}
 
 
 @in_paper_style

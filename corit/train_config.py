@@ -91,7 +91,7 @@ class DetectorTraining:
         None, "CoRIT: layer that makes the regions, or 'each'; mid_layer when None.", low=0, words=(EACH,), kind=int
     )
     anchors: str = setting(
-        "cgp",
+        "shared",
         "CoRIT: anchors by each image's contrast, by that of the training images, at random places, or fixed ones.",
         choices=ANCHORS,
     )
