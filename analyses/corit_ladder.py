@@ -3,7 +3,7 @@
 The rungs, all on the same frozen tokens of one layer: K random regions of each image (the floor); K regions by the
 image's own CGP; K regions by the CGPs of many images (``anchors="shared"``); the true forged mask as one region, which
 no detector knows (the ceiling of regions); every patch token given to the head; the class token. A ceiling at chance
-would say that the encoder carries nothing at that layer; CGP regions at the floor, that the proxy finds nothing. ``sbi`` are
+says that the encoder carries nothing at that layer; CGP regions at the floor, that the proxy finds nothing. ``sbi`` are
 self-blended pairs, with the mask of the blend.
 
 Command: ``python -m analyses.corit_ladder`` (``--smoke`` for seconds, ``--replot`` from the stored table). It goes on

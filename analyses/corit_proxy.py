@@ -45,7 +45,7 @@ from gsnr_toolkit.provenance import environment
 from gsnr_toolkit.training.tuning import set_tuning
 
 FAMILIES = ("nt", "df", "f2f", "fs")
-STEPS = (0, 50, 100, 200)
+STEPS = (0, 100, 200)
 STRENGTH, LEARNING_RATE, SAMPLES, TRAIN_IMAGES = 2.0, 1e-3, 256, 2000
 POOLS = ("class", "mean", "tokens")
 TRUTHS = ("parameters", "readout")
