@@ -116,6 +116,8 @@ def draw_radii(table: pd.DataFrame, methods: list[str]) -> Figure:
                 _line(ax, rows["rho"], rows, OKABE_ITO[color], marker, method)
         ax.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
         ax.set_xscale("symlog", linthresh=0.01, linscale=0.5)
+        ax.set_xlim(-0.004, 1.4 * mine["rho"].max())
+        ax.minorticks_off()
         ax.set_xticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
         ax.set_xlabel(r"SAM radius $\rho$")
         dress(ax, title=f"{encoder}, {_NAMES[trained_on]}", note="")

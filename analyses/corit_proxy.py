@@ -47,7 +47,7 @@ from gsnr_toolkit.training.tuning import set_tuning
 FAMILIES = ("nt", "df", "f2f", "fs")
 STEPS = (0, 100, 200)
 STRENGTH, LEARNING_RATE, SAMPLES, TRAIN_IMAGES = 2.0, 1e-3, 256, 2000
-POOLS = ("class", "mean", "tokens")
+POOLS = ("class", "tokens")
 TRUTHS = ("parameters", "readout")
 
 PARTS: dict[str, tuple[dict[str, Any], str]] = {
