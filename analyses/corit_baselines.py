@@ -24,13 +24,14 @@ linear probe, paired, with its 95 % interval over seeds; all at rho = 0.05, and 
 | clip-lab, nt (strength 2) | .557, .629, .747, .935 | +6.7 points [4.5, 8.8] |
 
 What held: CoRIT with shared regions is far above the probe on the family trained on, and on clip-lab more than five
-points above it across families (the interval begins below five). What did not: on clip-demo the gain misses five points,
-and all of it comes from related families (nt: f2f .735, gan .615; df: fs .660, cdf .595); on unrelated ones nobody is
-above chance. *Collapse*: heads on frozen features hardly collapse. Up to rho = 3.2 the AUC of every head that had one
-without SAM falls slowly, and one single setting ends at chance: class tokens on clip-lab at 0.8 [0.1, 0.8]. There shared
-regions still have .95 of their best at 3.2, four times that radius; on clip-demo they fall below .9 of their best at 1.6
-and no baseline collapses that they could be held against: the probe on nt never trains. COR ranks heads otherwise than
-their AUC (nt: probe .012, class tokens .013, shared .026, regions of each image .062), and none fails near its COR.
+points above it across families (the interval begins below five). What did not: on clip-demo the gain misses five
+points, and all of it comes from related families (nt: f2f .735, gan .615; df: fs .660, cdf .595); on unrelated ones
+nobody is above chance. *Collapse*: heads on frozen features hardly collapse. Up to rho = 3.2 the AUC of every head
+that had one without SAM falls slowly, and one single setting ends at chance: class tokens on clip-lab at 0.8 [0.1,
+0.8]. There shared regions still have .95 of their best at 3.2, four times that radius; on clip-demo they fall below
+.9 of their best at 1.6 and no baseline collapses that they could be held against: the probe on nt never trains. COR
+ranks heads otherwise than their AUC (nt: probe .012, class tokens .013, shared .026, regions of each image .062), and
+none fails near its COR.
 """
 
 from __future__ import annotations
