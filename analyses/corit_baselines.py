@@ -32,6 +32,8 @@ that had one without SAM falls slowly, and one single setting ends at chance: cl
 .9 of their best at 1.6 and no baseline collapses that they could be held against: the probe on nt never trains. COR
 ranks heads otherwise than their AUC (nt: probe .012, class tokens .013, shared .026, regions of each image .062), and
 none fails near its COR.
+
+Not run yet: methods that train the encoder, and heads trained on self-blended pairs; the same command makes them.
 """
 
 from __future__ import annotations

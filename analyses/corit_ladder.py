@@ -8,7 +8,7 @@ self-blended pairs, with the mask of the blend.
 
 Command: ``python -m analyses.corit_ladder`` (``--smoke`` for seconds, ``--replot`` from the stored table). It goes on
 where it was stopped. Hardware: one core of a shared CPU
-(18 minutes of wall time for four families, of which about half was work).
+(18 minutes of wall time for four families, of which about half was work). Self-blended pairs are not in the table yet.
 Tables: ``figures/data/corit_ladder.csv`` (a row for each family, layer, rung and seed), ``corit_ladder.json``. Figure:
 ``figures/corit_ladder.png`` and ``.pdf``.
 

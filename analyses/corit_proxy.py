@@ -8,12 +8,12 @@ class token. *Parts*: variance and size of the CGP by layer on ``clip-demo``, fo
 without CGP anchors and RRM, and after RSI.
 
 Command: ``python -m analyses.corit_proxy`` (``--smoke`` for a minute, ``--replot`` from the stored tables). It goes on
-where it was stopped. Hardware: @HARDWARE@
+where it was stopped. Hardware: one core of a CPU.
 Tables: ``figures/data/corit_proxy.csv`` (a row for each pair of readings, seed, family, step and layer),
 ``corit_proxy_ranks.csv`` (rank correlations), ``corit_proxy_parts.csv`` (a row for each variant, seed and layer),
 ``corit_proxy.json``. Figures: ``figures/corit_proxy.png`` and ``corit_proxy_parts.png``, both with ``.pdf``.
 
-@RESULT@
+Not run at full size yet: there are no tables and figures of it.
 """
 
 from __future__ import annotations
