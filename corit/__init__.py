@@ -18,6 +18,7 @@ _PUBLIC = {
     "DetectorTraining": "corit.train_config",
     "Explanation": "corit.explanation",
     "SelfBlendedCounterparts": "corit.counterparts",
+    "calibrate": "corit.shared",
     "check_proxy": "corit.proxy_check",
     "load_detector": "corit.weights",
     "load_head": "corit.weights",
@@ -34,6 +35,7 @@ __all__ = [
     "DetectorTraining",
     "Explanation",
     "SelfBlendedCounterparts",
+    "calibrate",
     "check_proxy",
     "load_detector",
     "load_head",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from corit.pairs import pair_loss
     from corit.proxy import proxy_gsnr
     from corit.proxy_check import check_proxy
+    from corit.shared import calibrate
     from corit.train import train_detector
     from corit.train_config import DetectorTraining
     from corit.trained import load_trained

@@ -23,12 +23,13 @@ __all__ = ["PARTS", "ablate", "grid_variants", "summarise"]
 PARTS: dict[str, dict[str, Any]] = {
     "CoRIT": {},
     "class tokens alone": {"num_regions": 0},
+    "regions of each image": {"anchors": "cgp"},
     "random anchors": {"anchors": "random"},
     "fixed anchors": {"anchors": "fixed"},
     "without RRM": {"rrm": False},
     "without RSI": {"rsi": False},
     "without HRI": {"hri": False},
-    "regions of each block": {"cgp_layer": "each"},
+    "regions of each image and block": {"anchors": "cgp", "cgp_layer": "each"},
     "linear probe": {"method": "probe"},
 }
 

@@ -239,6 +239,40 @@ def ablate_command(
     show_ablation(summarise(table), out)
 
 
+@app.command("proxy-check")
+def proxy_check_command(
+    data: Annotated[str, _opt(_WHAT, "Data sets, with commas; demo: the embedded ones.", "--data", "-d")] = (
+        "demo-df,demo-nt"
+    ),
+    data_root: _Root = None,
+    encoder: Annotated[str, _opt(_WHAT, "Encoder.", "--encoder", "-e")] = "clip-demo",
+    encoder_weights: _EncoderWeights = None,
+    steps: Annotated[str, _opt(_WHAT, "Steps of full fine-tuning at which to measure, with commas.")] = "0",
+    samples: Annotated[int, _opt(_WHAT, "Images of each set, half of them real.", min=8)] = 256,
+    pool: Annotated[str, _opt(_WHAT, "Whose CGP: class, mean or tokens.")] = "class",
+    layerwise: Annotated[str, _opt(_WHAT, "The true GSNR: parameters or readout.")] = "parameters",
+    device: _Device = None,
+    out: Annotated[Path | None, _opt(_OUTPUT, "Folder for the tables.", "--out", "-o")] = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Does the proxy GSNR follow the true one? Rank correlations over layers, data sets and steps.
+
+    Example: corit proxy-check --data demo-df,demo-nt,demo-fs --steps 0,100,200 --out proxy
+    """
+    from corit.evaluate_many import expand_names
+    from corit.proxy_run import read_steps, run_proxy_check, save_check
+
+    chosen: dict[str, Any] = {"weights": encoder_weights, "root": data_root, "steps": read_steps(steps)}
+    chosen |= {"samples": samples, "pool": pool, "layerwise": layerwise}
+    names = expand_names(data)
+    found = run_proxy_check(encoder, names, **chosen, device=_device(device), progress=not quiet)
+    if out is not None:
+        save_check(found, out, {"encoder": encoder, "data": names, **chosen, "root": str(data_root or "")})
+    from corit.console import show_proxy_check
+
+    show_proxy_check(found, out)
+
+
 def _axes(vary: Sequence[str]) -> dict[str, list[str]] | None:
     """The values to vary, as text; None for the parts of CoRIT."""
     if list(vary) == ["parts"]:

@@ -11,7 +11,7 @@ from gsnr_toolkit.registry import did_you_mean
 
 __all__ = ["ANCHORS", "EACH", "NORMALISATIONS", "CoRITConfig"]
 
-ANCHORS = ("cgp", "random", "fixed")
+ANCHORS = ("cgp", "shared", "random", "fixed")
 NORMALISATIONS = ("layer", "ln_post", "none")
 
 #: The value of ``cgp_layer`` that means: every block uses the CGP of the tokens that enter it.
@@ -32,8 +32,9 @@ class CoRITConfig:
         mid_layer: The intermediate layer, 1 to L - 1, that HRI reads beside the last; L // 2 when None.
         cgp_layer: The layer, 0 to L, whose CGP makes the regions of all blocks; ``mid_layer`` when None, ``"each"``
             for regions of its own in every block.
-        anchors: ``"cgp"``, or one of two controls: ``"random"`` places, drawn for each image from its own pixels, or
-            ``"fixed"`` ones, the same for all images.
+        anchors: ``"cgp"``: of each image's own CGP; ``"shared"``: anchors and regions of the CGPs of many images, the
+            same for all (see ``corit/shared.py``). Or one of two controls: ``"random"`` places, drawn for each image
+            from its own pixels, or ``"fixed"`` ones, the same for all images.
         rrm: Region refinement mask: tokens join the anchor of the most similar CGP, outliers are left out. Without
             it every token joins the nearest anchor on the grid.
         rsi: Regional signal injection: region tokens go through the blocks. Without it a layer's region token is the
@@ -85,8 +86,8 @@ class CoRITConfig:
 
     @property
     def needs_counterparts(self) -> bool:
-        """Whether any part of the configuration looks at the CGP."""
-        return self.num_regions > 0 and (self.anchors == "cgp" or self.rrm)
+        """Whether any part of the configuration looks at an image's own CGP."""
+        return self.num_regions > 0 and self.anchors != "shared" and (self.anchors == "cgp" or self.rrm)
 
     def resolved(self, num_layers: int, num_patches: int) -> CoRITConfig:
         """Fill in the layers for an encoder, and check that it has them.
@@ -110,6 +111,8 @@ class CoRITConfig:
             )
         if cgp != EACH and int(cgp) > num_layers:
             raise ProbeError(f"expected cgp_layer to be at most {num_layers}, the encoder's blocks, got {cgp}")
+        if cgp == EACH and self.anchors == "shared":
+            raise ProbeError("expected one cgp_layer with anchors='shared', got cgp_layer='each'; give its number")
         if self.num_regions > num_patches:
             raise ProbeError(
                 f"expected at most one region per patch, {num_patches} of them, got num_regions={self.num_regions}"

@@ -16,9 +16,10 @@ from corit.metrics import METRICS
 
 if TYPE_CHECKING:
     from corit.predict import Predictions
+    from corit.proxy_check import ProxyCheck
     from corit.trained import Trained
 
-__all__ = ["show_ablation", "show_evaluation", "show_predictions", "show_training"]
+__all__ = ["show_ablation", "show_evaluation", "show_predictions", "show_proxy_check", "show_training"]
 
 
 def show_training(result: dict[str, Any], folder: Path) -> None:
@@ -134,6 +135,30 @@ def show_ablation(summary: pd.DataFrame, folder: Path) -> None:
     console = _console()
     console.print(table)
     console.print(f"{folder / 'ablation.csv'}; differences within the spread over seeds mean nothing", style="dim")
+
+
+def show_proxy_check(check: ProxyCheck, folder: Path | None) -> None:
+    """Print how the proxy GSNR follows the true one.
+
+    Args:
+        check: What was measured.
+        folder: Where it was saved.
+    """
+    console = _console()
+    table = _table("proxy and true GSNR by layer", ["data", "step", "layer", "proxy", "true", "variance of c / z"])
+    for row in check.table.to_dict("records"):
+        numbers = [f"{row[name]:.3g}" for name in ("proxy_gsnr", "gsnr", "variance_ratio")]
+        table.add_row(str(row["data"]), str(row["step"]), str(row["group"]), *numbers)
+    console.print(table)
+    ranks = _table("rank correlations", ["over", "data", "step", "layer", "points", "Spearman"])
+    for row in check.correlations.astype(object).where(check.correlations.notna(), "").to_dict("records"):
+        spearman = "undefined" if row["spearman"] == "" else f"{row['spearman']:.2f}"
+        step = "" if row["step"] == "" else f"{float(row['step']):g}"
+        ranks.add_row(str(row["scope"]), str(row["data"]), step, str(row["group"]), str(row["count"]), spearman)
+    console.print(ranks)
+    console.print(check.sentence)
+    if folder is not None:
+        console.print(f"{folder / 'proxy_gsnr.csv'}, {folder / 'rank_correlations.csv'}", style="dim")
 
 
 _BOTH = ("selected", "last")

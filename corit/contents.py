@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["code_digest", "content_digest", "item_digests"]
 
 #: The files that decide what is computed of an image; a change of one of them makes features anew.
-_CODE = ("contents.py", "counterparts.py", "detector.py", "injection.py", "regions.py", "tower.py", "sbi")
+_CODE = ("contents.py", "counterparts.py", "detector.py", "injection.py", "regions.py", "shared.py", "tower.py", "sbi")
 
 
 def item_digests(dataset: ForgeryDataset, rows: Sequence[int], view: int = 0) -> list[str]:

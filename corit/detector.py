@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from corit.config import EACH, CoRITConfig
 from corit.counterparts import SelfBlendedCounterparts
 from corit.explanation import Explanation, upsample
+from corit.frozen_state import drop_frozen, keep_frozen
 from corit.injection import inject
 from corit.pairs import Counterpart, make_counterparts
 from corit.regions import (
@@ -27,6 +28,7 @@ from corit.regions import (
     pool_regions,
     random_scores,
 )
+from corit.shared import SharedRegions
 from corit.tower import blocks_of, iter_layers, tower_of, tower_shape
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.models.clip import HEAD_STD, Detector
@@ -64,6 +66,7 @@ class CoRIT(nn.Module):
     Attributes:
         encoder: The visual transformer, frozen, always in eval mode.
         head: ``nn.Linear(feature_dim, 1)``.
+        shared: The regions of all images, with ``anchors="shared"``; found by :func:`corit.shared.calibrate`.
         config: The configuration, layers filled in.
         counterpart: Makes counterparts of images where none are given; may be set at any time.
         name: The encoder's name.
@@ -111,6 +114,8 @@ class CoRIT(nn.Module):
         height, width = self._shape.image_size
         pixels = torch.randint(3 * height * width, (_PIXELS,), generator=generator)
         self.register_buffer("pixels", pixels, persistent=False)
+        shares = config.anchors == "shared" and config.num_regions > 0
+        self.shared = SharedRegions(config.num_regions, self._shape.num_patches) if shares else None
         self.head = nn.utils.skip_init(nn.Linear, self.feature_dim, 1)
         nn.init.normal_(self.head.weight, std=HEAD_STD, generator=torch.Generator().manual_seed(seed))
         nn.init.zeros_(self.head.bias)
@@ -118,8 +123,8 @@ class CoRIT(nn.Module):
         self.name, self.image_size = config.encoder, self._shape.image_size[0]
         self.mean, self.std = tuple(mean), tuple(std)
         self.provenance = dict(provenance or {})
-        self.register_state_dict_post_hook(_drop_frozen)
-        self.register_load_state_dict_pre_hook(_keep_frozen)
+        self.register_state_dict_post_hook(drop_frozen)
+        self.register_load_state_dict_pre_hook(keep_frozen)
 
     @classmethod
     def from_encoder(
@@ -308,13 +313,15 @@ class CoRIT(nn.Module):
         """Find the regions of images by their CGP.
 
         Args:
-            cgp: CGP of the patch tokens of one layer, ``(N, T, d)``; values are not looked at by random or fixed
-                anchors without RRM.
+            cgp: CGP of the patch tokens of one layer, ``(N, T, d)``; values are not looked at by shared regions, nor
+                by random or fixed anchors without RRM.
             images: The images, of which random anchors are drawn.
 
         Returns:
             K regions of each image; none where an image equals its counterpart.
         """
+        if self.shared is not None:
+            return self.shared(len(images))
         cgp = cgp.detach().to(torch.promote_types(cgp.dtype, torch.float32))
         if self.config.anchors == "random":
             scores = random_scores(images, self.pixels, self.factors)
@@ -379,21 +386,3 @@ class CoRIT(nn.Module):
                 f"expected an ln_post of width {self._shape.width}, as tokens have, got {tuple(post.normalized_shape)} "
                 "(this encoder pools before it); use normalisation='layer'"
             )
-
-
-def _frozen(detector: nn.Module) -> dict[str, Tensor]:
-    """The encoder's state, without what is trained."""
-    encoder: Any = detector.encoder
-    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
-    return {f"encoder.{name}": value for name, value in encoder.state_dict().items() if name not in trained}
-
-
-def _drop_frozen(detector: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    for name in _frozen(detector):
-        state.pop(prefix + name, None)
-
-
-def _keep_frozen(detector: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    # a state without the encoder is complete: the encoder stays as it is
-    for name, value in _frozen(detector).items():
-        state.setdefault(prefix + name, value)

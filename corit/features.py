@@ -9,24 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from corit.contents import code_digest, digest, item_digests
 from corit.detector import CoRIT
+from corit.shared import contrast_products, set_regions
 from corit.weights import encoder_hash
 from gsnr_toolkit.atomic import atomic_file
+from gsnr_toolkit.data.base import REAL
 from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.progress import stage
 
 if TYPE_CHECKING:
     from gsnr_toolkit.data.base import ForgeryDataset
 
-__all__ = ["FeatureMaker", "frozen_features"]
+__all__ = ["FeatureMaker", "find_shared_regions", "frozen_features"]
 
 SHARD = 256
 """Images of a file: what is lost at most when a long computation is broken off."""
+
+CALIBRATION = 256
+"""Real images that shared regions are found from."""
 
 _FORMAT = "corit-features-1"
 
@@ -141,6 +147,37 @@ class FeatureMaker:
         return torch.cat(parts)
 
 
+def find_shared_regions(detector: CoRIT, dataset: ForgeryDataset, folder: str | Path | None = None) -> None:
+    """Find the regions that all images share, from the first :data:`CALIBRATION` real images of a data set.
+
+    What the images' contrasts add up to is kept on disk as features are: it depends neither on the number of regions
+    nor on the threshold.
+
+    Args:
+        detector: A CoRIT with ``anchors="shared"``; changed in place.
+        dataset: Images; of self-blended pairs the first view.
+        folder: Where the files are; nothing is kept on disk when None.
+    """
+    rows = np.flatnonzero(np.asarray(dataset.labels) == REAL)[:CALIBRATION].tolist()
+    layer = int(detector.config.cgp_layer or 0)
+    describe = getattr(detector.counterpart, "describe", None)
+    about = {"encoder_sha256": encoder_hash(detector.encoder), "code": code_digest(), "layer": layer}
+    keep = folder is not None and describe is not None
+    key = digest({**about, "counterpart": describe()}, item_digests(dataset, rows)) if keep and describe else ""
+    path = Path(folder or ".").expanduser() / f"{key}.safetensors"
+    count = int(detector.far.shape[0])
+    known = read_features(path, key, count) if keep else None
+    if known is None:
+        items: Any = Places(dataset)
+        parts = [[(row, 0) for row in rows[i : i + SHARD]] for i in range(0, len(rows), SHARD)]
+        own = torch.Generator().manual_seed(0)
+        loader: Any = DataLoader(items, batch_sampler=parts, generator=own)
+        known = contrast_products(detector, loader, layer, max_images=len(rows)).float()
+        if keep:
+            write_features(path, key, known, {**about, "data": dataset.name, "images": len(rows)})
+    set_regions(detector, known.double())
+
+
 class Places:
     """A data set read by ``(row, view)``: blends of that view where it makes several, else the row alone."""
 
@@ -182,6 +219,8 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     if not isinstance(model, CoRIT):
         return described
     described["config"] = {name: value for name, value in model.config.to_dict().items() if name != "encoder"}
+    if model.shared is not None:
+        described["shared"] = {name: value.tolist() for name, value in model.shared.state_dict().items()}
     if model.config.needs_counterparts:
         describe = getattr(model.counterpart, "describe", None)
         if describe is None:

@@ -16,6 +16,7 @@ __all__ = [
     "assign_by_distance",
     "assign_by_similarity",
     "grid_offsets",
+    "join_by_similarity",
     "pick_anchors",
     "pool_regions",
     "random_scores",
@@ -139,10 +140,28 @@ def assign_by_similarity(cgp: Tensor, anchors: Tensor, valid: Tensor, threshold:
     norms = torch.linalg.vector_norm(cgp, dim=-1, keepdim=True)
     units = cgp / torch.where(norms > 0, norms, 1)
     similarity = units @ torch.take_along_dim(units, anchors[..., None], 1).mT
+    return join_by_similarity(similarity, norms[..., 0] > 0, anchors, valid, threshold)
+
+
+def join_by_similarity(
+    similarity: Tensor, nonzero: Tensor, anchors: Tensor, valid: Tensor, threshold: float
+) -> Regions:
+    """Let each token join the most similar anchor, unless it is an outlier; see :func:`assign_by_similarity`.
+
+    Args:
+        similarity: Cosine of each token's CGP with each anchor's, ``(N, T, K)``.
+        nonzero: Whether a token has a CGP at all, ``(N, T)``.
+        anchors: ``(N, K)``.
+        valid: ``(N, K)``.
+        threshold: Least cosine.
+
+    Returns:
+        The regions.
+    """
     similarity = similarity.masked_fill(~valid[:, None], -torch.inf)
-    own = (_count_up(cgp.shape[1], anchors)[:, None] == anchors[:, None]) & valid[:, None]
+    own = (_count_up(similarity.shape[1], anchors)[:, None] == anchors[:, None]) & valid[:, None]
     best = similarity.masked_fill(own, torch.inf).argmax(2)
-    inside = (similarity.amax(2) >= threshold) & (norms[..., 0] > 0)
+    inside = (similarity.amax(2) >= threshold) & nonzero
     members = _one_hot(best, anchors) & inside[..., None] & valid[:, None]
     return Regions(anchors, valid, members | own)
 

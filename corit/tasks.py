@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from corit.counterparts import SelfBlendedCounterparts
 from corit.detector import CoRIT
-from corit.features import FeatureMaker, Places
+from corit.features import FeatureMaker, Places, find_shared_regions
 from corit.train_config import DetectorTraining
 from corit.train_data import EndlessPlaces, open_split
 from gsnr_toolkit.data.base import ForgeryDataset
@@ -119,9 +119,11 @@ class FeatureTask:
     ) -> None:
         whole: Any = model
         self.model, self.module, self._config, self._device = model, whole.head, config, device
-        self.maker = FeatureMaker(model, cache, device=device, num_workers=num_workers)
         spec = input_spec(model)
         self._train, self.val = (open_split(config, split, spec) for split in ("train", "val"))
+        if isinstance(model, CoRIT) and model.shared is not None:
+            find_shared_regions(model, self._train, cache)
+        self.maker = FeatureMaker(model, cache, device=device, num_workers=num_workers)
         views = config.views if config.fakes == "sbi" else 1
         self._features = [
             self.maker(self._train, view, label=f"training features, view {view + 1}/{views}", progress=progress)

@@ -88,7 +88,11 @@ class DetectorTraining(Settings):
     cgp_layer: int | str | None = setting(
         None, "CoRIT: layer that makes the regions, or 'each'; mid_layer when None.", low=0, words=(EACH,), kind=int
     )
-    anchors: str = setting("cgp", "CoRIT: anchors by contrast, at random places, or fixed ones.", choices=ANCHORS)
+    anchors: str = setting(
+        "shared",
+        "CoRIT: anchors by each image's contrast, by that of the training images, at random places, or fixed ones.",
+        choices=ANCHORS,
+    )
     rrm: bool = setting(True, "CoRIT: regions by similarity, without outliers.", kind=bool)
     rsi: bool = setting(True, "CoRIT: region tokens go through the blocks.", kind=bool)
     hri: bool = setting(True, "CoRIT: read mid_layer and the last layer.", kind=bool)

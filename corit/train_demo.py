@@ -31,7 +31,14 @@ __all__ = ["DEMO_DATA", "DEMO_TRAINING", "main"]
 DEMO_DATA = tuple(name for name in DATASETS if name.startswith("demo-"))
 
 DEMO_TRAINING = DetectorTraining(
-    encoder="clip-demo", data="demo-df", mid_layer=2, views=2, train_samples=3000, eval_samples=600, steps=2000
+    encoder="clip-demo",
+    data="demo-df",
+    anchors="cgp",
+    mid_layer=2,
+    views=2,
+    train_samples=3000,
+    eval_samples=600,
+    steps=2000,
 )
 
 _CARD = """\

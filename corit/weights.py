@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ from torch import Tensor, nn
 
 from corit.config import CoRITConfig
 from corit.detector import CoRIT
+from gsnr_toolkit.atomic import atomic_file
 from gsnr_toolkit.models.clip import Detector
 from gsnr_toolkit.models.weights_files import WeightsError
 
 __all__ = ["encoder_hash", "load_detector", "load_head", "save_detector"]
 
 _FORMAT = "corit-1"
+_SHARED = "shared."
 
 
 def encoder_hash(encoder: nn.Module) -> str:
@@ -55,7 +56,7 @@ def save_detector(detector: CoRIT, path: str | Path) -> Path:
     Raises:
         WeightsError: If parts of the encoder were trained: a head alone would not be this detector.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path)
     trained = sum(parameter.requires_grad for parameter in detector.encoder.parameters())
@@ -65,7 +66,7 @@ def save_detector(detector: CoRIT, path: str | Path) -> Path:
             "hold; use torch.save(detector.state_dict(), path), or detector.encoder.requires_grad_(False) if they "
             "were never trained"
         )
-    state = {name: value.detach().cpu().contiguous() for name, value in detector.head.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in _parts(detector).items()}
     metadata = {
         "format": _FORMAT,
         "config": json.dumps(detector.config.to_dict(), sort_keys=True),
@@ -73,9 +74,9 @@ def save_detector(detector: CoRIT, path: str | Path) -> Path:
         "encoder_sha256": encoder_hash(detector.encoder),
         "provenance": json.dumps(detector.provenance, sort_keys=True, default=str),
     }
-    partial = path.with_name(path.name + ".partial")
-    save_file(state, partial, metadata=metadata)
-    os.replace(partial, path)
+    # not save_file, which leaves a file that its owner alone may read
+    with atomic_file(path) as stream:
+        stream.write(save(state, metadata=metadata))
     return path
 
 
@@ -131,8 +132,17 @@ def load_head(detector: CoRIT, path: str | Path) -> CoRIT:
     return _loaded(detector, state)
 
 
+def _parts(detector: CoRIT) -> dict[str, Tensor]:
+    """What a file holds: the head, and the regions that all images share."""
+    shared = {} if detector.shared is None else detector.shared.state_dict(prefix=_SHARED)
+    return {**detector.head.state_dict(), **shared}
+
+
 def _loaded(detector: CoRIT, state: dict[str, Tensor]) -> CoRIT:
-    detector.head.load_state_dict(state)
+    if detector.shared is not None:
+        found = {name.removeprefix(_SHARED): value for name, value in state.items() if name.startswith(_SHARED)}
+        detector.shared.load_state_dict(found)
+    detector.head.load_state_dict({name: value for name, value in state.items() if not name.startswith(_SHARED)})
     return detector.eval()
 
 

@@ -42,10 +42,10 @@ FLOORS = [
     {"cli", "sweep_cli", "__main__", "__init__"},
 ]
 BESIDE_FLOORS = [
-    {"config", "pairs", "regions", "tower", "explanation", "sbi", "metrics", "robustness", "crop"},
-    {"injection", "counterparts", "contents", "train_config", "media"},
+    {"config", "pairs", "regions", "tower", "explanation", "frozen_state", "sbi", "metrics", "robustness", "crop"},
+    {"injection", "shared", "counterparts", "contents", "train_config", "media"},
     {"detector", "proxy", "proxy_check", "train_data"},
-    {"weights", "evidence"},
+    {"weights", "evidence", "proxy_run"},
     {"features", "trained"},
     {"tasks", "heatmap"},
     {"evaluate", "predict"},

@@ -12,8 +12,9 @@ def test_variants_share_features_and_are_resumed(tmp_path, monkeypatch):
     table = ablate(CONFIG, variants, tmp_path, seeds=2, device="cpu")
     assert table["variant"].nunique() == 4
     assert len(list((tmp_path / "runs").iterdir())) == 8
-    # train (2 views), validation and test images are in one file each, for K = 0 and for K = 2
-    assert len(list((tmp_path / "features").iterdir())) == 2 * 4
+    # train (2 views), validation and test images are in one file each, for K = 0 and for K = 2; and what the regions
+    # that all images share are found from
+    assert len(list((tmp_path / "features").iterdir())) == 2 * 4 + 1
     from corit import features
 
     monkeypatch.setattr(features.FeatureMaker, "_compute", None)  # nothing is computed again

@@ -151,3 +151,15 @@ def test_no_numpy_leaks_into_json():
     assert np.isfinite(
         json.loads(RUN.invoke(cli.app, ["predict", "1.png", "--json"]).stdout)["files"][0]["probability"]
     )
+
+
+def test_proxy_check(tmp_path, capsys):
+    output = run(
+        "proxy-check", "--encoder", "tiny_clip:tiny_clip", "--data", "demo-df", "--samples", 16, "--steps", "0,1",
+        "--pool", "mean", "--layerwise", "readout", "--device", "cpu", "--out", "proxy", "-q",
+    )  # fmt: skip
+    assert "rank correlation of proxy and true GSNR" in output
+    table = pd.read_csv("proxy/proxy_gsnr.csv")
+    assert table["step"].unique().tolist() == [0, 1]
+    assert json.loads((tmp_path / "proxy" / "provenance.json").read_text())["pool"] == "mean"
+    assert "expected pool to be one of" in refused("proxy-check", "--pool", "regions", "-q", capsys=capsys)

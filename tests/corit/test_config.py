@@ -19,7 +19,7 @@ from gsnr_toolkit.errors import ProbeError
         ("mid_layer", 0, "a whole number from 1 to 1024"),
         ("cgp_layer", -1, "a whole number from 0 to 1024, 'each' or None"),
         ("cgp_layer", "all", "a whole number from 0 to 1024, 'each' or None"),
-        ("anchors", "grid", "one of 'cgp', 'random', 'fixed'"),
+        ("anchors", "grid", "one of 'cgp', 'shared', 'random', 'fixed'"),
         ("normalisation", "batch", "one of 'layer', 'ln_post', 'none'"),
         ("rsi", 1, "True or False"),
         ("anchor_seed", -1, "a whole number from 0"),

@@ -9,6 +9,7 @@ from corit_config import CONFIG
 from safetensors.torch import load_file
 
 from corit import train as training
+from corit.features import find_shared_regions
 from corit.tasks import FeatureTask, build_untrained, make_task
 from corit.train import train_detector
 from corit.train_config import DetectorTraining
@@ -62,13 +63,16 @@ def test_selected_weights_are_those_of_the_best_step(finished):
         assert trained.training["selection"] == selection
 
 
-def test_training_on_cached_features_is_training_on_images(tmp_path):
+@pytest.mark.parametrize("anchors", ["cgp", "shared"])
+def test_training_on_cached_features_is_training_on_images(tmp_path, anchors):
     """The same steps with every feature computed anew from the images of the batch."""
-    config = replace(CONFIG, rho=0.05)
+    config = replace(CONFIG, rho=0.05, anchors=anchors)
     task = make_task(config, CPU, cache=tmp_path)
     assert isinstance(task, FeatureTask)
     fresh = build_untrained(config)
     dataset = open_split(config, "train", input_spec(fresh))
+    if fresh.shared is not None:
+        find_shared_regions(fresh, dataset)
     places = iter(EndlessPlaces(dataset, config.batch_size, seed=config.seed, views=config.views))
 
     def image_batches():

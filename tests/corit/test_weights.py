@@ -21,7 +21,9 @@ def test_a_head_comes_back(tmp_path):
     again = load_detector(path, encoder=encoder, counterpart=blurred)
     assert again.config == detector.config
     assert torch.equal(again(images), detector(images, blurred(images)))
-    assert not list(tmp_path.glob("*.partial"))
+    assert [each.name for each in tmp_path.iterdir()] == ["head.safetensors"]
+    (tmp_path / "plain").touch(mode=0o644)
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     fresh = load_head(make_detector(num_regions=2, rsi=False, anchors="fixed", anchor_seed=3), path)
     assert torch.equal(fresh.head.weight, detector.head.weight)
 
