@@ -4,7 +4,8 @@ Claim (the paper's abstract): the critical optimization radius tells at which ra
 Command: ``python -m analyses.foretell_collapse`` (``--smoke`` for minutes, ``--replot`` from the stored tables,
 ``--device cuda`` on a GPU). It goes on where it was stopped. Tables: ``figures/data/foretell_collapse.csv`` (a row per
 setting), ``..._sweep.csv`` (a row per run), ``..._scores.csv`` (a row per candidate), ``..._steps.csv`` (what was
-recorded along the plain runs); figures ``figures/foretell_collapse*.png`` and ``.pdf``.
+recorded along the plain runs); figures ``figures/foretell_collapse*.png`` and ``.pdf``; ``figure2``
+draws the curves of AUC against rho.
 """
 
 from __future__ import annotations
@@ -34,8 +35,7 @@ from analyses.predictors import OTHERS, RADII, setting_predictors
 from analyses.scoring import combined_score, score_table
 from gsnr_toolkit.atomic import write_json, write_text
 from gsnr_toolkit.collapse import collapse_radii
-from gsnr_toolkit.plots.auc_radius import plot_auc_radius
-from gsnr_toolkit.plots.style import root_figure, save
+from gsnr_toolkit.plots.style import save
 from gsnr_toolkit.provenance import environment
 
 WRITE_EVERY = 300.0
@@ -241,11 +241,7 @@ def plot(out: Path) -> None:
     """
     by_setting = pd.read_csv(out / "foretell_collapse.csv")
     scored = pd.read_csv(out / "foretell_collapse_scores.csv")
-    sweep = pd.read_csv(out / "foretell_collapse_sweep.csv")
-    whole = sweep[sweep["setting"].isin([f"{family}-full" for family in STRENGTHS])]
     figures = {"": draw_foretold(by_setting, scored, PANELS), "_scores": draw_scores(scored)}
-    if not whole.empty:
-        figures["_curves"] = root_figure(plot_auc_radius(whole, title="Full fine-tuning of clip-lab"))
     for suffix, figure in figures.items():
         save(figure, out.parent / f"foretell_collapse{suffix}")
 

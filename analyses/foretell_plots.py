@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from gsnr_toolkit.plots.style import (
     MUTED,
@@ -23,7 +24,7 @@ NAMES = {
     "cor": "COR (Definition 1)",
     "cor_layer": "COR, weakest layer",
     "escape_radius": "escape radius (ours)",
-    "escape_lower": "escape radius, lower bound (ours)",
+    "escape_lower": "escape radius, bound (ours)",
     "alignment_radius": "alignment radius",
     "half_cosine_radius": "half-cosine radius (ours)",
     "lipschitz_radius": r"$|\mu| / L$ at the smallest radius",
@@ -58,12 +59,15 @@ def draw_foretold(settings: pd.DataFrame, scores: pd.DataFrame, candidates: list
         _panel(ax, settings, name)
         row = scores[_shown(scores) & (scores["candidate"] == name)].iloc[0]
         interval = f"[{row['spearman_low']:.2f}, {row['spearman_high']:.2f}]"
-        note = f"rank corr. {row['spearman']:.2f} {interval}, off by {row['calibrated_factor']:.1f}x calibrated"
-        dress(ax, title=NAMES[name], note=note)
+        dress(ax, title=NAMES[name], note=f"rank correlation {row['spearman']:.2f} {interval}")
+        factor = f"n = {int(row['num_settings'])}; off by {row['calibrated_factor']:.1f}x\nafter one constant"
+        ax.text(0.03, 0.96, factor, transform=ax.transAxes, va="top", fontsize=6.5, color=MUTED)
     for ax in axes[len(candidates) :]:
         ax.set_axis_off()
+    found = settings[TARGET][np.isfinite(settings[TARGET])]
     for ax in axes[::3]:
         ax.set_ylabel("radius where training fails")
+        ax.set_ylim(0.4 * found.min(), 2.5 * found.max())
     figure.legend(handles=_legend(settings), loc="outside lower center", ncols=8, fontsize=6.5)
     return figure
 
@@ -90,6 +94,8 @@ def _panel(ax: Axes, settings: pd.DataFrame, name: str) -> None:
     if name.endswith("radius") or name.startswith("cor"):
         limits = np.array([0.5 * good[name].min(), 2 * good[name].max()]) if len(good) else np.array([0.01, 1.0])
         ax.plot(limits, limits, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1, gid="identity")
+        ax.set_xlim(*limits)
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(
         "foretold by the plain run" if "radius" in name or name.startswith("cor") else "value in the plain run"
     )
@@ -116,7 +122,7 @@ def draw_scores(scores: pd.DataFrame) -> Figure:
         The figure.
     """
     rows = scores[_shown(scores) & scores["candidate"].isin(NAMES)].sort_values("spearman", na_position="first")
-    figure = new_figure(TEXT_WIDTH * 0.75, 0.24 * len(rows) + 0.9)
+    figure = new_figure(TEXT_WIDTH * 0.75, 0.2 * len(rows) + 1.0)
     ax = figure.add_subplot()
     places = np.arange(len(rows))
     center = rows["spearman"].to_numpy(dtype=float)
@@ -128,7 +134,7 @@ def draw_scores(scores: pd.DataFrame) -> Figure:
     ax.axvline(0, color=MUTED, linewidth=0.7)
     ax.axvline(0.9, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
     ax.set_xlim(-1.05, 1.05)
-    ax.set_xlabel("rank correlation with the radius where training fails (dashed: the target of 0.9)")
+    ax.set_xlabel("rank correlation with the radius\nwhere training fails (dashed: target, 0.9)")
     dress(
         ax,
         title="Which quantity of a plain run foretells the collapse?",

@@ -34,14 +34,14 @@ TRAINED, UNDECIDED, COLLAPSED = "trained", "undecided", "collapsed"
 
 _NEEDED = ("rho", "seed", "status", "train_loss", "test_auc", "test_auc_low", "test_auc_high")
 _FEWEST_FOR_T = 3
-_WATCHING = ("record_every", "record_samples", "eval_every")
+_WATCHING = ("record_every", "record_samples", "eval_every", "stop_dead")
 
 
 def setting_columns(table: pd.DataFrame) -> list[str]:
     """Columns that make a setting: every field of a training config but the radius and the seed.
 
-    What only says how a run is watched (``record_every``, ``record_samples``, ``eval_every``) does not make a setting:
-    plain runs may be recorded and the others not. Unless runs differ in nothing else.
+    What only says how a run is watched (``record_every``, ``record_samples``, ``eval_every``, ``stop_dead``) does not
+    make a setting: plain runs may be recorded and the others not. Unless runs differ in nothing else.
 
     Args:
         table: A sweep's table.
