@@ -6,6 +6,10 @@ decomposition ``log COR = log r/(1+r) - log m - log |mu|`` says which factor mov
 the other scripts of the laboratory. Tables: ``figures/data/cor_signs.csv`` (every recorded step of every run) and
 ``cor_signs_axes.csv`` (rank correlations and attribution by axis); figure ``figures/cor_signs.png`` and ``.pdf``
 (``--replot`` draws it from the tables).
+
+Obtained (``f2f``, 2 seeds, clip-lab, embedded data): COR rises with GSNR along every axis, rank correlation .77 along
+batch size, .98 along label noise, .76 along strength, .58 over steps, .32 over depth; against the gradient norm, which
+moves the other way. COR itself hardly follows the axes (.12 to .29).
 """
 
 from __future__ import annotations
