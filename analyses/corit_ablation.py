@@ -52,6 +52,7 @@ from analyses.heads import (
     fit_head,
     keep,
     kept,
+    read_embedded,
     read_kept,
     score,
 )
@@ -256,9 +257,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     parser = common_options(__doc__)
     parser.set_defaults(seeds=3, runs=RUNS, workers=1)
-    parser.add_argument("--replot", action="store_true", help="draw from the stored tables")
     parser.add_argument("--families", default=",".join(TRAINED_ON), help="families to train on, with commas")
-    chosen = parser.parse_args(arguments)
+    chosen = read_embedded(parser, arguments)
     bench = SMOKE if chosen.smoke else Bench()
     if not chosen.replot:
         torch.set_num_threads(chosen.workers)

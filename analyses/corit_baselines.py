@@ -60,6 +60,7 @@ from analyses.heads import (
     fit_head,
     keep,
     kept,
+    read_embedded,
     read_kept,
     score,
 )
@@ -292,10 +293,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     parser = common_options(__doc__)
     parser.set_defaults(seeds=3, runs=RUNS, workers=1)
-    parser.add_argument("--replot", action="store_true", help="draw from the stored tables")
     parser.add_argument("--parts", default="frozen,tuned", help="frozen, tuned, or both with a comma")
     parser.add_argument("--trained-on", default=",".join(TRAINED_ON), help="images to train heads on, with commas")
-    chosen = parser.parse_args(arguments)
+    chosen = read_embedded(parser, arguments)
     if not chosen.replot:
         torch.set_num_threads(chosen.workers)
         work = {"smoke": chosen.smoke, "device": chosen.device}

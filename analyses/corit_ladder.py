@@ -51,6 +51,7 @@ from analyses.heads import (
     keep,
     kept,
     open_images,
+    read_embedded,
     read_kept,
     score,
 )
@@ -227,9 +228,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     parser = common_options(__doc__)
     parser.set_defaults(seeds=3, runs=RUNS, workers=1)
-    parser.add_argument("--replot", action="store_true", help="draw from the stored table")
     parser.add_argument("--families", default=",".join(FAMILIES), help="families, with commas")
-    chosen = parser.parse_args(arguments)
+    chosen = read_embedded(parser, arguments)
     bench = SMOKE if chosen.smoke else Bench()
     if not chosen.replot:
         torch.set_num_threads(chosen.workers)

@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 
 from analyses.corit_proxy_plots import draw_following, draw_parts
-from analyses.heads import RUNS, keep, kept, read_kept
+from analyses.heads import RUNS, keep, kept, read_embedded, read_kept
 from analyses.laboratory import common_options
 from corit.counterparts import SelfBlendedCounterparts
 from corit.detector import CoRIT
@@ -255,9 +255,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     parser = common_options(__doc__)
     parser.set_defaults(seeds=3, runs=RUNS, workers=1)
-    parser.add_argument("--replot", action="store_true", help="draw from the stored tables")
     parser.add_argument("--families", default=",".join(FAMILIES), help="families, with commas")
-    chosen = parser.parse_args(arguments)
+    chosen = read_embedded(parser, arguments)
     if not chosen.replot:
         torch.set_num_threads(chosen.workers)
         compute(chosen.families.split(","), chosen.seeds, chosen.runs, chosen.out, smoke=chosen.smoke)

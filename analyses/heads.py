@@ -7,6 +7,7 @@ decides it: a script that is run again goes on where it was.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -377,3 +378,22 @@ def read_kept(path: Path) -> list[dict[str, Any]] | None:
         The rows; None if the fit is yet to be made.
     """
     return read_json(path) if path.exists() else None
+
+
+def read_embedded(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line of a script that works on the embedded data and encoders alone.
+
+    Args:
+        parser: With the common options.
+        arguments: Of the command line; those of the process when None.
+
+    Returns:
+        The options; another model or real data, which the script would not look at, are an error.
+    """
+    chosen = parser.parse_args(arguments)
+    if chosen.model is not None or chosen.data_root is not None:
+        parser.error(
+            "expected neither --model nor --data-root: this study is of the embedded data; use 'corit train', 'corit "
+            "eval' and 'corit ablate' on an encoder and data sets of your own"
+        )
+    return chosen

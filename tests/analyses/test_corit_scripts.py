@@ -124,3 +124,10 @@ def test_holds_to_ends_before_the_first_failure():
 def test_benches_are_told_apart():
     one, other = ({"bench": Bench(strength=strength)} for strength in (1.0, 2.0))
     assert heads.kept(heads.RUNS, one) != heads.kept(heads.RUNS, other)
+
+
+@pytest.mark.parametrize("extra", [["--model", "clip-vit-l14"], ["--data-root", "somewhere"]])
+def test_what_the_study_would_not_look_at_is_refused(extra, capsys):
+    with pytest.raises(SystemExit):
+        corit_ladder.main([*extra, "--replot"])
+    assert "use 'corit train'" in capsys.readouterr().err
