@@ -154,7 +154,7 @@ def corit_rows(baselines: pd.DataFrame, model: str) -> pd.DataFrame:
     Returns:
         Rows of the columns of the figure's table, tested on what was trained on.
     """
-    own = baselines["method"].str.startswith("CoRIT, regions of each image") & (baselines["encoder"] == model)
+    own = baselines["method"].str.startswith("CoRIT, shared regions") & (baselines["encoder"] == model)
     rows = baselines[own & (baselines["trained_on"] == baselines["test"]) & baselines["rho"].isin([0.0, RHO])]
     renamed = rows.rename(columns={"trained_on": "train", "encoder": "model"})
     return renamed.reindex(columns=_COLUMNS).assign(method="corit")
