@@ -9,7 +9,8 @@ the other scripts of the laboratory. Tables: ``figures/data/cor_signs.csv`` (eve
 
 Obtained (``f2f``, 2 seeds, clip-lab, embedded data): COR rises with GSNR along every axis, rank correlation .77 along
 batch size, .98 along label noise, .76 along strength, .58 over steps, .32 over depth; against the gradient norm, which
-moves the other way. COR itself hardly follows the axes (.12 to .29).
+moves the other way. COR itself hardly follows the axes (.12 to .29). In part the agreement is of our making: both
+numbers of one measurement contain the same estimate of ``|mu|^2``.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from analyses.figure import caption_line, data_words, read_table, save_figure
 from analyses.laboratory import BASE, Setting, family_config, run_by_family, run_folder, train_all
 from analyses.predictors import escape, escape_lower
 from analyses.signs_plot import draw_signs
 from gsnr_toolkit import Report, TrainConfig
 from gsnr_toolkit.atomic import write_json, write_text
-from gsnr_toolkit.plots.style import save
 from gsnr_toolkit.provenance import environment
 
 TERMS = ("signal_fraction", "misspecification", "grad_norm")
@@ -68,7 +69,7 @@ def measured_rows(report: Report, axis: str, value: float, family: str, seed: in
     Returns:
         One row per step and group.
     """
-    columns = ["step", "group", "depth", "gsnr", "cor", "status", *TERMS]
+    columns = ["step", "group", "depth", "num_samples", "gsnr", "cor", "status", *TERMS]
     totals = report.totals.assign(group="total", depth=-1)
     rows = pd.concat([totals[columns], report.layers[columns]], ignore_index=True)
     run = {"axis": axis, "value": value, "family": family, "seed": seed}
@@ -186,7 +187,7 @@ def compute(
     frames = []
     for config in train_all(list(places), runs, workers=workers, device=device):
         report = Report.load(run_folder(runs, config) / "report")
-        frames += [measured_rows(report, *place) for place in places[config]]
+        frames += [measured_rows(report, *place).assign(data=config.data) for place in places[config]]
         sys.stdout.write(f"{places[config][0]}: COR {report.cor:.4g}\n")
         sys.stdout.flush()
         rows = pd.concat(frames, ignore_index=True)
@@ -201,7 +202,13 @@ def plot(out: Path) -> None:
     Args:
         out: Folder of the tables.
     """
-    save(draw_signs(pd.read_csv(out / "cor_signs_axes.csv")), out.parent / "cor_signs")
+    rows = read_table(out, "cor_signs")
+    caption = caption_line(
+        data_words(sorted(rows["data"].unique())),
+        f"n = {int(rows['num_samples'].max())} images a measurement, {rows['seed'].nunique()} seeds",
+        "n by row: runs, or steps and layers averaged over runs",
+    )
+    save_figure(draw_signs(read_table(out, "cor_signs_axes")), out, "cor_signs", caption)
 
 
 def main(arguments: list[str] | None = None) -> None:

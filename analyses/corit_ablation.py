@@ -45,18 +45,17 @@ import torch
 from analyses.corit_ablation_plot import draw_ablation
 from analyses.heads import (
     FAMILIES,
-    RUNS,
     SMOKE,
     Bench,
     Extractor,
     fit_head,
     keep,
     kept,
-    read_embedded,
     read_kept,
+    read_study,
     score,
+    study_parser,
 )
-from analyses.laboratory import common_options
 from corit.detector import CoRIT
 from corit.tasks import head_logits
 from gsnr_toolkit.atomic import write_json, write_text
@@ -255,13 +254,9 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    parser = common_options(__doc__)
-    parser.set_defaults(seeds=3, runs=RUNS, workers=1)
-    parser.add_argument("--families", default=",".join(TRAINED_ON), help="families to train on, with commas")
-    chosen = read_embedded(parser, arguments)
+    chosen = read_study(study_parser(__doc__, TRAINED_ON), arguments)
     bench = SMOKE if chosen.smoke else Bench()
     if not chosen.replot:
-        torch.set_num_threads(chosen.workers)
         compute(bench, chosen.families.split(","), chosen.seeds, chosen.runs, chosen.out, device=chosen.device)
     plot(chosen.out)
 

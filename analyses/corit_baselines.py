@@ -46,13 +46,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from analyses.corit_plots import draw_domains, draw_losses, draw_radii
 from analyses.corit_tuned import LAB, SMOKE_LAB, TUNED, tuned_rows
 from analyses.heads import (
     FAMILIES,
-    RUNS,
     SMOKE,
     Bench,
     Extractor,
@@ -60,11 +58,11 @@ from analyses.heads import (
     fit_head,
     keep,
     kept,
-    read_embedded,
     read_kept,
+    read_study,
     score,
+    study_parser,
 )
-from analyses.laboratory import common_options
 from corit.tasks import head_logits
 from gsnr_toolkit.atomic import write_json, write_text
 from gsnr_toolkit.collapse import collapse_radii
@@ -291,13 +289,11 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    parser = common_options(__doc__)
-    parser.set_defaults(seeds=3, runs=RUNS, workers=1)
+    parser = study_parser(__doc__)
     parser.add_argument("--parts", default="frozen,tuned", help="frozen, tuned, or both with a comma")
     parser.add_argument("--trained-on", default=",".join(TRAINED_ON), help="images to train heads on, with commas")
-    chosen = read_embedded(parser, arguments)
+    chosen = read_study(parser, arguments)
     if not chosen.replot:
-        torch.set_num_threads(chosen.workers)
         work = {"smoke": chosen.smoke, "device": chosen.device}
         images = TRAINED_ON[:1] if chosen.smoke else chosen.trained_on.split(",")
         compute(chosen.parts.split(","), images, chosen.seeds, chosen.runs, chosen.out, **work)

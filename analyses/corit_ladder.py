@@ -42,7 +42,6 @@ from torch.nn import functional as F
 
 from analyses.corit_plots import draw_ladder
 from analyses.heads import (
-    RUNS,
     SMOKE,
     Bench,
     Split,
@@ -51,11 +50,11 @@ from analyses.heads import (
     keep,
     kept,
     open_images,
-    read_embedded,
     read_kept,
+    read_study,
     score,
+    study_parser,
 )
-from analyses.laboratory import common_options
 from corit.detector import CoRIT
 from corit.regions import Regions, pool_regions
 from corit.tasks import head_logits
@@ -226,13 +225,9 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    parser = common_options(__doc__)
-    parser.set_defaults(seeds=3, runs=RUNS, workers=1)
-    parser.add_argument("--families", default=",".join(FAMILIES), help="families, with commas")
-    chosen = read_embedded(parser, arguments)
+    chosen = read_study(study_parser(__doc__, FAMILIES), arguments)
     bench = SMOKE if chosen.smoke else Bench()
     if not chosen.replot:
-        torch.set_num_threads(chosen.workers)
         compute(bench, chosen.families.split(","), chosen.seeds, chosen.runs, chosen.out, device=chosen.device)
     plot(chosen.out)
 

@@ -27,8 +27,7 @@ import pandas as pd
 import torch
 
 from analyses.corit_proxy_plots import draw_following, draw_parts
-from analyses.heads import RUNS, keep, kept, read_embedded, read_kept
-from analyses.laboratory import common_options
+from analyses.heads import keep, kept, read_kept, read_study, study_parser
 from corit.counterparts import SelfBlendedCounterparts
 from corit.detector import CoRIT
 from corit.features import find_shared_regions
@@ -253,12 +252,8 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    parser = common_options(__doc__)
-    parser.set_defaults(seeds=3, runs=RUNS, workers=1)
-    parser.add_argument("--families", default=",".join(FAMILIES), help="families, with commas")
-    chosen = read_embedded(parser, arguments)
+    chosen = read_study(study_parser(__doc__, FAMILIES), arguments)
     if not chosen.replot:
-        torch.set_num_threads(chosen.workers)
         compute(chosen.families.split(","), chosen.seeds, chosen.runs, chosen.out, smoke=chosen.smoke)
     plot(chosen.out)
 

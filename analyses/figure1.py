@@ -36,7 +36,7 @@ from analyses.figure import (
     save_figure,
     store,
 )
-from analyses.laboratory import run_folder, train_all
+from analyses.laboratory import RATES, run_folder, train_all
 from analyses.recordings import READINGS, TABLE, TOTAL, family_settings, weakest_step
 from analyses.recordings import compute as record
 from analyses.samples import draw_samples
@@ -77,11 +77,10 @@ def method_configs(chosen: argparse.Namespace) -> dict[tuple[str, str], TrainCon
     Returns:
         By method and family. Norms and the head alone take larger learning rates, as few parameters do.
     """
-    rates = {"head": 10.0, "norms": 3.0}
     found = {}
     for setting in family_settings(chosen):
         for method in (METHODS[0], METHODS[-1]) if chosen.smoke else METHODS:
-            config = replace(setting.config, tuning=method, lr=setting.config.lr * rates.get(method, 1.0))
+            config = replace(setting.config, tuning=method, lr=setting.config.lr * RATES.get(method, 1.0))
             found[method, family_of(config.data)] = config
     return found
 

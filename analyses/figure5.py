@@ -26,7 +26,7 @@ from matplotlib.lines import Line2D
 
 from analyses.figure import FAMILIES, caption_line, data_words, family_of, read_table, save_figure, store
 from analyses.foretell_collapse import STRENGTHS
-from analyses.laboratory import BASE, chosen_config, common_options, read_options, real_name
+from analyses.laboratory import BASE, RATES, chosen_config, common_options, read_options, real_name
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.atomic import write_text
 from gsnr_toolkit.data.loaders import probe_loader
@@ -43,8 +43,8 @@ from gsnr_toolkit.training.setup import learning_rate, make_optimizer, open_data
 from gsnr_toolkit.training.tuning import set_tuning
 
 METHODS: dict[str, tuple[str, float, float]] = {
-    "linear head": ("head", 0.0, 10.0),
-    "norms": ("norms", 0.0, 3.0),
+    "linear head": ("head", 0.0, RATES["head"]),
+    "norms": ("norms", 0.0, RATES["norms"]),
     "last 3 blocks": ("last-3", 0.0, 1.0),
     "all": ("full", 0.0, 1.0),
     "all, SAM 0.05": ("full", 0.05, 1.0),

@@ -5,7 +5,11 @@ Command: ``python -m analyses.foretell_collapse`` (``--smoke`` for minutes, ``--
 ``--device cuda`` on a GPU). It goes on where it was stopped. Tables: ``figures/data/foretell_collapse.csv`` (a row per
 setting), ``..._sweep.csv`` (a row per run), ``..._scores.csv`` (a row per candidate), ``..._steps.csv`` (what was
 recorded along the plain runs); figures ``figures/foretell_collapse*.png`` and ``.pdf``; ``figure2``
-draws the curves of AUC against rho.
+draws the curves of AUC against rho. Hardware: 2 CPU cores, about two hours for the first twelve settings.
+
+Obtained (first twelve settings, embedded data, ``clip-lab``, 2 seeds): COR has rank correlation .63 [-.01, .89] with
+the radius where training fails, and is off by a factor of 1.6 [1.3, 2.3] after one constant, 3.6; GSNR .36, gradient
+norm .10, escape radius .29. No setting fails below its COR.
 """
 
 from __future__ import annotations
@@ -18,9 +22,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analyses.figure import caption_line, data_words, save_figure
 from analyses.foretell_plots import draw_foretold, draw_scores
 from analyses.laboratory import (
     BASE,
+    RATES,
     STRENGTHS,
     Setting,
     chosen_config,
@@ -35,9 +41,12 @@ from analyses.predictors import OTHERS, RADII, setting_predictors
 from analyses.scoring import combined_score, score_table
 from gsnr_toolkit.atomic import write_json, write_text
 from gsnr_toolkit.collapse import collapse_radii
-from gsnr_toolkit.plots.style import save
 from gsnr_toolkit.provenance import environment
 
+WRITE_EVERY = 300.0
+"""Seconds between two versions of the tables while runs come in: finished runs are kept anyway."""
+TOGETHER = 4
+"""Settings that are brought to their end together, so that a result exists early."""
 WRITE_EVERY = 300.0
 """Seconds between two versions of the tables while runs come in: finished runs are kept anyway."""
 TOGETHER = 4
@@ -64,7 +73,7 @@ def settings(*, smoke: bool = False) -> list[Setting]:
     # the whole curve where all parameters are trained: from the smallest radius on
     found = [Setting(f"{family}-full", config, start=0.02) for family, config in full.items()]
     found += [
-        Setting(f"{family}-norms", replace(config, tuning="norms", lr=NORM_RATE), start=0.2)
+        Setting(f"{family}-norms", replace(config, tuning="norms", lr=config.lr * RATES["norms"]), start=0.2)
         for family, config in full.items()
     ]
     found += [Setting(f"{family}-slow", replace(full[family], lr=3e-4)) for family in ("df", "f2f")]
@@ -241,9 +250,17 @@ def plot(out: Path) -> None:
     """
     by_setting = pd.read_csv(out / "foretell_collapse.csv")
     scored = pd.read_csv(out / "foretell_collapse_scores.csv")
+    sweep = pd.read_csv(out / "foretell_collapse_sweep.csv")
+    caption = caption_line(
+        data_words(sorted(sweep["data"].unique())),
+        ", ".join(sorted(sweep["model"].unique())),
+        f"{len(by_setting)} settings, {sweep['seed'].nunique()} seeds",
+        f"n = {int(sweep['num_test'].max())} test images a run",
+        "brackets: 95 % bootstrap over settings, bars: from seed to seed",
+    )
     figures = {"": draw_foretold(by_setting, scored, PANELS), "_scores": draw_scores(scored)}
     for suffix, figure in figures.items():
-        save(figure, out.parent / f"foretell_collapse{suffix}")
+        save_figure(figure, out, f"foretell_collapse{suffix}", caption)
 
 
 def main(arguments: list[str] | None = None) -> None:

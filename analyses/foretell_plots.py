@@ -68,7 +68,7 @@ def draw_foretold(settings: pd.DataFrame, scores: pd.DataFrame, candidates: list
     for ax in axes[::3]:
         ax.set_ylabel("radius where training fails")
         ax.set_ylim(0.4 * found.min(), 2.5 * found.max())
-    figure.legend(handles=_legend(settings), loc="outside lower center", ncols=8, fontsize=6.5)
+    figure.legend(handles=_legend(settings), loc="outside upper center", ncols=8, fontsize=6.5)
     return figure
 
 
@@ -135,9 +135,5 @@ def draw_scores(scores: pd.DataFrame) -> Figure:
     ax.axvline(0.9, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
     ax.set_xlim(-1.05, 1.05)
     ax.set_xlabel("rank correlation with the radius\nwhere training fails (dashed: target, 0.9)")
-    dress(
-        ax,
-        title="Which quantity of a plain run foretells the collapse?",
-        note="embedded data; 95 % bootstrap over settings",
-    )
+    dress(ax, title="Which quantity of a plain run foretells the collapse?", note="")
     return figure

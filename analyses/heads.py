@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import count
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from analyses.laboratory import common_options
 from corit.contents import digest
 from corit.features import FeatureMaker, find_shared_regions
 from corit.tasks import build_untrained, head_logits
@@ -380,11 +381,28 @@ def read_kept(path: Path) -> list[dict[str, Any]] | None:
     return read_json(path) if path.exists() else None
 
 
-def read_embedded(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line of a script that works on the embedded data and encoders alone.
+def study_parser(description: str | None, families: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The options of a study of heads: three seeds, one thread, fits kept beside each other.
 
     Args:
-        parser: With the common options.
+        description: The script's docstring.
+        families: Default of ``--families``; no such option where there are none.
+
+    Returns:
+        A parser to add others to.
+    """
+    parser = common_options(description)
+    parser.set_defaults(seeds=3, runs=RUNS, workers=1)
+    if families:
+        parser.add_argument("--families", default=",".join(families), help="families, with commas")
+    return parser
+
+
+def read_study(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line of a study, which is of the embedded data and encoders alone, and take its threads.
+
+    Args:
+        parser: Of :func:`study_parser`.
         arguments: Of the command line; those of the process when None.
 
     Returns:
@@ -396,4 +414,6 @@ def read_embedded(parser: argparse.ArgumentParser, arguments: list[str] | None) 
             "expected neither --model nor --data-root: this study is of the embedded data; use 'corit train', 'corit "
             "eval' and 'corit ablate' on an encoder and data sets of your own"
         )
+    if not chosen.replot:
+        torch.set_num_threads(chosen.workers)
     return chosen

@@ -44,6 +44,9 @@ BASE = TrainConfig(
 STRENGTHS = {"f2f": 2.0, "df": 2.0, "nt": 2.0, "fs": 4.0}
 """Forgery strengths at which plain runs of the laboratory train."""
 
+RATES = {"head": 10.0, "norms": 30.0}
+"""Factors on the learning rate where few parameters are trained: norms at 3 times :data:`BASE`'s hardly train."""
+
 RECORD_EVERY, RECORD_SAMPLES = 40, 256
 
 GRID = (0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1, 1.6, 3.2)

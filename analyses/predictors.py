@@ -7,7 +7,8 @@ smallest over the recorded steps at which the whole model has a signal; the othe
 * ``escape_radius``: ours, from losses and gradient norms along the run; ``escape_lower``: the same with the plateau's
   gradient norm taken as 0, ``max_t (L_0 - L_t) / G_t``: a lower bound that needs no measurement on the plateau.
 * ``alignment_radius``: first radius with ``E<mu, g~> <= 0``; ``half_cosine_radius``: first with ``cos(mu, g~) < 1/2``.
-* ``lipschitz_radius``: ``|mu| / L``, with ``L`` the drift per radius at the smallest radius tried.
+* ``lipschitz_radius``: ``|mu| / L``, with ``L`` the drift per radius at the smallest radius with a drift above its
+  noise.
 * ``sam_edge``: the radius at which SAM's edge of stability (Long & Bartlett, JMLR 2024) for full-batch gradient descent
   with the run's learning rate meets that ``L``: ``rho = g (2 / eta - L) / L^2``. Training here is by Adam, whose steps
   it does not describe.

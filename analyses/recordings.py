@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -54,7 +55,7 @@ def family_settings(chosen: argparse.Namespace) -> list[Setting]:
     """
     wanted = ("-smoke",) if chosen.smoke else ("-full",)
     some = [setting for setting in settings(smoke=chosen.smoke) if setting.name.endswith(wanted)]
-    return [Setting(item.name, chosen_config(item.config, chosen), item.radii) for item in some]
+    return [replace(item, config=chosen_config(item.config, chosen)) for item in some]
 
 
 class _Listener(Callback):

@@ -45,5 +45,5 @@ def draw_signs(axes_table: pd.DataFrame) -> Figure:
         ax.set_yticks(range(len(rows)), names)
         ax.tick_params(length=0)
         ax.grid(visible=False)
-        dress(ax, title=title, note="embedded data; COR by Definition 1, our reconstruction")
+        dress(ax, title=title, note="COR by Definition 1, our reconstruction")
     return figure

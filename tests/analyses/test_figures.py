@@ -32,19 +32,6 @@ from gsnr_toolkit.plots.style import root_figure, save
 STORED = Path(__file__).parents[2] / "figures" / "data"
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def options(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(laboratory, "RECORD_SAMPLES", 32)
-    monkeypatch.setattr(laboratory, "RECORD_EVERY", 12)
-    out = ["--runs", str(runs), "--out", str(tmp_path / "data")]
-    return ["--smoke", "--seeds", "1", "--workers", "1", "--device", "cpu", *out]
-
-
 def _chosen(**values):
     return argparse.Namespace(**{"model": None, "data_root": None, "smoke": False, **values})
 

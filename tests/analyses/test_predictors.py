@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.predictors import RADII, _first_below, cosines, read_predictors
+from analyses.predictors import RADII, _first_below, _slope, cosines, read_predictors
 from gsnr_toolkit import probe
 
 
@@ -62,3 +62,8 @@ def test_the_edge_of_stability_solves_its_equation():
     edge = norm / (2 * rho) * (math.sqrt(1 + 8 * rho / (rate * norm)) - 1)
     assert edge == pytest.approx(curvature)
     assert _sam_edge(norm, 30.0, rate) == 0  # gradient descent itself is past its edge
+
+
+def test_the_slope_is_taken_where_there_is_a_drift_above_its_noise():
+    assert _slope(_curve(rho=[0.1, 0.2, 0.4], drift=[0.0, 0.6, 2.0])) == pytest.approx(3.0)
+    assert math.isnan(_slope(_curve(rho=[0.1, 0.2], drift=[0.0, 0.0])))

@@ -3,20 +3,7 @@
 import pandas as pd
 import pytest
 
-from analyses import collapse_controls, cor_signs, foretell_collapse, laboratory
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture
-def options(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(laboratory, "RECORD_SAMPLES", 32)
-    monkeypatch.setattr(laboratory, "RECORD_EVERY", 12)
-    where = ["--runs", str(runs), "--out", str(tmp_path / "data"), "--device", "cpu"]
-    return ["--smoke", "--seeds", "1", "--workers", "1", *where]
+from analyses import collapse_controls, cor_signs, foretell_collapse
 
 
 def test_foretell_collapse(options, tmp_path, runs):

@@ -92,7 +92,9 @@ def test_runs_that_count_and_runs_that_do_not():
 
 
 def test_how_a_run_is_watched_makes_no_setting_unless_nothing_else_differs():
-    plain, sam = runs([0.9, 0.8], rho=0.0, record_every=50), runs([0.7, 0.6], record_every=0)
+    plain = runs([0.9, 0.8], rho=0.0, record_every=50, stop_dead=0)
+    sam = runs([0.7, 0.6], record_every=0, stop_dead=200)
+    assert setting_columns(pd.concat([plain, sam])) == ["data"]
     assert average_over_seeds(pd.concat([plain, sam]))["auc"].tolist() == pytest.approx([0.85, 0.65])
     twice = pd.concat([runs([0.9], record_every=50), runs([0.8], record_every=0)])
     assert setting_columns(twice) == ["data", "record_every"]

@@ -1,0 +1,19 @@
+"""Runs of a few steps, shared by the tests of one file."""
+
+import pytest
+
+from analyses import laboratory
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def options(runs, tmp_path, monkeypatch):
+    """The command line of a script of the laboratory."""
+    monkeypatch.setattr(laboratory, "RECORD_SAMPLES", 32)
+    monkeypatch.setattr(laboratory, "RECORD_EVERY", 12)
+    out = ["--runs", str(runs), "--out", str(tmp_path / "data")]
+    return ["--smoke", "--seeds", "1", "--workers", "1", "--device", "cpu", *out]
