@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analyses.collapse_controls_plot import plot_controls
@@ -20,6 +21,7 @@ from analyses.laboratory import BASE, collapsed, family_config, run_by_family, r
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.atomic import write_json, write_text
 from gsnr_toolkit.provenance import environment
+from gsnr_toolkit.training.config import AUTO
 from gsnr_toolkit.training.run import read_result
 
 RADII = (0.02, 0.05, 0.1, 0.2)
@@ -27,6 +29,8 @@ RADII = (0.02, 0.05, 0.1, 0.2)
 PAST = (0.1, 0.2)
 """Radii that are tried with a warm start and rising."""
 ASAM_RADII = (0.2, 0.5, 1.0)
+ESTIMATE_PASSES = 9
+"""Passes over the samples of an estimate of COR, at most."""
 
 
 def controls(family: str, *, smoke: bool = False) -> Iterator[tuple[str, TrainConfig]]:
@@ -91,7 +95,9 @@ def compute(
         family, name = named[config]
         found = read_result(run_folder(runs, config), config)
         assert found is not None
-        rows.append({"family": family, "control": name, **config.to_dict(), **found, "collapsed": collapsed(found)})
+        cost = passes(config, pd.read_csv(run_folder(runs, config) / "log.csv")["rho"])
+        own = {"collapsed": collapsed(found), "passes": cost}
+        rows.append({"family": family, "control": name, **config.to_dict(), **found, **own})
         sys.stdout.write(f"{family:<4} {name:<30} seed {config.seed}  AUC {found['test_auc']:.3f}  {found['status']}\n")
         sys.stdout.flush()
         table = pd.DataFrame(rows).sort_values(["family", "control", "seed"])
@@ -101,29 +107,51 @@ def compute(
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, and the time beside the plain run's.
+    """Means over seeds.
 
     Args:
         table: One row per run.
 
     Returns:
         One row per family and control: mean AUC, its range over seeds, the share of seeds that collapsed, the last
-        radius, and seconds a step over those of the plain run (evaluation included; rough where runs shared cores).
+        radius, and the mean of :func:`passes`.
     """
-    timed = table.assign(step_seconds=table["seconds"] / table["steps_done"])  # dead runs are stopped early
-    grouped = timed.groupby(["family", "control"])
-    found = grouped.agg(
-        num_seeds=("seed", "size"),
-        test_auc=("test_auc", "mean"),
-        auc_min=("test_auc", "min"),
-        auc_max=("test_auc", "max"),
-        train_loss=("train_loss", "mean"),
-        share_collapsed=("collapsed", "mean"),
-        rho_last=("rho_last", "mean"),
-        step_seconds=("step_seconds", "mean"),
-    ).reset_index()
-    plain = found[found["control"] == "plain"].set_index("family")["step_seconds"]
-    return found.assign(time_over_plain=found["step_seconds"] / found["family"].map(plain))
+    return (
+        table.groupby(["family", "control"])
+        .agg(
+            num_seeds=("seed", "size"),
+            test_auc=("test_auc", "mean"),
+            auc_min=("test_auc", "min"),
+            auc_max=("test_auc", "max"),
+            train_loss=("train_loss", "mean"),
+            share_collapsed=("collapsed", "mean"),
+            rho_last=("rho_last", "mean"),
+            passes=("passes", "mean"),
+        )
+        .reset_index()
+    )
+
+
+def passes(config: TrainConfig, rho: pd.Series) -> float:
+    """Forward and backward passes over a batch that a step takes on average: counted, since runs share cores.
+
+    A step without a radius takes one, SAM's two. With ``rho="auto"`` the estimates come on top, at their most:
+    per-sample gradients, the batches' own, four radii and three more.
+
+    Args:
+        config: The run's config.
+        rho: The radius at every step that was made.
+
+    Returns:
+        Passes per step; 1 for a plain run.
+
+    >>> passes(TrainConfig(rho=0.1, plain_steps=5), pd.Series([0.0, 0.1]))
+    1.5
+    """
+    steps = float(np.where(rho > 0, 2, 1).mean())
+    if config.rho != AUTO:
+        return steps
+    return steps + ESTIMATE_PASSES * config.record_samples / (config.batch_size * config.auto_every)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -36,7 +36,7 @@ def plot_controls(out: Path) -> None:
 
 @in_paper_style
 def draw_controls(table: pd.DataFrame) -> Figure:
-    """Draw AUC and time of each control, a mark per family.
+    """Draw AUC and cost of each control, a mark per family.
 
     Args:
         table: A row per family and control.
@@ -57,7 +57,7 @@ def draw_controls(table: pd.DataFrame) -> Figure:
         for place, row in zip(y, own.itertuples(), strict=True):
             face = "white" if float(str(row.share_collapsed)) > 0 else color
             auc.plot([row.test_auc], [place], marker=marker, color=color, markerfacecolor=face, markersize=4)
-        time.plot(own["time_over_plain"], y, linestyle="none", marker=marker, color=color, markersize=4, label=family)
+        time.plot(own["passes"], y, linestyle="none", marker=marker, color=color, markersize=4, label=family)
     _finish(auc, time, names)
     return figure
 
@@ -67,12 +67,13 @@ def _finish(auc: Axes, time: Axes, names: list[str]) -> None:
     auc.set_yticks(range(len(names)), names)
     auc.invert_yaxis()
     auc.set_xlabel("test AUC")
-    time.set_xlabel("time / plain run's")
+    time.set_xlabel("passes over a batch, per step")
     time.axvline(1, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.2)))
     for ax in (auc, time):
         ax.grid(axis="y", color=MUTED, alpha=0.15, linewidth=0.5)
     dress(auc, title="What helps past the collapse radius?", note="")
     dress(time, title="What it costs", note="")
+    time.set_xlim(left=0)
     time.legend(loc="best")
 
 

@@ -147,7 +147,7 @@ def test_a_control_of_which_a_seed_collapsed_is_hollow(tmp_path):
         {
             "family": ["df", "df", "nt", "nt"], "control": ["plain", "SAM 0.8"] * 2, "num_seeds": 2,
             "test_auc": [0.7, 0.52, 0.9, 0.51], "auc_min": [0.68, 0.5, 0.88, 0.5], "auc_max": [0.72, 0.54, 0.92, 0.52],
-            "share_collapsed": [0.0, 0.5, 0.0, 1.0], "time_over_plain": [1.0, 2.0, 1.0, 2.1],
+            "share_collapsed": [0.0, 0.5, 0.0, 1.0], "passes": [1.0, 2.0, 1.0, 2.0],
         }
     )  # fmt: skip
     figure = draw_controls(table)

@@ -49,7 +49,10 @@ def test_controls(options, tmp_path, monkeypatch):
     collapse_controls.main([*options, "--families", "df"])
     table = pd.read_csv(tmp_path / "data" / "collapse_controls.csv").set_index("control")
     assert len(table) == 7
-    assert table.loc["plain", "time_over_plain"] == 1
+    assert table.loc["plain", "passes"] == 1
+    assert table.loc["SAM 0.05", "passes"] == 2
+    assert table.loc["SAM 0.05 after 12 plain steps", "passes"] == 1.5
+    assert table.loc["auto, safety 1", "passes"] > 1 + 9 * 64 / (8 * 12) - 1e-9
     assert table.loc["SAM 0.05", "rho_last"] == 0.05
     assert 0 <= table.loc["auto, safety 1", "rho_last"] <= 0.2
 
