@@ -132,15 +132,20 @@ def plot(out: Path) -> None:
     if corit.exists():
         model = str(methods["model"].iloc[0])
         methods = pd.concat([methods, corit_rows(pd.read_csv(corit), model)], ignore_index=True)
-    names = list(recorded["family"].drop_duplicates())
+    names, seeds = list(recorded["family"].drop_duplicates()), methods.groupby("method")["seed"].nunique()
     caption = caption_line(
         "; ".join(recorded["caption"].drop_duplicates()),
-        f"(a) n = {int(methods['num_test'].max())} test images, mean of {methods['seed'].nunique()} seeds",
+        f"(a) n = {_span(methods['num_test'])} test images, mean of {_span(seeds)} seeds",
         f"(b) n = {int(recorded['num_samples'].max())} images",
         f"each of {recorded['seed'].nunique()} seeds (dashed: the second)",
         "bars: 95 % intervals",
     )
     save_figure(draw(methods, recorded, names), out, "figure1", caption)
+
+
+def _span(counts: pd.Series) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def corit_rows(baselines: pd.DataFrame, model: str) -> pd.DataFrame:
