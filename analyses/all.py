@@ -39,7 +39,8 @@ SCRIPTS = {
     "corit_baselines": "CoRIT beside its baselines",
     "corit_ablation": "CoRIT without each part",
     "corit_proxy": "the proxy's GSNR against the true one",
-    "result_tables": "tables with published numbers",
+    "corit_evaluation": "CoRIT by every measure, on all test sets and on worse images",
+    "result_tables": "tables of results, and published numbers",
 }
 """Scripts in their order, and what each makes."""
 

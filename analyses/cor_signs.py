@@ -29,12 +29,16 @@ from scipy.stats import spearmanr
 from analyses.figure import caption_line, data_words, read_table, save_figure
 from analyses.laboratory import BASE, Setting, family_config, run_by_family, run_folder, train_all
 from analyses.predictors import escape, escape_lower
+from analyses.record_again import Again, record_again
 from analyses.signs_plot import draw_signs
 from gsnr_toolkit import Report, TrainConfig
 from gsnr_toolkit.atomic import write_json, write_text
 from gsnr_toolkit.provenance import environment
 
 TERMS = ("signal_fraction", "misspecification", "grad_norm")
+APART = "gsnr_apart"
+"""GSNR on other samples: COR and GSNR of one measurement share an estimate of ``|mu|^2``, whose noise moves both."""
+SECOND = Again("apart", layerwise="parameters", split="test")
 
 AXES: dict[str, tuple[str, tuple[float, ...]]] = {
     "strength": ("strength", (1.0, 1.5, 2.0, 3.0)),
@@ -63,15 +67,27 @@ def axis_settings(family: str, *, smoke: bool = False) -> Iterator[tuple[str, fl
             yield axis, value, Setting(f"{family}-{axis}-{value:g}", replace(base, **changed))
 
 
-def measured_rows(report: Report, axis: str, value: float, family: str, seed: int) -> pd.DataFrame:
+def measured_rows(report: Report, second: Report, axis: str, value: float, family: str, seed: int) -> pd.DataFrame:
     """What was recorded along one run, the whole model and its layers.
+
+    Args:
+        report: Of the run.
+        second: Of the same run and steps on other samples.
+        axis: Of the setting.
+        value: On the axis.
+        family: Of the data.
+        seed: Of the run.
 
     Returns:
         One row per step and group.
     """
     columns = ["step", "group", "depth", "num_samples", "gsnr", "cor", "status", *TERMS]
-    totals = report.totals.assign(group="total", depth=-1)
-    rows = pd.concat([totals[columns], report.layers[columns]], ignore_index=True)
+    rows, others = (
+        pd.concat([one.totals.assign(group="total", depth=-1)[columns], one.layers[columns]], ignore_index=True)
+        for one in (report, second)
+    )
+    apart = others[["step", "group", "gsnr"]].rename(columns={"gsnr": APART})
+    rows = rows.merge(apart, on=["step", "group"], how="left", validate="one_to_one")
     run = {"axis": axis, "value": value, "family": family, "seed": seed}
     return rows.assign(**run, escape_radius=escape(report), escape_lower=escape_lower(report))
 
@@ -86,8 +102,9 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         rows: All recorded steps.
 
     Returns:
-        One row per axis and family: the rank correlation of COR with GSNR, of GSNR with the axis, of COR and the escape
-        radii with the axis, and the share of the variance of log COR that each factor accounts for.
+        One row per axis and family: the rank correlation of COR with GSNR of the same and of other samples, of GSNR
+        with the axis, of COR and the escape radii with the axis, and the share of the variance of log COR that each
+        factor accounts for.
     """
     whole = rows[(rows["group"] == "total") & rows["cor"].gt(0) & np.isfinite(rows["cor"])]
     found = []
@@ -113,6 +130,7 @@ def _layers(rows: pd.DataFrame, run: pd.DataFrame) -> pd.DataFrame:
 def _correlations(part: pd.DataFrame, along: str = "value") -> dict[str, float]:
     found = {
         "cor_with_gsnr": _rank(part["cor"], part["gsnr"]),
+        f"cor_with_{APART}": _rank(part["cor"], part[APART]),
         "gsnr_along": _rank(part["gsnr"], part[along]),
         "cor_along": _rank(part["cor"], part[along]),
         "escape_along": _rank(part["escape_radius"], part[along]),
@@ -184,15 +202,18 @@ def compute(
                 continue
             for seed in range(seeds):
                 places.setdefault(setting.run_config(0.0, seed), []).append((axis, value, family, seed))
-    frames = []
+    frames: list[pd.DataFrame] = []
     for config in train_all(list(places), runs, workers=workers, device=device):
-        report = Report.load(run_folder(runs, config) / "report")
-        frames += [measured_rows(report, *place).assign(data=config.data) for place in places[config]]
-        sys.stdout.write(f"{places[config][0]}: COR {report.cor:.4g}\n")
+        sys.stdout.write(f"{places[config][0]}: trained\n")
         sys.stdout.flush()
-        rows = pd.concat(frames, ignore_index=True)
-        write_text(out / "cor_signs.csv", rows.to_csv(index=False))
-        write_text(out / "cor_signs_axes.csv", summarise(rows).to_csv(index=False))
+    for config, second in zip(
+        places, record_again(list(places), SECOND, runs, workers=workers, device=device), strict=True
+    ):
+        report = Report.load(run_folder(runs, config) / "report")
+        frames += [measured_rows(report, second, *place).assign(data=config.data) for place in places[config]]
+    rows = pd.concat(frames, ignore_index=True)
+    write_text(out / "cor_signs.csv", rows.to_csv(index=False))
+    write_text(out / "cor_signs_axes.csv", summarise(rows).to_csv(index=False))
     write_json(out / "cor_signs.json", {**environment(), "base": BASE.to_dict(), "seeds": seeds})
 
 

@@ -81,7 +81,7 @@ OPTIONS: dict[str, dict[str, Any]] = {"clip-demo": {"mid_layer": 2}, "clip-lab":
 
 TRAINED_ON = ("nt", "df", "sbi")
 RADII = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-TUNED_RADII = (0.0, 0.05)
+TUNED_RADII = (0.0, 0.05, 0.1, 0.2)
 
 
 def frozen_rows(

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.heads import FAMILIES, Bench, open_images, score
+from analyses.laboratory import BASE, RATES
 from corit.tasks import image_logits
 from corit.train import train_detector
 from corit.train_config import DetectorTraining
@@ -22,10 +23,10 @@ LAB = Bench(encoder="clip-lab", strength=2.0)
 SMOKE_LAB = Bench(encoder="clip-lab", strength=2.0, train_images=48, val_images=32, test_images=32, steps=12)
 
 TUNED: dict[str, dict[str, Any]] = {
-    "LN-tuning": {"method": "norms", "lr": 3e-3},
-    "last 3 blocks": {"method": "last-3", "lr": 1e-3},
-    "full fine-tuning": {"method": "full", "lr": 1e-3},
-    "plain SBI classifier": {"method": "sbi", "lr": 1e-3, "fakes": "sbi"},
+    "LN-tuning": {"method": "norms", "lr": BASE.lr * RATES["norms"]},
+    "last 3 blocks": {"method": "last-3", "lr": BASE.lr},
+    "full fine-tuning": {"method": "full", "lr": BASE.lr},
+    "plain SBI classifier": {"method": "sbi", "lr": BASE.lr, "fakes": "sbi"},
 }
 """Learning rates are those at which plain runs of the laboratory train."""
 

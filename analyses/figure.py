@@ -90,10 +90,7 @@ def store(out: Path, name: str, tables: Mapping[str, pd.DataFrame], **settings: 
     out.mkdir(parents=True, exist_ok=True)
     for suffix, table in tables.items():
         write_text(out / f"{name}{suffix}.csv", table.to_csv(index=False, float_format=DIGITS))
-    program, *arguments = sys.argv
-    # the folders of one machine say nothing on another
-    command = [Path(program).name, *arguments]
-    write_json(out / f"{name}.json", {**environment(), "command": command, **settings})
+    write_json(out / f"{name}.json", {**environment(), **settings})
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:

@@ -60,7 +60,7 @@ RHO = 0.05
 METHODS = ("head", "norms", "last-3", "full")
 """Modes of tuning, from what trains least."""
 
-RECORDED = ("norms", "full")
+RECORDED = ("norms", "last-3", "full")
 """Modes whose plain runs ``foretell_collapse`` makes, with a record; they are shared with it."""
 
 METHOD_NAMES = {"head": "linear head", "norms": "norms", "last-3": "last 3 blocks", "full": "all", "corit": "CoRIT"}

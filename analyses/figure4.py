@@ -3,7 +3,8 @@
 Claim (the paper's Figure 4): an image and its self-blended counterpart go through a frozen encoder; the discrepancy of
 their tokens, the Contrastive Gradient Proxy (CGP), gives anchors, refined regions and region tokens, which a linear
 head reads at two layers. Command: ``python -m analyses.figure4`` (``--replot``, ``--smoke``). Hardware: 1 CPU core, 10
-seconds. Obtained: the shipped ``corit-demo`` on a forged face of ``demo-df``; every number in it is the detector's.
+seconds. Obtained: the shipped ``corit-demo``, whose anchors are from the CGPs of many training images, on a forged face
+of ``demo-nt``; every number in it is the detector's.
 Tables: ``figures/data/figure4.csv`` (contributions to the logit, norms of region tokens by block, anchors) and
 ``figure4_maps.csv`` (pixels and maps).
 """
@@ -31,7 +32,13 @@ from gsnr_toolkit.data.demo.pairs import demo_pair
 from gsnr_toolkit.data.transforms import image_to_tensor
 from gsnr_toolkit.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, in_paper_style, new_figure
 
-FAMILY, IDENTITY = "df", 11
+FAMILY, IDENTITY = "nt", 11
+ANCHORS = {
+    "cgp": "anchors: largest CGP",
+    "shared": "anchors: CGPs of many\ntraining images",
+    "random": "anchors: random",
+    "fixed": "anchors: fixed",
+}
 HUES = ("vermillion", "sky", "green", "purple", "orange", "yellow", "blue", "black")
 
 
@@ -72,7 +79,8 @@ def compute(chosen: argparse.Namespace) -> None:
     rows.append({"kind": "bias", "layer": 0, "region": 0, "value": float(detector.head.bias)})
     rows.append({"kind": "probability", "layer": 0, "region": 0, "value": float(torch.sigmoid(seen.logits[0]))})
     maps = _maps(batch, other, spec, seen)
-    store(chosen.out, "figure4", {"": pd.DataFrame(rows).assign(caption=words), "_maps": maps}, detector=trained.name)
+    table = pd.DataFrame(rows).assign(caption=words, anchors=detector.config.anchors)
+    store(chosen.out, "figure4", {"": table, "_maps": maps}, detector=trained.name)
 
 
 def _image(chosen: argparse.Namespace, size: int) -> tuple[NDArray[np.uint8], str]:
@@ -178,7 +186,7 @@ def _color(region: int) -> str:
 
 
 def _anchors(ax: Axes, grey: NDArray[Any], table: pd.DataFrame) -> None:
-    _bare(ax, grey, "anchors: largest CGP")
+    _bare(ax, grey, ANCHORS[table["anchors"].iloc[0]])
     places = {kind: table[table["kind"] == kind].set_index("region")["value"] for kind in ("row", "column")}
     for region, row in places["row"].items():
         number = int(str(region))

@@ -47,12 +47,6 @@ WRITE_EVERY = 300.0
 """Seconds between two versions of the tables while runs come in: finished runs are kept anyway."""
 TOGETHER = 4
 """Settings that are brought to their end together, so that a result exists early."""
-WRITE_EVERY = 300.0
-"""Seconds between two versions of the tables while runs come in: finished runs are kept anyway."""
-TOGETHER = 4
-"""Settings that are brought to their end together, so that a result exists early."""
-NORM_RATE = 3e-2
-"""Learning rate where norms and head alone are trained: at 3e-3 plain runs of 300 steps hardly leave the plateau."""
 
 
 def settings(*, smoke: bool = False) -> list[Setting]:

@@ -61,9 +61,6 @@ ENOUGH = 2
 REAL_NAMES = {"demo-cdf": "celebdf-v2"}
 """Real data sets by the embedded ones that stand for them, where the names differ by more than ``demo-``."""
 
-REAL_NAMES = {"demo-cdf": "celebdf-v2"}
-"""Real data sets by the embedded ones that stand for them, where the names differ by more than ``demo-``."""
-
 CHANCE = 0.55
 """A test AUC whose upper limit is below this is chance (the definition of the empirical collapse radius)."""
 

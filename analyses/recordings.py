@@ -9,29 +9,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
 
 import pandas as pd
-import torch
 
 from analyses.figure import family_of, store
 from analyses.foretell_collapse import settings
 from analyses.laboratory import Setting, chosen_config, run_folder, train_all
+from analyses.record_again import Again, record_again
 from gsnr_toolkit import Report, TrainConfig
-from gsnr_toolkit.data.loaders import probe_loader
-from gsnr_toolkit.models.registry import build_model
-from gsnr_toolkit.prepare import find_device
-from gsnr_toolkit.preserve import preserved_rng
-from gsnr_toolkit.training.loop import Callback, train
-from gsnr_toolkit.training.recorder import Recorder
-from gsnr_toolkit.training.setup import learning_rate, make_optimizer, open_data
-from gsnr_toolkit.training.tuning import set_tuning
 
-__all__ = ["READINGS", "TABLE", "TOTAL", "compute", "family_settings", "record_readout", "weakest_step"]
+__all__ = ["READINGS", "TABLE", "TOTAL", "compute", "family_settings", "weakest_step"]
 
 TABLE, TOTAL = "recordings", "total"
 
@@ -58,51 +46,6 @@ def family_settings(chosen: argparse.Namespace) -> list[Setting]:
     return [replace(item, config=chosen_config(item.config, chosen)) for item in some]
 
 
-class _Listener(Callback):
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-
-    def before_step(self, step: int) -> None:
-        self.recorder(step)
-
-
-def record_readout(config: TrainConfig, folder: Path, device: str | None = None) -> Report:
-    """Make a plain run again with the readout reading recorded along it, unless the folder holds that already.
-
-    Args:
-        config: Of a recorded plain run.
-        folder: Of the report.
-        device: Where to train.
-
-    Returns:
-        The report.
-    """
-    if (folder / "report.json").exists():
-        return Report.load(folder)
-    place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with preserved_rng(seed=config.seed):
-        model = build_model(config.model, weights=config.weights, seed=config.seed).to(place)
-        set_tuning(model, config.tuning)
-        data = open_data(config, model)
-        loader = probe_loader(data.val, config.record_samples, config.batch_size)
-        recorder = Recorder(
-            model, loader, every=config.record_every, device=place, batch_size=config.batch_size, layerwise="readout",
-            detail="group",
-            extra_settings={"config": config.to_dict(), "model": config.model, "data": config.data,
-                            "caption": data.val.caption},
-        )  # fmt: skip
-        optimizer = make_optimizer(config, model, loader)
-        model.train()
-        done = train(
-            model, optimizer, data.batches(start=0), steps=config.steps, learning_rate=partial(learning_rate, config),
-            device=place, callbacks=[_Listener(recorder)],
-        )  # fmt: skip
-        if recorder.steps[-1] != done:
-            recorder.measure(done)
-    recorder.report.save(folder)
-    return recorder.report
-
-
 def compute(chosen: argparse.Namespace) -> pd.DataFrame:
     """Make what is missing, and write the table.
 
@@ -116,20 +59,12 @@ def compute(chosen: argparse.Namespace) -> pd.DataFrame:
     for config in train_all(configs, chosen.runs, workers=chosen.workers, device=chosen.device):
         sys.stdout.write(f"{config.data} seed {config.seed}: recorded\n")
     reports = {(config, "parameters"): Report.load(run_folder(chosen.runs, config) / "report") for config in configs}
-    folders = [chosen.runs / "readouts" / config.key for config in configs]
-    if chosen.workers > 1:
-        with ProcessPoolExecutor(chosen.workers, get_context("spawn"), initializer=_one_thread) as pool:
-            found = list(pool.map(record_readout, configs, folders, [chosen.device] * len(configs)))
-    else:
-        found = [record_readout(*pair, chosen.device) for pair in zip(configs, folders, strict=True)]
+    readout = Again("readouts", layerwise="readout")
+    found = record_again(configs, readout, chosen.runs, workers=chosen.workers, device=chosen.device)
     reports |= {(config, "readout"): report for config, report in zip(configs, found, strict=True)}
     table = pd.concat([_rows(report, *key) for key, report in reports.items()], ignore_index=True)
     store(chosen.out, TABLE, {"": table}, configs=[config.to_dict() for config in configs])
     return table
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _rows(report: Report, config: TrainConfig, reading: str) -> pd.DataFrame:

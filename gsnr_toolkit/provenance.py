@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("gsnr-toolkit", "torch", "open_clip_torch", "numpy", "scipy", "pandas")
@@ -22,13 +23,26 @@ def environment() -> dict[str, Any]:
 
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": command_line(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "git_commit": git_commit(),
     }
+
+
+def command_line() -> list[str]:
+    """The command that this process was started with, as it is written anywhere: no folder of this machine.
+
+    Returns:
+        ``["python", "-m", module, ...]`` for a module, else the script's name and its arguments.
+    """
+    program, *arguments = sys.argv or [""]
+    module = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if module is not None:
+        return ["python", "-m", module.name.removesuffix(".__main__"), *arguments]
+    return [Path(program).name, *arguments]
 
 
 def _version(package: str) -> str:

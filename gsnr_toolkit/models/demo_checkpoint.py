@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from gsnr_toolkit.atomic import atomic_file
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -20,9 +21,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         state: Anything :func:`torch.save` takes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with atomic_file(path) as stream:
+        torch.save(state, stream)
 
 
 def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | None:
@@ -57,11 +57,9 @@ def export_weights(model: CLIP, path: Path, metadata: dict[str, str]) -> None:
         path: Where to.
         metadata: Text entries of the file's header.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, partial, metadata={"format": "pt", **metadata})
-    partial.chmod(0o644)  # safetensors writes for the owner alone
-    os.replace(partial, path)
+    with atomic_file(path) as stream:
+        stream.write(save(tensors, metadata={"format": "pt", **metadata}))

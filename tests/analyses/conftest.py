@@ -1,11 +1,11 @@
-"""Runs of a few steps, shared by the tests of one file."""
+"""Runs of a few steps, shared by all tests of the scripts."""
 
 import pytest
 
 from analyses import laboratory
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 

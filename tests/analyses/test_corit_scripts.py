@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import corit_ablation, corit_baselines, corit_ladder, corit_proxy, heads
+from analyses import corit_ablation, corit_baselines, corit_evaluation, corit_ladder, corit_proxy, heads, result_tables
 from analyses.corit_ladder import patch_shares
 from analyses.heads import Bench, Split, choose_rate, fit_head
 
@@ -131,3 +131,36 @@ def test_what_the_study_would_not_look_at_is_refused(extra, capsys):
     with pytest.raises(SystemExit):
         corit_ladder.main([*extra, "--replot"])
     assert "use 'corit train'" in capsys.readouterr().err
+
+
+def test_evaluation_and_its_tables(options, tmp_path, monkeypatch):
+    few = ("linear probe", "CoRIT")
+    monkeypatch.setattr(corit_evaluation, "METHODS", {name: corit_evaluation.METHODS[name] for name in few})
+    corit_evaluation.main(options)
+    table = pd.read_csv(tmp_path / "data" / "corit_evaluation.csv")
+    assert set(table["data"]) == {"demo-nt", "demo-gan"}
+    assert set(table["perturbation"]) == {"none", "jpeg 50"}
+    monkeypatch.setattr(corit_evaluation, "train_detector", None)  # nothing is left to make
+    corit_evaluation.main(options)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "data" / "corit_evaluation.csv"), table)
+    result_tables.main(["--replot", "--out", str(tmp_path / "data")])
+    row = table.query("method == 'CoRIT' and data == 'demo-gan' and level == 'video' and measure == 'ap'").iloc[0]
+    expected = f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    assert pd.read_csv(tmp_path / "data" / "table_universal.csv", index_col=0).loc["CoRIT", "demo-gan, ap"] == expected
+    worse = pd.read_csv(tmp_path / "data" / "table_robustness.csv", index_col=0)
+    assert worse.index.tolist() == ["none", "jpeg 50"]
+    caption = (tmp_path / "data" / "table_cross_domain.md").read_text(encoding="utf8").splitlines()[0]
+    assert "Embedded data, trained on real images and forgeries of demo-nt; n = 32 images" in caption
+    assert "mean of 1 seeds" in caption
+
+
+def test_the_table_of_the_ablation_says_what_changed(tmp_path):
+    parts = pd.DataFrame(
+        {"trained_on": "nt", "variant": ["full", "without RRM"], "num_seeds": 3, "own_auc": [0.931, 0.862],
+         "own_change": [0, -0.069], "own_margin": [0, 0.007], "cross_auc": [0.5, 0.51], "cross_change": [0, 0.01],
+         "cross_margin": [0, 0.02], "cost": [1.31, 1.3]}
+    )  # fmt: skip
+    parts.to_csv(tmp_path / "corit_ablation_parts.csv", index=False)
+    result_tables.main(["--replot", "--out", str(tmp_path)])
+    latex = (tmp_path / "table_ablation.tex").read_text(encoding="utf8")
+    assert "demo-nt & without RRM & 86.2 & -6.9 ± 0.7 & 51.0 & +1.0 ± 2.0 & 1.30" in latex

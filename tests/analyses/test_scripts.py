@@ -1,7 +1,9 @@
 """Every script of the laboratory runs from end to end, on runs of a few steps that they share."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from analyses import collapse_controls, cor_signs, foretell_collapse
 
@@ -40,6 +42,20 @@ def test_cor_signs(options, tmp_path):
     assert {"total", "head"} <= set(rows["group"])
     axes = pd.read_csv(tmp_path / "data" / "cor_signs_axes.csv")
     assert {"depth", "step"} <= set(axes["axis"])
+    both = rows[["gsnr", "gsnr_apart"]].dropna()
+    assert len(both) > len(rows) / 4
+    assert (both["gsnr"] != both["gsnr_apart"]).all()  # other samples of the same model
+
+
+def test_gsnr_of_other_samples_shares_no_noise_with_cor():
+    rng = np.random.default_rng(0)
+    noise = rng.permutation(12) + 1.0
+    rows = pd.DataFrame({"step": np.arange(12) * 10, "group": "total", "depth": -1, "cor": noise, "gsnr": noise / 9})
+    rows = rows.assign(gsnr_apart=np.flip(noise), signal_fraction=noise, misspecification=1.0, grad_norm=1.0)
+    rows = rows.assign(axis="strength", value=1.0, family="df", seed=0, escape_radius=np.nan, escape_lower=np.nan)
+    found = cor_signs.summarise(rows).set_index("axis").loc["step"]
+    assert found["cor_with_gsnr"] == pytest.approx(1)
+    assert found["cor_with_gsnr_apart"] == pytest.approx(spearmanr(noise, np.flip(noise)).statistic)
 
 
 def test_controls(options, tmp_path, monkeypatch):
