@@ -46,8 +46,8 @@ def training(method: str, bench: Bench, seed: int) -> DetectorTraining:
     Returns:
         The config.
     """
-    sizes = {"train_samples": 3 * bench.train_images, "val_samples": bench.val_images, "eval_samples": 32}
-    options = {"encoder": bench.encoder, "data": TRAINED_ON, "fakes": "given", "lr": RATE, "steps": bench.steps}
+    sizes: dict[str, Any] = {"train_samples": 3 * bench.train_images, "val_samples": bench.val_images, "eval_samples": 32}
+    options: dict[str, Any] = {"encoder": bench.encoder, "data": TRAINED_ON, "fakes": "given", "lr": RATE, "steps": bench.steps}
     return DetectorTraining(seed=seed, **sizes, **options, **METHODS[method])
 
 

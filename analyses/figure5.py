@@ -10,10 +10,8 @@ no run has seen (``demo-cdf``).
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +24,17 @@ from matplotlib.lines import Line2D
 
 from analyses.figure import FAMILIES, caption_line, data_words, family_of, read_table, save_figure, store
 from analyses.foretell_collapse import STRENGTHS
-from analyses.laboratory import BASE, RATES, chosen_config, common_options, read_options, real_name
+from analyses.laboratory import BASE, RATES, chosen_config, common_options, read_options, real_name, spread
+from analyses.replay import Watcher, replay
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.atomic import write_text
 from gsnr_toolkit.data.loaders import probe_loader
 from gsnr_toolkit.data.registry import open_dataset
-from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.models.spec import input_spec
 from gsnr_toolkit.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
-from gsnr_toolkit.prepare import find_device
 from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.training.diagnosis import PLATEAU
 from gsnr_toolkit.training.evaluate import evaluate
-from gsnr_toolkit.training.loop import Callback, train
-from gsnr_toolkit.training.setup import learning_rate, make_optimizer, open_data
-from gsnr_toolkit.training.tuning import set_tuning
 
 METHODS: dict[str, tuple[str, float, float]] = {
     "linear head": ("head", 0.0, RATES["head"]),
@@ -56,18 +50,21 @@ EVERY, IMAGES = 50, 300
 OWN, ACROSS = "own", "across"
 
 
-class LossCurves(Callback):
+class LossCurves(Watcher):
     """Loss and AUC on several test sets along a run.
 
     Args:
+        config: Of the run.
         model: What is trained.
-        loaders: By name.
-        every: Steps between two evaluations.
+        data: Not used: test sets are opened by their names.
         device: Where the model is.
     """
 
-    def __init__(self, model: torch.nn.Module, loaders: dict[str, Any], every: int, device: torch.device) -> None:
-        self._model, self._loaders, self._every, self._device = model, loaders, every, device
+    def __init__(self, config: TrainConfig, model: torch.nn.Module, data: Any, device: torch.device) -> None:
+        del data
+        self._model, self._device = model, device
+        self._every = max(1, min(EVERY, config.steps // 2))
+        self._loaders = {name: _loader(config, model, *place) for name, place in test_sets(config).items()}
         self.rows: list[dict[str, Any]] = []
 
     def before_step(self, step: int) -> None:
@@ -77,9 +74,9 @@ class LossCurves(Callback):
             step: Updates made so far.
         """
         if step % self._every == 0:
-            self.look(step)
+            self.finish(step)
 
-    def look(self, step: int) -> None:
+    def finish(self, step: int) -> None:
         """Evaluate now.
 
         Args:
@@ -90,6 +87,14 @@ class LossCurves(Callback):
                 found = evaluate(self._model, loader, self._device)
             self.rows.append({"step": step, "test": name, "loss": found.loss, "auc": found.auc.value,
                               "n": found.auc.count})  # fmt: skip
+
+
+def _loader(config: TrainConfig, model: torch.nn.Module, name: str, strength: float | None) -> Any:
+    spec = input_spec(model)
+    extra: dict[str, Any] = {} if strength is None else {"strength": strength}
+    size: dict[str, Any] = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std}
+    dataset = open_dataset(name, split="test", root=config.data_root, **size, **extra)
+    return probe_loader(dataset, min(IMAGES, config.eval_samples, dataset.records["source"].nunique()), 150)
 
 
 def test_sets(config: TrainConfig) -> dict[str, tuple[str, float | None]]:
@@ -124,28 +129,7 @@ def record_curves(config: TrainConfig, path: Path, device: str | None) -> pd.Dat
     """
     if path.exists():
         return pd.read_csv(path)
-    place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with preserved_rng(seed=config.seed):
-        model = build_model(config.model, weights=config.weights, seed=config.seed).to(place)
-        set_tuning(model, config.tuning)
-        data = open_data(config, model)
-        spec = input_spec(model)
-        common: dict[str, Any] = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std}
-        loaders = {}
-        for name, (full, strength) in test_sets(config).items():
-            extra: dict[str, Any] = {} if strength is None else {"strength": strength}
-            dataset = open_dataset(full, split="test", root=config.data_root, **common, **extra)
-            loaders[name] = probe_loader(
-                dataset, min(IMAGES, config.eval_samples, dataset.records["source"].nunique()), 150
-            )
-        curves = LossCurves(model, loaders, max(1, min(EVERY, config.steps // 2)), place)
-        optimizer = make_optimizer(config, model, probe_loader(data.val, 16, 8))
-        model.train()
-        done = train(
-            model, optimizer, data.batches(start=0), steps=config.steps, learning_rate=partial(learning_rate, config),
-            device=place, callbacks=[curves],
-        )  # fmt: skip
-        curves.look(done)
+    curves = replay(config, partial(LossCurves, config), device)
     rows = pd.DataFrame(curves.rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, rows.to_csv(index=False))
@@ -171,11 +155,7 @@ def compute(chosen: argparse.Namespace) -> None:
     }
     paths = [chosen.runs / "curves" / f"{config.key}.csv" for config in runs.values()]
     work = partial(record_curves, device=chosen.device)
-    if chosen.workers > 1:
-        with ProcessPoolExecutor(chosen.workers, get_context("spawn"), initializer=_one_thread) as pool:
-            found = list(pool.map(work, runs.values(), paths))
-    else:
-        found = [work(config, path) for config, path in zip(runs.values(), paths, strict=True)]
+    found = spread(work, runs.values(), paths, workers=chosen.workers)
     frames = [
         rows.assign(method=name, seed=seed, train=family_of(base.data), model=base.model, data=base.data)
         for (name, seed), rows in zip(runs, found, strict=True)
@@ -183,10 +163,6 @@ def compute(chosen: argparse.Namespace) -> None:
     table = pd.concat(frames, ignore_index=True)
     table["domain"] = np.where(table["test"] == table["train"], OWN, ACROSS)
     store(chosen.out, "figure5", {"": table}, base=base.to_dict(), methods=methods, seeds=chosen.seeds)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def plot(out: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -155,6 +155,27 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def spread(work: Callable[..., Any], *items: Iterable[Any], workers: int) -> list[Any]:
+    """Call a function on items in processes of one thread each; a single worker is this process.
+
+    Args:
+        work: What to call; it must be picklable.
+        *items: As for ``map``.
+        workers: Processes at a time.
+
+    Returns:
+        What the calls gave, in order.
+
+    >>> spread(max, [1, 5], [3, 4], workers=1)
+    [3, 5]
+    """
+    if workers == 1:
+        with _single_thread():
+            return list(map(work, *items))
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
+        return list(pool.map(work, *items))
 
 
 def _train(config: TrainConfig, runs: Path, device: str | None) -> None:

@@ -27,7 +27,7 @@ def own_tables(folder: Path) -> dict[str, tuple[pd.DataFrame, str]]:
     Returns:
         By name: the table, indexed by what its rows are, and its caption.
     """
-    found = {}
+    found: dict[str, tuple[pd.DataFrame, str]] = {}
     for study, makers in _MAKERS.items():
         path = folder / f"{study}.csv"
         if path.exists():

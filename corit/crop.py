@@ -52,9 +52,9 @@ class FaceCropper:
             self._cascade = cv2.CascadeClassifier(str(file)) if file.is_file() else None
         if self._yunet is None and self._cascade is None:
             raise ProbeError(
-                f"expected a face detector, but OpenCV {cv2.__version__} brings none along; install "
-                "OpenCV 4, which does: pip install 'opencv-python-headless<5'; or give YuNet's file (face_detection_yunet_2023mar.onnx of "
-                "OpenCV's model zoo) as --face-model PATH, or crop faces first"
+                f"expected a face detector, but OpenCV {cv2.__version__} brings none along; install OpenCV "
+                "4, which does (pip install 'opencv-python-headless<5'), give YuNet's file as --face-model PATH "
+                "(face_detection_yunet_2023mar.onnx of OpenCV's model zoo), or crop faces first"
             )
 
     def __call__(self, image: Pixels) -> Pixels | None:

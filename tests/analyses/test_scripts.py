@@ -35,7 +35,8 @@ def test_the_middle_of_each_seeds_bracket_is_averaged():
     assert foretell_collapse.middle_radii(alive)["x"] != foretell_collapse.middle_radii(alive)["x"]
 
 
-def test_cor_signs(options, tmp_path):
+def test_cor_signs(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(cor_signs, "AXES", {"batch size": ("batch_size", (8, 16))})
     cor_signs.main([*options, "--families", "df"])
     rows = pd.read_csv(tmp_path / "data" / "cor_signs.csv")
     assert set(rows["axis"]) == set(cor_signs.AXES)
