@@ -46,9 +46,17 @@ def training(method: str, bench: Bench, seed: int) -> DetectorTraining:
     Returns:
         The config.
     """
-    sizes: dict[str, Any] = {"train_samples": 3 * bench.train_images, "val_samples": bench.val_images, "eval_samples": 32}
-    options: dict[str, Any] = {"encoder": bench.encoder, "data": TRAINED_ON, "fakes": "given", "lr": RATE, "steps": bench.steps}
-    return DetectorTraining(seed=seed, **sizes, **options, **METHODS[method])
+    options: dict[str, Any] = {
+        "encoder": bench.encoder,
+        "data": TRAINED_ON,
+        "fakes": "given",
+        "train_samples": 3 * bench.train_images,
+        "val_samples": bench.val_images,
+        "eval_samples": 32,
+        "lr": RATE,
+        "steps": bench.steps,
+    }
+    return DetectorTraining(seed=seed, **options, **METHODS[method])
 
 
 def measured_rows(method: str, bench: Bench, seed: int, runs: Path, device: str | None, *, smoke: bool) -> pd.DataFrame:

@@ -374,7 +374,7 @@ def run_by_family(
         plot: Draws from the tables in the folder it is given.
     """
     parser = common_options(description)
-    parser.add_argument("--families", default="df,nt", help="families, with commas")
+    parser.add_argument("--families", default="f2f,nt", help="families, with commas")
     chosen = read_options(parser, arguments)
     if not chosen.replot:
         work = {"smoke": chosen.smoke, "workers": chosen.workers, "device": chosen.device}
