@@ -6,8 +6,8 @@ its runs with the other scripts of the laboratory. Tables: ``figures/data/collap
 and ``collapse_controls.csv`` (means over seeds). Figure: ``figures/collapse_controls``.
 
 Obtained (``f2f`` and ``nt``, 2 seeds): at 0.1, where all four runs are dead, a plain warm start or a rising radius
-saves three; ASAM trains at 0.2; ``auto`` with a safety of 0.5 trains all four, at the best fixed radius's accuracy on three,
-with a safety of 1 one of four. Its estimates cost 1.3 passes a step beside SAM's 2.
+saves three; ASAM trains at 0.2; ``auto`` with a safety of 0.5 trains all four, three at the best fixed radius's
+accuracy, and with a safety of 1 one of four. Its estimates cost 1.3 passes a step beside SAM's 2.
 """
 
 from __future__ import annotations

@@ -4,27 +4,12 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-import torch
 from torch import nn
 
-from gsnr_toolkit import ProbeError, Report, estimate_cor, estimate_gsnr, probe
+from gsnr_toolkit import ProbeError, Report, estimate_cor, estimate_gsnr
 from gsnr_toolkit.verdict import number
 
 TABLES = ("layers", "totals", "drift", "trajectory")
-
-
-@pytest.fixture(scope="module")
-def loader():
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(96, 6, generator=generator)
-    return [(inputs, (inputs[:, 0] > 0).long())]
-
-
-@pytest.fixture(scope="module")
-def report(loader):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1))
-    return probe(model, loader, steps=10, measurements=3, radii=[0.001, 0.01, 0.2], progress=False)
 
 
 def test_round_trip_is_exact(report, tmp_path):

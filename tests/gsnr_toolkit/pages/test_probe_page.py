@@ -6,29 +6,14 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-import torch
 from page_parser import Page, check_page
 from torch import nn
 
-from gsnr_toolkit import ProbeError, estimate_cor, estimate_gsnr, probe
+from gsnr_toolkit import ProbeError, estimate_cor, estimate_gsnr
 from gsnr_toolkit.pages.answer import answer_of
 from gsnr_toolkit.pages.probe import probe_page
 
 HOSTILE = "<script>alert('x')</script>\" onload=\"y&amp;"
-
-
-@pytest.fixture(scope="module")
-def loader():
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(96, 6, generator=generator)
-    return [(inputs, (inputs[:, 0] > 0).long())]
-
-
-@pytest.fixture(scope="module")
-def report(loader):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1))
-    return probe(model, loader, steps=10, measurements=3, radii=[0.001, 0.01, 0.2], progress=False)
 
 
 @pytest.fixture(scope="module")
