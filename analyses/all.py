@@ -27,6 +27,11 @@ SCRIPTS = {
     "foretell_collapse": "COR and others foretold against found",
     "cor_signs": "which way COR moves with GSNR",
     "collapse_controls": 'rho="auto" and others against fixed radii',
+    "corit_ladder": "what each part of CoRIT is worth, step by step",
+    "corit_baselines": "CoRIT beside its baselines",
+    "corit_ablation": "CoRIT without each part",
+    "corit_proxy": "the proxy's GSNR against the true one",
+    "corit_evaluation": "CoRIT by every measure, on all test sets and on worse images",
     "figure1": "AUC at 0.05, COR by layer, samples",
     "figure2": "AUC against the radius",
     "figure3": "GSNR and COR over steps",
@@ -35,14 +40,9 @@ SCRIPTS = {
     "attribution": "why layers differ in COR",
     "gsnr_bias": "plug-in GSNR against n",
     "engine_cost": "cost of the engines",
-    "corit_ladder": "what each part of CoRIT is worth, step by step",
-    "corit_baselines": "CoRIT beside its baselines",
-    "corit_ablation": "CoRIT without each part",
-    "corit_proxy": "the proxy's GSNR against the true one",
-    "corit_evaluation": "CoRIT by every measure, on all test sets and on worse images",
     "result_tables": "tables of results, and published numbers",
 }
-"""Scripts in their order, and what each makes."""
+"""Scripts in their order, in which a script's tables come before the figures that use them, and what each makes."""
 
 EMBEDDED_ONLY = "corit_"
 """How scripts begin that know no other model and data."""
