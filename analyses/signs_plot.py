@@ -10,7 +10,7 @@ from gsnr_toolkit.plots.style import TEXT_WIDTH, dress, in_paper_style, new_figu
 
 COLUMNS = {
     "cor_with_gsnr": "COR with\nGSNR",
-    "cor_with_gsnr_apart": "GSNR of\nother samples",
+    "cor_with_gsnr_apart": "COR, GSNR of\nother samples",
     "gsnr_along": "GSNR along\nthe axis",
     "cor_along": "COR along\nthe axis",
     "escape_lower_along": "escape radius\n(lower bound)",
