@@ -12,7 +12,7 @@ from analyses.figure import over_seeds
 __all__ = ["own_tables"]
 
 _CLEAN = "none"
-_WORDS = "Embedded data, {train}; n = {n} images of each test set, each a video of its own (so frame and video AUC are the same)"
+_WORDS = "Embedded data, {train}; n = {n} images of each test set, each a video of its own: frame AUC is video AUC"
 _SEEDS = "mean of {seeds} seeds, in brackets from the lowest to the highest limit of their 95 % intervals over images"
 
 
