@@ -141,6 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--budget", type=float, default=2.0, help="GiB of per-sample gradients alive at once")
+    parser.add_argument("--allocator", choices=("keep", "default"), default="keep",
+                        help="whether a case's process keeps freed memory, as the toolkit's commands do")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for a case")
     parser.add_argument("--resume", action="store_true", help="keep what the output file holds of these very cases")
     parser.add_argument("--output", type=Path, default=RESULTS, help="JSON; the plot goes beside it as .png")
@@ -156,7 +158,9 @@ def main(arguments: list[str] | None = None) -> None:
     for model in options.models:
         for method in dict.fromkeys(["plain", *options.methods]):
             batch = options.batch or MODELS[model].batch
-            case = Case(model, method, batch, options.repeats, options.device, options.threads, options.budget)
+            case = Case(
+                model, method, batch, options.repeats, options.device, options.threads, options.budget, options.allocator
+            )
             print(f"{model}, {method} ...", file=sys.stderr, flush=True)
             # threads None means torch's own choice, which the row names
             wanted = {key: value for key, value in asdict(case).items() if value is not None}

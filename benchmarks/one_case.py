@@ -35,6 +35,7 @@ class Case:
         device: ``"cpu"`` or ``"cuda"``.
         threads: Of torch; its own choice when None.
         budget: GiB that per-sample gradients alive at once may take: the chunk of every method that has one.
+        allocator: ``"keep"`` lets the process keep freed memory, ``"default"`` leaves that to the C library.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Case:
     device: str = "cpu"
     threads: int | None = None
     budget: float = 2.0
+    allocator: str = "keep"
 
 
 def run_case(case: Case, record: Callable[[dict[str, Any]], None]) -> None:
@@ -57,8 +59,11 @@ def run_case(case: Case, record: Callable[[dict[str, Any]], None]) -> None:
 
     from benchmarks.methods import deliver, find_method
     from benchmarks.settings import build_setting
+    from gsnr_toolkit.allocator import keep_freed_memory
     from gsnr_toolkit.gradients.vmap import choose_vmap_chunk
 
+    if case.allocator == "keep":
+        keep_freed_memory()
     if case.threads is not None:
         torch.set_num_threads(case.threads)
     method = find_method(case.method)

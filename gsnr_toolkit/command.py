@@ -1,4 +1,4 @@
-"""What every command of the project does around its own work: warnings and errors of use as one line each."""
+"""What every command of the project does around its own work: memory kept, warnings and errors of use as one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from gsnr_toolkit.allocator import keep_freed_memory
 from gsnr_toolkit.errors import ProbeError
 
 __all__ = ["EXIT_ERROR", "run_command"]
@@ -25,6 +26,7 @@ def run_command(app: Callable[[], object], packages: str = "gsnr_toolkit") -> No
     Raises:
         SystemExit: After an error of use.
     """
+    keep_freed_memory()
     warnings.filterwarnings("default", module=packages)
     warnings.showwarning = _show_warning
     try:

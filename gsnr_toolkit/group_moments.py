@@ -53,13 +53,17 @@ class GroupMoments:
             name: The parameter.
             seen: Samples of this parameter so far; :attr:`count` is the caller's to raise.
             added: New samples.
-            mean: Their mean.
+            mean: Their mean; used up. Before the first sample it may lie in what :meth:`place` gave out.
             spread: Their :math:`\sum_i |g_i - \bar g|^2`.
         """
         held = self.place(name, mean)
-        both = seen + added
-        gap = mean - held
-        self.squares[name] += spread + (_sqnorm(gap) * seen * added / both if seen else 0.0)
+        if not seen:
+            self.squares[name] = spread
+            if mean is not held:
+                held.copy_(mean)
+            return
+        gap, both = mean.sub_(held), seen + added
+        self.squares[name] += spread + _sqnorm(gap) * seen * added / both
         held.add_(gap, alpha=added / both)
 
     def update(self, grads: Mapping[str, Tensor]) -> None:
@@ -83,7 +87,7 @@ class GroupMoments:
             odd = sorted(self.mean.keys() ^ other.mean.keys())
             raise ValueError(f"expected moments of the same parameters, got {odd[:4]} on one side only")
         for name, mean in other.mean.items():
-            self.merge_in(name, self.count, other.count, mean, other.squares[name])
+            self.merge_in(name, self.count, other.count, mean.clone(), other.squares[name])
         self.count += other.count
 
     def spread(self, names: Iterable[str]) -> float:

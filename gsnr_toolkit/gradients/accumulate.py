@@ -49,7 +49,8 @@ def add_parts(
         for term, views in parts:
             _add_moments(follow(views, mean), follow(views, m2), seen, term, workspace, name)
         return
-    mean = torch.zeros_like(moments.place(name, param))
+    held = moments.place(name, param)
+    mean = torch.zeros_like(held) if seen else held
     spread = sum(_batch_spread(follow(views, mean), term, workspace) for term, views in parts)
     moments.merge_in(name, seen, parts[0][0].count, mean, spread)
 
@@ -91,8 +92,10 @@ def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products, workspace
     flat_mean, flat_m2 = (tensor.view(size) if tensor.is_contiguous() else tensor for tensor in (mean, m2))
     if not flat_mean.is_contiguous() and flat_mean.t().is_contiguous():
         left, right, flat_mean, flat_m2 = right, left, flat_mean.t(), flat_m2.t()
-    for rows, columns, batch_mean, batch_m2 in batch_moments(left, right, workspace, name):
-        merge_in(flat_mean[rows, columns], flat_m2[rows, columns], seen, term.count, batch_mean, batch_m2)
+    into = None if seen else (flat_mean, flat_m2)
+    for rows, columns, batch_mean, batch_m2 in batch_moments(left, right, workspace, name, into=into):
+        if seen:
+            merge_in(flat_mean[rows, columns], flat_m2[rows, columns], seen, term.count, batch_mean, batch_m2)
 
 
 def _add_rows(mean: Tensor, m2: Tensor, seen: int, term: Gathered) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -49,8 +50,16 @@ class Workspace:
         return self._held[key][:size].view(shape)
 
 
+Pair: TypeAlias = tuple[Tensor, Tensor]
+
+
 def batch_moments(
-    left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"], workspace: Workspace, name: str = ""
+    left: Float[Tensor, "b t o"],
+    right: Float[Tensor, "b t i"],
+    workspace: Workspace,
+    name: str = "",
+    *,
+    into: Pair | None = None,
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     r"""Mean and centred squares over the samples of :math:`G_i = L_i^T R_i`, some entries at a time.
 
@@ -60,8 +69,9 @@ def batch_moments(
     Args:
         left: Output gradients, shape ``(b, T, O)``.
         right: Inputs, shape ``(b, T, I)``.
-        workspace: Memory; what is yielded lies in it, and is good until the next step.
+        workspace: Memory; what is yielded lies in it, and is good until the next step, unless ``into`` is given.
         name: The layer, to remember how its squares must be taken.
+        into: Two matrices ``(O, I)`` to be filled with the results, whose parts are then what is yielded.
 
     Yields:
         Rows, columns, and for them :math:`\bar G` and :math:`\sum_i (G_i - \bar G)^2`.
@@ -72,7 +82,10 @@ def batch_moments(
     """
     left, right = left.detach(), right.detach()
     if left.device.type == "cpu" and left.shape[1] > 1:
-        yield from _tall_tiles(full_precision(left), full_precision(right), workspace, name)
+        left, right = full_precision(left), full_precision(right)
+        for rows, columns in _tiles(left, right):
+            place = None if into is None else (into[0][rows, columns], into[1][rows, columns])
+            yield rows, columns, *_tile(left[:, :, rows], right[:, :, columns], workspace, name, place)
         return
     if not by_kernel(left):
         left, right = full_precision(left), full_precision(right)
@@ -80,46 +93,33 @@ def batch_moments(
     centre = left[0].mT.to(dtype) @ right[0].to(dtype)
     total, squares = product_sums(left[1:], right[1:], centre)
     everything = slice(0, centre.shape[0]), slice(0, centre.shape[1])
-    yield *everything, *_finished(centre, total, squares, len(left))
+    yield *everything, *_put(_finished(centre, total, squares, len(left)), into)
 
 
-def _tall_tiles(
-    left: Tensor, right: Tensor, workspace: Workspace, name: str
-) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    for rows, columns, tall, wide, turned in _tall(left, right):
-        mean, m2 = _tile(tall, wide, workspace, name)
-        if turned:
-            shape = (mean.shape[1], mean.shape[0])
-            turned_mean, turned_m2 = (workspace.take(slot, shape, mean) for slot in (4, 5))
-            mean, m2 = turned_mean.copy_(mean.t()), turned_m2.copy_(m2.t())
-        yield rows, columns, mean, m2
-
-
-def _tall(left: Tensor, right: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor, bool]]:
-    """Tiles with more rows than columns.
-
-    Yields:
-        Rows and columns of the gradient, the two factors of that tile or of its transpose, and which of the two.
-    """
-    turned = left.shape[2] < right.shape[2]
-    tall, wide = (right, left) if turned else (left, right)
-    count, across = tall.shape[2], slice(0, wide.shape[2])
+def _tiles(left: Tensor, right: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of tiles that are cut across the gradient's longer side."""
+    outputs, inputs = left.shape[2], right.shape[2]
+    count = max(outputs, inputs)
     step = -(-count // -(-count // TILE_ROWS))
     for start in range(0, count, step):
-        down = slice(start, min(start + step, count))
-        yield across if turned else down, down if turned else across, tall[:, :, down], wide, turned
+        part = slice(start, min(start + step, count))
+        yield (part, slice(0, inputs)) if outputs >= inputs else (slice(0, outputs), part)
 
 
-def _tile(left: Tensor, right: Tensor, workspace: Workspace, name: str) -> tuple[Tensor, Tensor]:
+def _tile(left: Tensor, right: Tensor, workspace: Workspace, name: str, into: Pair | None) -> Pair:
     if len(left) >= _ENOUGH and name not in workspace.cancelling:
-        found = _about_zero(left, right, workspace)
+        found = _about_zero(left, right, workspace, into)
         if found is not None:
             return found
         workspace.cancelling.add(name)
-    return _about_first(left, right, workspace)
+    return _put(_about_first(left, right, workspace), into)
 
 
-def _about_zero(left: Tensor, right: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor] | None:
+def _put(found: Pair, into: Pair | None) -> Pair:
+    return found if into is None else (into[0].copy_(found[0]), into[1].copy_(found[1]))
+
+
+def _about_zero(left: Tensor, right: Tensor, workspace: Workspace, into: Pair | None) -> Pair | None:
     """Squares of the gradients as they are; None where subtracting the mean's would cost too many digits."""
     shape = (left.shape[2], right.shape[2])
     product, total, squares = (workspace.take(slot, shape, left) for slot in range(3))
@@ -129,13 +129,14 @@ def _about_zero(left: Tensor, right: Tensor, workspace: Workspace) -> tuple[Tens
         torch.mm(left_i.t(), right_i, out=product)
         total.add_(product)
         squares.addcmul_(product, product)
-    centred = torch.addcmul(squares, total, total, value=-1 / len(left), out=product)
-    if float(squares.sub_(centred, alpha=_LOST).max()) > 0:
+    mean, centred = into or (total, product)
+    torch.addcmul(squares, total, total, value=-1 / len(left), out=centred)
+    if not float(squares.sub_(centred, alpha=_LOST).max()) <= 0:  # also where it is not a number
         return None
-    return total.div_(len(left)), centred.clamp_(min=0)
+    return torch.mul(total, 1 / len(left), out=mean), centred
 
 
-def _about_first(left: Tensor, right: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
+def _about_first(left: Tensor, right: Tensor, workspace: Workspace) -> Pair:
     shape = (left.shape[2], right.shape[2])
     centre, deviation, total, squares = (workspace.take(slot, shape, left) for slot in range(4))
     torch.mm(left[0].t(), right[0], out=centre)
@@ -166,17 +167,17 @@ def batch_sums(
     (4.0, 10.0)
     """
     left, right = full_precision(left.detach()), full_precision(right.detach())
-    for rows, columns, tall, wide, turned in _tall(left, right):
-        shape = (tall.shape[2], wide.shape[2])
-        product, total = (workspace.take(slot, shape, left) for slot in range(2))
-        sqnorm = 0.0
-        for i, (tall_i, wide_i) in enumerate(zip(tall.unbind(), wide.unbind(), strict=True)):
-            torch.mm(tall_i.t(), wide_i, out=product if i else total)
-            one = product if i else total
-            sqnorm += square_sum(one)
-            if i:
-                total.add_(product)
-        yield rows, columns, total.t() if turned else total, sqnorm
+    for rows, columns in _tiles(left, right):
+        part_left, part_right = left[:, :, rows], right[:, :, columns]
+        product, total = (workspace.take(slot, (part_left.shape[2], part_right.shape[2]), left) for slot in range(2))
+        norms = left.new_empty(len(left), len(total))
+        torch.mm(part_left[0].t(), part_right[0], out=total)
+        torch.linalg.vector_norm(total, dim=1, out=norms[0])
+        for i in range(1, len(left)):
+            torch.mm(part_left[i].t(), part_right[i], out=product)
+            total.add_(product)
+            torch.linalg.vector_norm(product, dim=1, out=norms[i])
+        yield rows, columns, total, float(norms.double().square_().sum())
 
 
 def square_sum(matrix: Tensor) -> float:
