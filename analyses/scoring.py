@@ -13,6 +13,9 @@ Floats = NDArray[np.float64]
 
 DRAWS = 2000
 
+CONSTANT = "constant"
+"""The guess that needs no measurement: one radius for all settings, fitted on the others."""
+
 _NUMBERS = (
     "spearman", "spearman_low", "spearman_high", "slope", "raw_factor", "calibrated_factor", "calibrated_low",
     "calibrated_high", "fitted_factor", "calibration",
@@ -53,7 +56,7 @@ def score(predicted: Floats, empirical: Floats, *, seed: int = 0) -> dict[str, f
     ranks = np.array([_spearman(x[rows], y[rows]) for rows in draws])
     errors = np.abs(_left_out_constant(x, y))
     spread = np.array([np.median(errors[rows]) for rows in draws])
-    low, high = np.nanpercentile(ranks, [2.5, 97.5])
+    low, high = np.nanpercentile(ranks, [2.5, 97.5]) if np.isfinite(ranks).any() else (math.nan, math.nan)
     return found | {
         "spearman": _spearman(x, y),
         "spearman_low": float(low),
@@ -115,7 +118,7 @@ def combined_score(columns: list[Floats], empirical: Floats) -> dict[str, float]
 
 
 def score_table(settings: pd.DataFrame, candidates: list[str], target: str = "empirical_radius") -> pd.DataFrame:
-    """Score every candidate.
+    """Score every candidate, and beside them the guess that all settings fail at one radius.
 
     Args:
         settings: One row per setting.
@@ -125,8 +128,7 @@ def score_table(settings: pd.DataFrame, candidates: list[str], target: str = "em
     Returns:
         One row per candidate, best rank correlation first.
     """
-    rows = [
-        {"candidate": name, **score(settings[name].to_numpy(dtype=float), settings[target].to_numpy(dtype=float))}
-        for name in candidates
-    ]
+    found = settings[target].to_numpy(dtype=float)
+    rows = [{"candidate": name, **score(settings[name].to_numpy(dtype=float), found)} for name in candidates]
+    rows.append({"candidate": CONSTANT, **score(np.ones(len(found)), found)})
     return pd.DataFrame(rows).sort_values("spearman", ascending=False, ignore_index=True)

@@ -158,9 +158,8 @@ def main(arguments: list[str] | None = None) -> None:
     for model in options.models:
         for method in dict.fromkeys(["plain", *options.methods]):
             batch = options.batch or MODELS[model].batch
-            case = Case(
-                model, method, batch, options.repeats, options.device, options.threads, options.budget, options.allocator
-            )
+            how = (options.device, options.threads, options.budget, options.allocator)
+            case = Case(model, method, batch, options.repeats, *how)
             print(f"{model}, {method} ...", file=sys.stderr, flush=True)
             # threads None means torch's own choice, which the row names
             wanted = {key: value for key, value in asdict(case).items() if value is not None}

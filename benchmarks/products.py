@@ -1,6 +1,7 @@
 """Sums of per-sample weight gradients against the one matrix product that makes a plain weight gradient.
 
-Claim: the tile of the plain path (``TILE_BYTES`` in ``gradients/products.py``), and what the kernel saves on a GPU.
+Claim: the tiles of both CPU paths (``TILE_ROWS`` in ``gradients/batch_moments.py``, ``TILE_BYTES`` in
+``gradients/products.py``), and what the kernel saves on a GPU.
 Command: ``python -m benchmarks.products --device cpu``. The layers are those of a ViT-B at 197 tokens. Every variant is
 timed in turns with the plain product over all b T rows; a row gives the median ratio and its range.
 """
@@ -16,11 +17,13 @@ import torch
 from torch import Tensor
 
 from gsnr_toolkit.gradients import triton_products
+from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments
 from gsnr_toolkit.gradients.products import plain_product_sums
 
 LAYERS = ((2304, 768), (768, 768), (3072, 768), (768, 3072))
 TOKENS = 197
 TILES = tuple(2**power for power in range(17, 23))
+SHAPES = ((192, 768), (768, 192), (768, 768), (1536, 768), (768, 1536))
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Work = Callable[[], object]
 
@@ -31,9 +34,24 @@ def _kept(left: Tensor, right: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     return deviations.sum(0), deviations.square_().sum(0)
 
 
+def _products_alone(left: Tensor, right: Tensor, rows: int, columns: int) -> None:
+    """One sample's tile after the other, formed in the same memory and not used."""
+    tile = left.new_empty(rows, columns)
+    for down in left.split(rows, dim=2):
+        for across in right.split(columns, dim=2):
+            for down_i, across_i in zip(down.unbind(), across.unbind(), strict=True):
+                torch.mm(down_i.mT, across_i, out=tile)
+
+
 def _variants(left: Tensor, right: Tensor, shift: Tensor, tf32: bool) -> dict[str, Work]:
     found: dict[str, Work] = {"every gradient kept": lambda: _kept(left, right, shift)}
     if left.device.type == "cpu":
+        workspace = Workspace()
+        found["batch_moments"] = lambda: list(batch_moments(left, right, workspace))
+        for shape in SHAPES:
+            if left.shape[2] % shape[0] == 0 and right.shape[2] % shape[1] == 0:
+                label = f"products alone, {shape[0]} x {shape[1]}"
+                found[label] = lambda shape=shape: _products_alone(left, right, *shape)
         for size in TILES:
             label = f"plain, tiles of {size // 1024} KiB"
             found[label] = lambda size=size: plain_product_sums(left, right, shift, tile_bytes=size)

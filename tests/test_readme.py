@@ -38,6 +38,15 @@ def test_both_commands_set_up_everything():
         assert "python3 -m venv .venv && .venv/bin/pip install" in command
 
 
+def test_the_table_of_results_is_the_stored_one():
+    stored = (ROOT / "figures" / "data" / "table_foretell.md").read_text(encoding="utf8")
+    rows = {tuple(line.split(" | ")[:3]) for line in stored.splitlines() if line.startswith("| ")}
+    shown = re.search(r"^\| candidate \|.*?\n\n", README, flags=re.DOTALL | re.MULTILINE)
+    lines = [line.removesuffix(" |") for line in shown.group().splitlines() if line.startswith("| ")]
+    assert len(lines) == 6
+    assert {tuple(line.split(" | ")) for line in lines} <= rows
+
+
 def test_ci_runs_the_readmes_test_command():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf8")
     assert "<!-- test command -->" in script

@@ -1,8 +1,9 @@
 """Moments of one batch of a matmul layer's per-sample weight gradients, on a CPU at the speed of its matrix products.
 
-Measured (``python -m benchmarks.products``): one sample's product runs at 90 to 95 % of the speed of the product over
-the whole batch if it is formed tall (more rows than columns), in tiles of some 1500 rows, into memory that is used
-again and again; fresh memory for each product costs as much as the product.
+Measured (``python -m benchmarks.products``): one sample's product runs at nearly the speed of the product over the
+whole batch if it is formed in tiles of some 1500 rows or columns, across the longer side, into memory that is used
+again and again; fresh memory for each product costs as much as the product. What is added to that are two passes over
+each tile, one a sum; both are bound by the cache.
 """
 
 from __future__ import annotations

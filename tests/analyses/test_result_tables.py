@@ -1,6 +1,8 @@
+import numpy as np
 import pandas as pd
 import pytest
 
+from analyses.own_tables import own_tables
 from analyses.result_tables import beside_published, main, write_tables
 from gsnr_toolkit.errors import ProbeError
 
@@ -40,3 +42,34 @@ def test_the_script_writes_a_table_for_each_benchmark(tmp_path):
     main(["--out", str(tmp_path / "data")])
     names = {path.name for path in (tmp_path / "data").iterdir()}
     assert {"table_ff_c23.md", "table_genimage_sd_v1_4.tex", "table_universalfakedetect.csv"} <= names
+
+
+def test_what_foretells_and_what_it_costs(tmp_path):
+    """The best order first, the guess that measures nothing last; failed cases have a row without numbers."""
+    measured = {"spearman": 0.5, "spearman_low": -0.04, "spearman_high": 0.8, "calibrated_factor": 1.55,
+                "calibrated_low": 1.2, "calibrated_high": 2.0, "calibration": 3.4, "num_settings": 17, "scope": "all",
+                "target": "middle_radius"}  # fmt: skip
+    nothing = {"spearman": np.nan, "spearman_low": np.nan, "spearman_high": np.nan}
+    undefined = dict.fromkeys(measured, np.nan) | {"num_settings": 3, "scope": "all", "target": "middle_radius"}
+    scores = [
+        {"candidate": "constant", **measured, **nothing},
+        {"candidate": "cor", **measured},
+        {"candidate": "lipschitz_radius", **measured, "spearman": 0.6},
+        {"candidate": "gsnr", **measured, "scope": "full"},
+        {"candidate": "alignment_radius", **undefined},
+    ]
+    pd.DataFrame(scores).to_csv(tmp_path / "foretell_collapse_scores.csv", index=False)
+    row = {"model": "m", "batch": 4, "gives": "moments", "family": "ours", "time_ratio": 1.1, "time_low": 1.0,
+           "time_high": 1.2, "memory_ratio": 1.5, "covers": 0.66, "cpu": "a processor"}  # fmt: skip
+    failed = dict.fromkeys(("time_ratio", "time_low", "time_high", "memory_ratio", "covers"), np.nan)
+    cases = [{**row, "method": "plain", "family": "plain"}, {**row, "method": "taps"}]
+    cases.append({**row, "method": "other", "family": "peer", **failed})
+    pd.DataFrame(cases).to_csv(tmp_path / "engine_cost.csv", index=False)
+    tables = own_tables(tmp_path)
+    foretold, cost = tables["foretell"][0], tables["cost"][0]
+    assert [name.split()[0] for name in foretold.index] == ["gradient", "COR", "one"]
+    assert foretold.iloc[1].tolist() == ["0.50 [-0.04, 0.80]", "1.6 [1.2, 2.0]", "3.4", 17]
+    assert foretold.iloc[2]["rank correlation"] == "–"
+    expected = ["taps", "moments", "1.10 [1.00, 1.20]", "1.50", "66 %", "a processor"]
+    assert cost.loc["m, batch 4"].iloc[0].tolist() == expected
+    assert cost.iloc[1].tolist() == ["other", "moments", "–", "–", "–", "a processor"]

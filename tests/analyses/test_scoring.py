@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.scoring import combined_score, score, score_table
+from analyses.scoring import CONSTANT, combined_score, score, score_table
 
 
 def _settings(count=14, noise=0.0):
@@ -65,4 +65,15 @@ def test_two_quantities_together():
 def test_the_best_comes_first():
     predicted, empirical = _settings(noise=0.5)
     frame = pd.DataFrame({"good": predicted, "bad": 1 / predicted, "empirical_radius": empirical})
-    assert score_table(frame, ["bad", "good"])["candidate"].tolist() == ["good", "bad"]
+    table = score_table(frame, ["bad", "good"])
+    assert table["candidate"].tolist() == ["good", "bad", CONSTANT]
+
+
+def test_measuring_nothing_is_scored_like_the_rest():
+    empirical = np.array([1.0, 2.0, 4.0, 8.0])
+    table = score_table(pd.DataFrame({"right": empirical, "empirical_radius": empirical}), ["right"])
+    constant = table.set_index("candidate").loc[CONSTANT]
+    assert math.isnan(constant["spearman"])
+    assert constant["calibration"] == pytest.approx(8**0.5)
+    # left out, the constant is the others' geometric mean: off by 4, 4^(1/3), 4^(1/3) and 4
+    assert constant["calibrated_factor"] == pytest.approx(4 ** (2 / 3))

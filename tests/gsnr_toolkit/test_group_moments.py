@@ -60,6 +60,16 @@ def test_streaming_in_uneven_chunks_equals_moments_of_every_entry():
         assert moments.spread([name]) == pytest.approx(every.spread([name]), rel=1e-12)
 
 
+def test_a_first_mean_may_lie_where_it_belongs():
+    grads, moments = _samples(5), GroupMoments()
+    for name, grad in grads.items():
+        held = moments.place(name, grad[0])
+        held.copy_(grad.mean(0))
+        moments.merge_in(name, 0, 5, held, float((grad - held).square().sum()))
+    moments.count = 5
+    _assert_two_pass(moments, grads)
+
+
 def test_absorbing_leaves_the_other_as_it_was():
     first, second = _of(_samples(3)), _of(_samples(4, seed=1))
     before = {name: value.clone() for name, value in second.mean.items()}

@@ -93,6 +93,33 @@ def test_equal_gradients_have_no_spread_and_unused_weights_are_zero():
     assert not workspace.cancelling  # zeros lose nothing
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (4, 1, 3, 5)])
+@pytest.mark.parametrize("tile_rows", [2, 1536])
+def test_results_lie_where_they_are_wanted(monkeypatch, shape, tile_rows):
+    """Also in every other row of something, also where squares are taken about a sample, also with one row a sample."""
+    monkeypatch.setattr(module, "TILE_ROWS", tile_rows)
+    for shift in (0.0, 100.0):
+        left, right = _factors(shape, shift=shift)
+        mean, m2 = torch.full((2, 2 * shape[2], shape[3]), float("nan"), dtype=torch.float64)
+        into = mean[::2], m2[::2]
+        for rows, columns, tile_mean, tile_m2 in batch_moments(left, right, Workspace(), into=into):
+            assert tile_mean.data_ptr() == into[0][rows, columns].data_ptr()
+            assert tile_m2.data_ptr() == into[1][rows, columns].data_ptr()
+        expected_mean, expected_m2, _ = _two_passes(left, right)
+        torch.testing.assert_close(into[0], expected_mean, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(into[1], expected_m2, rtol=1e-9, atol=1e-9)
+        assert bool(mean[1::2].isnan().all())
+        assert bool(m2[1::2].isnan().all())
+
+
+def test_one_entry_that_is_not_a_number_costs_the_others_no_digits():
+    left, right = _factors((16, 5, 4, 3), torch.float32, shift=100.0)
+    left[3, 0, 0] = float("nan")
+    _, m2 = _collected(left, right, Workspace())
+    expected = _two_passes(left, right)[1]
+    torch.testing.assert_close(m2[1:], expected[1:], rtol=1e-3, atol=0.0)
+
+
 def test_what_is_not_finite_stays_so():
     left, right = _factors((16, 5, 4, 3), torch.float32)
     left[3, 0, 0] = float("nan")
