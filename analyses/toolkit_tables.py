@@ -38,7 +38,8 @@ def foretell_table(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     caption = (
         "Foretold against found, embedded data: each candidate of a plain run against the radius from which on SAM "
         "training fails. Rank correlation over settings; typical factor of error after one constant for all settings, "
-        "fitted on the others; in brackets the 95 % bootstrap interval over settings. Settings: where the candidate exists."
+        "fitted on the others; in brackets the 95 % bootstrap interval over settings. Settings: where the candidate "
+        "exists."
     )
     return table.set_index("candidate"), caption
 
@@ -67,8 +68,8 @@ def cost_table(stored: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     )
     caption = (
         "Cost of per-sample gradients and what is made of them (random inputs, no data set): median time over a plain "
-        "forward and backward pass of the same batch, in brackets from lowest to highest repetition; peak memory of the "
-        "process over that of the plain one."
+        "forward and backward pass of the same batch, in brackets from lowest to highest repetition; peak memory of "
+        "the process over that of the plain one."
     )
     return table.set_index("model"), caption
 
