@@ -1,8 +1,8 @@
 """Whether the cost of a sample depends on the batch size, on the number of groups, or on the number of samples.
 
-Claim: it does not. Command: ``python -m benchmarks.scaling`` (two minutes on two cores, clip-demo). Times are medians
-of interleaved repetitions, over the number of samples and over the cost of a sample in a plain forward + backward of
-a batch of 32.
+Claim: it does not. Command: ``python -m benchmarks.scaling`` (two minutes on two cores, clip-demo) and ``python -m
+benchmarks.scaling --model clip-vit-b16 --repeats 3`` (eight). Times are medians of interleaved repetitions, over the
+number of samples and over the cost of a sample in a plain forward + backward.
 """
 
 from __future__ import annotations
@@ -12,72 +12,102 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
+from benchmarks.settings import build_setting
+from gsnr_toolkit.allocator import keep_freed_memory
 from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.losses import inferred_loss
-from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.moments import Moments
 from gsnr_toolkit.probing import estimate_gsnr
 
 TABLE = Path(__file__).with_name("scaling.json")
 
 
-def _batches(count: int, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    images, labels = torch.randn(count, 3, 64, 64, generator=generator), torch.arange(count) % 2
-    return [(images[i : i + size], labels[i : i + size]) for i in range(0, count, size)]
+@dataclass(frozen=True)
+class Scale:
+    """What is timed on a model.
+
+    Attributes:
+        plain: Samples in a plain batch, and in a batch where the batch size is not the question.
+        batches: Batch sizes, each over the largest of them.
+        counts: Numbers of samples.
+        whole: Samples of a whole ``estimate_gsnr``; 0 for none.
+    """
+
+    plain: int
+    batches: tuple[int, ...]
+    counts: tuple[int, ...]
+    whole: int = 0
 
 
-def _works() -> dict[str, tuple[int, Callable[[], object]]]:
+SCALES = {
+    "clip-demo": Scale(32, (4, 8, 16, 32, 64), (64, 128, 256), 256),
+    "clip-vit-b16": Scale(16, (2, 4, 8, 16, 32), (16, 32, 64)),
+}
+
+
+def _works(name: str, scale: Scale) -> dict[str, tuple[int, Callable[[], object]]]:
     """What is timed: number of samples, and the work."""
-    model = build_model("clip-demo").eval()
-    task, engine = GradientTask(model, trainable_params(model), inferred_loss), TapsEngine(check=False)
+    setting = build_setting(name, max(*scale.batches, *scale.counts, scale.whole))
+    images, labels = setting.batch
+    engine = TapsEngine(check=False)
+
+    def batches(count: int, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(images[i : i + size], labels[i : i + size]) for i in range(0, count, size)]
 
     def moments(count: int, size: int) -> Callable[[], object]:
-        batches = _batches(count, size)
-
         def work() -> None:
             total = Moments()
-            for batch in batches:
-                engine.accumulate(task, batch, total, chunk_size=size)
+            for batch in batches(count, size):
+                engine.accumulate(setting.task, batch, total, chunk_size=size)
 
         return work
 
-    (batch,) = _batches(32, 32)
-    many = _batches(256, 32)
-    works: dict[str, tuple[int, Callable[[], object]]] = {"plain, batch 32": (32, partial(task.mean_gradient, batch))}
-    works |= {f"moments, batch {size}": (64, moments(64, size)) for size in (4, 8, 16, 32, 64)}
-    works |= {f"moments, {count} samples": (count, moments(count, 32)) for count in (64, 128, 256)}
-    for groups in ("block", "module", "parameter"):
-        gsnr = partial(estimate_gsnr, model, many, groups=groups, progress=False)
-        works[f"estimate_gsnr, 256 samples, groups by {groups}"] = (256, gsnr)
+    (batch,) = batches(scale.plain, scale.plain)
+    plain = partial(setting.task.mean_gradient, batch)
+    works: dict[str, tuple[int, Callable[[], object]]] = {f"plain, batch {scale.plain}": (scale.plain, plain)}
+    most = max(scale.batches)
+    works |= {f"moments, batch {size}": (most, moments(most, size)) for size in scale.batches}
+    works |= {f"moments, {count} samples": (count, moments(count, scale.plain)) for count in scale.counts}
+    if scale.whole:
+        many = batches(scale.whole, scale.plain)
+        for groups in ("block", "module", "parameter"):
+            gsnr = partial(estimate_gsnr, setting.model, many, groups=groups, progress=False)
+            works[f"estimate_gsnr, {scale.whole} samples, groups by {groups}"] = (scale.whole, gsnr)
     return works
 
 
-def main() -> None:
-    """Time everything in turns and print a table."""
+def main(arguments: list[str] | None = None) -> None:
+    """Time everything in turns and print a table.
+
+    Args:
+        arguments: Of the command line; those of the process when None.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=tuple(SCALES), default="clip-demo")
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
-    works = _works()
+    parser.add_argument("--output", type=Path, default=TABLE, help="JSON; what it holds of other models is kept")
+    chosen = parser.parse_args(arguments)
+    keep_freed_memory()
+    works = _works(chosen.model, SCALES[chosen.model])
     times: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(repeats + 1):
+    for turn in range(chosen.repeats + 1):
         for name, (count, work) in works.items():
             began = time.perf_counter()
             work()
             if turn:  # the first turn warms up
                 times[name].append((time.perf_counter() - began) / count)
-    plain = statistics.median(times["plain, batch 32"])
+    plain = statistics.median(next(iter(times.values())))
     table = {name: [value / plain for value in (statistics.median(t), min(t), max(t))] for name, t in times.items()}
     print("| work | a sample's cost / plain | lowest to highest |\n|---|---|---|")
     for name, (middle, low, high) in table.items():
         print(f"| {name} | {middle:.2f} | {low:.2f} to {high:.2f} |")
-    TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf8")
+    known = json.loads(chosen.output.read_text(encoding="utf8")) if chosen.output.exists() else {}
+    chosen.output.write_text(json.dumps(known | {chosen.model: table}, indent=1) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":

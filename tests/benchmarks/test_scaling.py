@@ -1,0 +1,20 @@
+"""The cost of a sample, by its own command on a few samples."""
+
+import json
+
+from benchmarks import scaling
+
+
+def test_every_work_has_a_number_and_other_models_are_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "SCALES", {"mlp": scaling.Scale(4, (2, 4), (4, 8), 8)})
+    monkeypatch.setattr(scaling, "keep_freed_memory", lambda: None)  # a setting of the whole process
+    output = tmp_path / "scaling.json"
+    output.write_text(json.dumps({"other": {"plain": [1, 1, 1]}}))
+    scaling.main(["--model", "mlp", "--repeats", "2", "--output", str(output)])
+    found = json.loads(output.read_text())
+    assert found["other"] == {"plain": [1, 1, 1]}
+    names = list(found["mlp"])
+    assert names[0] == "plain, batch 4"
+    assert {"moments, batch 2", "moments, 8 samples", "estimate_gsnr, 8 samples, groups by block"} <= set(names)
+    assert all(0 < low <= middle <= high for middle, low, high in found["mlp"].values())
+    assert capsys.readouterr().out.count("\n") == 2 + len(names)
