@@ -17,6 +17,7 @@ FLOORS = [
         "errors",
         "types",
         "atomic",
+        "allocator",
         "differences",
         "run_folder",
         "metrics",
