@@ -79,18 +79,17 @@ def run_script(name: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
-def files_since(folders: Sequence[Path], moment: float) -> list[str]:
-    """Names of the files written since a moment.
+def stamps(folders: Sequence[Path]) -> dict[Path, int]:
+    """When each file was last written.
 
     Args:
         folders: Where to look, not below.
-        moment: Seconds since the epoch.
 
     Returns:
-        Names in alphabetical order.
+        By file, in nanoseconds.
     """
     found = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
-    return sorted(path.name for path in found if path.stat().st_mtime >= moment)
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 def forwarded(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
@@ -133,9 +132,11 @@ def main(arguments: list[str] | None = None) -> None:
         if name.startswith(EMBEDDED_ONLY) and (chosen.model or chosen.data_root):
             table.add_row(name, SCRIPTS[name], "nothing", "0", "left out: on embedded data alone")
             continue
-        wall, start = time.time(), time.monotonic()
+        places = [chosen.out, chosen.out.parent]
+        before, start = stamps(places), time.monotonic()
         problem = run_script(name, forwarded(chosen, parser))
-        made = [file for file in files_since([chosen.out, chosen.out.parent], wall - 0.01) if not file.endswith(".pdf")]
+        written = [path for path, stamp in stamps(places).items() if before.get(path) != stamp]
+        made = sorted(path.name for path in written if path.suffix != ".pdf")
         failed += [name] if problem else []
         seconds = f"{time.monotonic() - start:.0f}"
         table.add_row(name, SCRIPTS[name], "\n".join(made) or "nothing", seconds, problem or "ok")

@@ -216,6 +216,20 @@ def test_all_goes_on_after_a_failing_script(tmp_path, monkeypatch, capsys):
     assert "failed: figure1" in capsys.readouterr().out
 
 
+def test_all_names_the_files_that_each_script_wrote(tmp_path, monkeypatch, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "untouched.csv").write_text("")
+    writes = {"figure1": [tmp_path / "one.png", tmp_path / "one.pdf"], "figure4": [data / "two.csv"]}
+    monkeypatch.setattr(
+        everything, "run_script", lambda name, _: [path.write_text(name) for path in writes[name]] and None
+    )
+    everything.main(["--replot", "--only", "figure1,figure4", "--out", str(data)])
+    rows = [line for line in capsys.readouterr().out.splitlines() if "figure" in line and "│" in line]
+    assert ["one.png" in line for line in rows] == [True, False]
+    assert ["two.csv" in line for line in rows] == [False, True]
+
+
 def test_all_says_what_went_wrong_in_a_script(tmp_path):
     message = everything.run_script("figure4", ["--replot", "--out", str(tmp_path / "data")])
     assert message.startswith("FileNotFoundError: expected the table")
