@@ -1,7 +1,7 @@
 """Freed memory kept by the process, so that large activations do not touch fresh pages in every pass.
 
 By default glibc gives every large block back to the system when it is freed and asks for it again in the next forward,
-page by page. Where pages are dear (virtual machines), that is a third of the time of a large model on a CPU
+page by page. Where pages are dear (virtual machines), that is up to a quarter of the time of a large model on a CPU
 (``benchmarks/README.md``); small models do not notice.
 """
 
