@@ -14,14 +14,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from analyses.laboratory import common_options, read_options
+from analyses.laboratory import common_options, read_options, spread
 
 SCRIPTS = {
     "foretell_collapse": "COR and others foretold against found",
@@ -45,7 +48,22 @@ SCRIPTS = {
 """Scripts in their order, in which a script's tables come before the figures that use them, and what each makes."""
 
 EMBEDDED_ONLY = "corit_"
-"""How scripts begin that know no other model and data."""
+"""How scripts begin that know no other model and data. They do not need each other, and one core is enough for each, so
+some are computed side by side."""
+
+
+class Outcome(NamedTuple):
+    """What came of a script.
+
+    Attributes:
+        problem: None, or what went wrong, in a line.
+        seconds: That it took.
+        made: Names of the files it wrote.
+    """
+
+    problem: str | None
+    seconds: float
+    made: list[str]
 
 
 def known_scripts() -> list[str]:
@@ -92,6 +110,51 @@ def stamps(folders: Sequence[Path]) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in found}
 
 
+def run_group(
+    names: Sequence[str], arguments: Sequence[str], places: Sequence[Path], workers: int
+) -> dict[str, Outcome]:
+    """Run scripts, several of them side by side.
+
+    Args:
+        names: One script, or several that do not need each other and whose files bear their names.
+        arguments: Of their command lines.
+        places: Folders that they write to.
+        workers: Scripts at a time.
+
+    Returns:
+        What came of each.
+    """
+    before, work = stamps(places), partial(_timed, arguments=arguments)
+    found = [work(names[0])] if len(names) == 1 else spread(work, names, workers=workers)
+    written = [path for path, stamp in stamps(places).items() if before.get(path) != stamp and path.suffix != ".pdf"]
+    own = {name: [path.name for path in written if len(names) == 1 or path.name.startswith(name)] for name in names}
+    return {name: Outcome(*each, sorted(own[name])) for name, each in zip(names, found, strict=True)}
+
+
+def _timed(name: str, arguments: Sequence[str]) -> tuple[str | None, float]:
+    start = time.monotonic()
+    return run_script(name, arguments), time.monotonic() - start
+
+
+def groups(names: Sequence[str], *, side_by_side: bool) -> list[list[str]]:
+    """Which scripts run together.
+
+    Args:
+        names: Scripts in their order.
+        side_by_side: Those that may, in a row.
+
+    Returns:
+        The scripts in their order.
+
+    >>> groups(["figure1", "corit_ladder", "corit_proxy", "figure5"], side_by_side=True)
+    [['figure1'], ['corit_ladder', 'corit_proxy'], ['figure5']]
+    """
+    if not side_by_side:
+        return [[name] for name in names]
+    runs = (list(part) for _, part in groupby(names, key=lambda name: name.startswith(EMBEDDED_ONLY)))
+    return [part for run in runs for part in ([run] if run[0].startswith(EMBEDDED_ONLY) else [[name] for name in run])]
+
+
 def forwarded(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
     """The common options that were given, as a command line for each script: each has defaults of its own.
 
@@ -127,19 +190,18 @@ def main(arguments: list[str] | None = None) -> None:
     if unknown:
         parser.error(f"--only: no script is called {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
     table = Table("script", "what", "made", "seconds", "result", title="figures and tables")
+    left_out = [name for name in names if name.startswith(EMBEDDED_ONLY) and (chosen.model or chosen.data_root)]
+    for name in left_out:
+        table.add_row(name, SCRIPTS[name], "nothing", "0", "left out: on embedded data alone")
+    rest = [name for name in names if name not in left_out]
+    arguments, places = forwarded(chosen, parser), [chosen.out, chosen.out.parent]
     failed = []
-    for name in names:
-        if name.startswith(EMBEDDED_ONLY) and (chosen.model or chosen.data_root):
-            table.add_row(name, SCRIPTS[name], "nothing", "0", "left out: on embedded data alone")
-            continue
-        places = [chosen.out, chosen.out.parent]
-        before, start = stamps(places), time.monotonic()
-        problem = run_script(name, forwarded(chosen, parser))
-        written = [path for path, stamp in stamps(places).items() if before.get(path) != stamp]
-        made = sorted(path.name for path in written if path.suffix != ".pdf")
-        failed += [name] if problem else []
-        seconds = f"{time.monotonic() - start:.0f}"
-        table.add_row(name, SCRIPTS[name], "\n".join(made) or "nothing", seconds, problem or "ok")
+    for group in groups(rest, side_by_side=chosen.workers > 1 and not chosen.replot):
+        # side by side each has one thread, its own default
+        own = [*arguments, "--workers", "1"] if len(group) > 1 else arguments
+        for name, (problem, seconds, made) in run_group(group, own, places, chosen.workers).items():
+            failed += [name] if problem else []
+            table.add_row(name, SCRIPTS[name], "\n".join(made) or "nothing", f"{seconds:.0f}", problem or "ok")
     console = Console()
     console.print(table)
     if failed:

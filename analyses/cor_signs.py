@@ -40,7 +40,10 @@ from gsnr_toolkit.provenance import environment
 TERMS = ("signal_fraction", "misspecification", "grad_norm")
 APART = "gsnr_apart"
 """GSNR on other samples: COR and GSNR of one measurement share an estimate of ``|mu|^2``, whose noise moves both."""
-SECOND = Again("apart", layerwise="parameters", split="test")
+SECOND = Again("apart", split="test", cor=False)
+
+_FIRST = ["step", "group", "depth", "num_samples", "gsnr", "cor", "status", *TERMS]
+_SECOND = ["step", "group", "gsnr"]
 
 AXES: dict[str, tuple[str, tuple[float, ...]]] = {
     "strength": ("strength", (1.0, 1.5, 2.0, 3.0)),
@@ -83,15 +86,15 @@ def measured_rows(report: Report, second: Report, axis: str, value: float, famil
     Returns:
         One row per step and group.
     """
-    columns = ["step", "group", "depth", "num_samples", "gsnr", "cor", "status", *TERMS]
     rows, others = (
         pd.concat([one.totals.assign(group="total", depth=-1)[columns], one.layers[columns]], ignore_index=True)
-        for one in (report, second)
+        for one, columns in ((report, _FIRST), (second, _SECOND))
     )
-    apart = others[["step", "group", "gsnr"]].rename(columns={"gsnr": APART})
+    apart = others.rename(columns={"gsnr": APART})
     rows = rows.merge(apart, on=["step", "group"], how="left", validate="one_to_one")
+    run_means = report.trajectory
     run = {"axis": axis, "value": value, "family": family, "seed": seed}
-    return rows.assign(**run, escape_radius=escape(report), escape_lower=escape_lower(report))
+    return rows.assign(**run, escape_radius=escape(run_means), escape_lower=escape_lower(run_means))
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:

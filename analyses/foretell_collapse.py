@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analyses.early import early_scores
 from analyses.figure import caption_line, data_words, save_figure
 from analyses.foretell_plots import draw_foretold, draw_scores
 from analyses.laboratory import (
@@ -31,6 +32,7 @@ from analyses.laboratory import (
     STRENGTHS,
     Setting,
     chosen_config,
+    collapsed,
     common_options,
     explore,
     family_config,
@@ -39,13 +41,34 @@ from analyses.laboratory import (
     table,
 )
 from analyses.predictors import OTHERS, RADII, setting_predictors
+from analyses.record_again import Again, kept_record, record_again
 from analyses.scoring import combined_score, score_table
+from gsnr_toolkit import Report
 from gsnr_toolkit.atomic import write_json, write_text
 from gsnr_toolkit.collapse import collapse_radii
 from gsnr_toolkit.provenance import environment
 
 WRITE_EVERY = 300.0
 """Seconds between two versions of the tables while runs come in: finished runs are kept anyway."""
+TARGETS = ("empirical_radius", "middle_radius")
+"""Radii found that candidates are scored against: the first of the grid that fails, and the bracket's middle."""
+
+DEAD = "plain_run_dead"
+"""Status of a setting that is none, since a run fails without SAM."""
+
+CURVATURE = Again("curvature", lipschitz=True)
+_CURVATURE_COLUMNS = [
+    "setting",
+    "seed",
+    "step",
+    "num_samples",
+    "grad_norm",
+    "cor",
+    "lipschitz_radius",
+    "largest_eigenvalue",
+]
+_FOUND = ("empirical_radius", "empirical_low", "empirical_high")
+
 TOGETHER = 4
 """Settings that are brought to their end together, so that a result exists early."""
 
@@ -102,6 +125,8 @@ def compute(chosen: list[Setting], seeds: int, runs: Path, out: Path, *, workers
             if time.monotonic() - written > WRITE_EVERY:
                 write_tables(chosen, seeds, runs, out)
                 written = time.monotonic()
+        plain = [item.run_config(0.0, seed) for item in some for seed in range(seeds)]
+        record_again(plain, CURVATURE, runs, workers=workers, device=device)
     write_tables(chosen, seeds, runs, out)
     provenance = {**environment(), "settings": {item.name: item.config.to_dict() for item in chosen}, "seeds": seeds}
     write_json(out / "foretell_collapse.json", provenance)
@@ -117,16 +142,20 @@ def write_tables(chosen: list[Setting], seeds: int, runs: Path, out: Path) -> No
         out: Folder of the tables.
     """
     sweep = table(chosen, seeds, runs)
-    by_setting = summarise(chosen, sweep, runs)
-    tables = {"_sweep": sweep, "": by_setting, "_steps": recorded_steps(chosen, sweep, runs)}
+    by_setting, steps = summarise(chosen, sweep, runs), recorded_steps(chosen, sweep, runs)
+    tables = {"_sweep": sweep, "": by_setting, "_steps": steps, "_curvature": recorded_curvature(chosen, sweep, runs)}
     if np.isfinite(by_setting["empirical_radius"]).sum() >= 4:
         tables["_scores"] = scores(by_setting)
+        tables["_early"] = early_scores(by_setting, steps, TARGETS)
     for suffix, frame in tables.items():
         write_text(out / f"foretell_collapse{suffix}.csv", frame.to_csv(index=False))
 
 
 def summarise(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
     """One row per setting: where it collapsed, and what its plain runs foretold.
+
+    Where training fails is not a matter of the radius in a setting with a plain run that fails, so such a setting has
+    no empirical radius.
 
     Args:
         chosen: Settings.
@@ -143,8 +172,12 @@ def summarise(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
         if setting.name not in radii.index:
             continue
         own = sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]
-        folders = [run_folder(runs, setting.run_config(0.0, int(seed))) for seed in own["seed"]]
+        configs = [setting.run_config(0.0, int(seed)) for seed in own["seed"]]
+        records = [
+            (Report.load(run_folder(runs, each) / "report"), kept_record(each, CURVATURE, runs)) for each in configs
+        ]
         config, found = setting.config, radii.loc[setting.name]
+        dead = any(collapsed(row) for row in own.to_dict("records"))
         rows.append(
             {
                 "setting": setting.name,
@@ -156,10 +189,10 @@ def summarise(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
                 "batch_size": config.batch_size,
                 "num_seeds": int(found["num_seeds"]),
                 "plain_auc": float(own["test_auc"].mean()),
-                "status": found["status"],
-                **{name: float(found[name]) for name in ("empirical_radius", "empirical_low", "empirical_high")},
-                "middle_radius": middles.get(setting.name, np.nan),
-                **setting_predictors(folders, config.lr),
+                "status": DEAD if dead else found["status"],
+                **{name: np.nan if dead else float(found[name]) for name in _FOUND},
+                "middle_radius": np.nan if dead else middles.get(setting.name, np.nan),
+                **setting_predictors(records, config.lr),
             }
         )
     return pd.DataFrame(rows)
@@ -205,6 +238,30 @@ def recorded_steps(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
+def recorded_curvature(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
+    """The second record of every plain run: COR and the Lanczos radius at the step of its smallest COR.
+
+    Args:
+        chosen: Settings.
+        sweep: All finished runs.
+        runs: Where runs are kept.
+
+    Returns:
+        One row per setting and seed.
+    """
+    rows = []
+    for setting in chosen:
+        for seed in sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]["seed"]:
+            found = kept_record(setting.run_config(0.0, int(seed)), CURVATURE, runs)
+            if found is not None:
+                total = {
+                    name: found.total[name] for name in ("step", "num_samples", "grad_norm", "cor", "lipschitz_radius")
+                }
+                curvature = total["grad_norm"] / total["lipschitz_radius"]
+                rows.append({"setting": setting.name, "seed": int(seed), **total, "largest_eigenvalue": curvature})
+    return pd.DataFrame(rows, columns=_CURVATURE_COLUMNS)
+
+
 def scores(by_setting: pd.DataFrame) -> pd.DataFrame:
     """Every candidate against both empirical radii, over all settings and over those that train all parameters.
 
@@ -214,7 +271,7 @@ def scores(by_setting: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per candidate, scope and target.
     """
-    frames = [_scores(by_setting, target).assign(target=target) for target in ("empirical_radius", "middle_radius")]
+    frames = [_scores(by_setting, target).assign(target=target) for target in TARGETS]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -234,7 +291,7 @@ def _scores(by_setting: pd.DataFrame, target: str) -> pd.DataFrame:
     return pd.concat([*frames, pd.DataFrame(joint)], ignore_index=True)
 
 
-PANELS = ["cor", "cor_layer", "escape_radius", "escape_lower", "half_cosine_radius", "lipschitz_radius"]
+PANELS = ["cor", "cor_layer", "slope_radius", "lipschitz_radius", "escape_lower", "half_cosine_radius"]
 
 
 def plot(out: Path) -> None:

@@ -29,6 +29,7 @@ from gsnr_toolkit.data.base import DataError
 from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.models.registry import MODELS
 from gsnr_toolkit.training.run import read_result, run_training
+from gsnr_toolkit.training.setup import Opened
 
 DATA = Path(__file__).parents[1] / "figures" / "data"
 """Where tables go unless told otherwise."""
@@ -57,6 +58,9 @@ START = 0.07
 
 ENOUGH = 2
 """Radii on end at which all seeds have collapsed, before no larger one is tried."""
+
+HELD_BYTES = 1 << 30
+"""Images that a process keeps from one run to the next."""
 
 REAL_NAMES = {"demo-cdf": "celebdf-v2"}
 """Real data sets by the embedded ones that stand for them, where the names differ by more than ``demo-``."""
@@ -178,8 +182,22 @@ def spread(work: Callable[..., Any], *items: Iterable[Any], workers: int) -> lis
         return list(pool.map(work, *items))
 
 
+_opened: Opened = {}
+
+
+def opened() -> Opened:
+    """The data sets that runs of this process have opened, images drawn once for all; let go where they grow large.
+
+    Returns:
+        What :func:`gsnr_toolkit.training.run.run_training` and :func:`gsnr_toolkit.training.setup.open_data` take.
+    """
+    if sum(len(data) * 3 * data.image_size**2 for data in _opened.values()) > HELD_BYTES:
+        _opened.clear()
+    return _opened
+
+
 def _train(config: TrainConfig, runs: Path, device: str | None) -> None:
-    run_training(config, run_folder(runs, config), device=device)
+    run_training(config, run_folder(runs, config), device=device, opened=opened())
 
 
 def collapsed(row: dict[str, Any]) -> bool:
@@ -235,13 +253,13 @@ def next_radius(setting: Setting, seeds: int, runs: Path) -> float | None:
         runs: Where runs are kept.
 
     Returns:
-        0 for the plain runs; None once it is known where the setting collapses, or its plain runs do not train.
+        0 for the plain runs; None once it is known where the setting collapses, or where a plain run does not train.
     """
     found = {rho: [_row(setting.run_config(rho, seed), runs) for seed in range(seeds)] for rho in (0.0, *setting.radii)}
     states = {rho: [collapsed(row) for row in rows if row is not None] for rho, rows in found.items()}
     if len(states[0.0]) < seeds:
         return 0.0
-    if all(states[0.0]):
+    if any(states[0.0]):
         return None
     radii = setting.radii
     start = radii.index(setting.start) if setting.start in radii else 0

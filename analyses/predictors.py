@@ -7,18 +7,18 @@ smallest over the recorded steps at which the whole model has a signal; the othe
 * ``escape_radius``: ours, from losses and gradient norms along the run; ``escape_lower``: the same with the plateau's
   gradient norm taken as 0, ``max_t (L_0 - L_t) / G_t``: a lower bound that needs no measurement on the plateau.
 * ``alignment_radius``: first radius with ``E<mu, g~> <= 0``; ``half_cosine_radius``: first with ``cos(mu, g~) < 1/2``.
-* ``lipschitz_radius``: ``|mu| / L``, with ``L`` the drift per radius at the smallest radius with a drift above its
-  noise.
+* ``slope_radius``: ``|mu| / L``, with ``L`` the drift per radius at the smallest radius with a drift above its noise.
+* ``lipschitz_radius``: ``|mu| / lambda_max(|H|)``, by Lanczos on the same samples, from a second record of the run.
 * ``sam_edge``: the radius at which SAM's edge of stability (Long & Bartlett, JMLR 2024) for full-batch gradient descent
-  with the run's learning rate meets that ``L``: ``rho = g (2 / eta - L) / L^2``. Training here is by Adam, whose steps
-  it does not describe.
+  with the run's learning rate meets the slope ``L``: ``rho = g (2 / eta - L) / L^2``. Training here is by Adam, whose
+  steps it does not describe.
 * ``grad_norm`` and ``gsnr``: ``|mu|`` and ``|mu|^2 / tr Sigma``.
 """
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,7 @@ RADII = (
     "escape_lower",
     "alignment_radius",
     "half_cosine_radius",
+    "slope_radius",
     "lipschitz_radius",
     "sam_edge",
 )
@@ -42,24 +43,23 @@ RADII = (
 OTHERS = ("grad_norm", "gsnr", "signal_fraction", "misspecification")
 """Candidates in other units, which need a fit before they say anything about a radius."""
 
-EARLY = 300
-"""Steps that count as early."""
 
-
-def read_predictors(report: Report, learning_rate: float, early: int = EARLY) -> dict[str, float]:
-    """Candidates from one recorded plain run.
+def read_predictors(report: Report, learning_rate: float, second: Report | None = None) -> dict[str, float]:
+    """Candidates from one recorded plain run, over all of its steps.
 
     Args:
         report: What was recorded.
         learning_rate: Of the run.
-        early: Last step that may be looked at, but for the escape radius, which takes the whole run.
+        second: The second record, with the Lanczos radius, where there is one.
 
     Returns:
-        Candidate to value: infinity beyond the radii tried, NaN where there is no signal.
+        Candidate to value: infinity beyond the radii tried, NaN where there is no signal or no record.
     """
-    totals = report.totals[(report.totals["step"] <= early) & report.totals["cor"].notna()]
+    totals = report.totals[report.totals["cor"].notna()]
     found = dict.fromkeys((*RADII, *OTHERS, "cor_step"), math.nan)
-    found["escape_radius"], found["escape_lower"] = escape(report), escape_lower(report)
+    found["escape_radius"], found["escape_lower"] = escape(report.trajectory), escape_lower(report.trajectory)
+    if second is not None:
+        found["lipschitz_radius"] = float(second.total["lipschitz_radius"])
     if totals.empty:
         return found
     at = totals.loc[totals["cor"].idxmin()]
@@ -72,38 +72,37 @@ def read_predictors(report: Report, learning_rate: float, early: int = EARLY) ->
         "cor_layer": float(layers["cor"].min()),
         "alignment_radius": float(totals["alignment_radius"].min()),
         "half_cosine_radius": min(_first_below(curve, 0.5) for curve in curves),
-        "lipschitz_radius": float(at["grad_norm"]) / slope,
+        "slope_radius": float(at["grad_norm"]) / slope,
         "sam_edge": _sam_edge(float(at["grad_norm"]), slope, learning_rate),
         **{name: float(at[name]) for name in OTHERS},
     }
 
 
-def escape(report: Report) -> float:
+def escape(run: pd.DataFrame) -> float:
     """The escape radius from the means by step, whichever version recorded them.
 
     Args:
-        report: Recorded along a plain run.
+        run: ``step``, ``loss`` and ``batch_grad_norm`` along a plain run.
 
     Returns:
         ``max_t (L_0 - L_t) / (G_t - G_0)``; infinity and NaN as :func:`gsnr_toolkit.estimators.escape.escape_radius`.
     """
-    run = report.trajectory
     # two equal batches: the interval, which needs more than means, is not asked for
     losses, norms = (np.repeat(run[[name]].to_numpy(dtype=float), 2, axis=1) for name in ("loss", "batch_grad_norm"))
     return escape_radius(run["step"].astype(int).tolist(), losses, norms, draws=2).value
 
 
-def escape_lower(report: Report) -> float:
+def escape_lower(run: pd.DataFrame) -> float:
     """The escape radius's lower bound, for which nothing is measured on the plateau.
 
     Args:
-        report: Recorded along a plain run.
+        run: ``loss`` and ``batch_grad_norm`` along a plain run.
 
     Returns:
         ``max_t (L_0 - L_t) / G_t``.
     """
-    gain = PLATEAU - report.trajectory["loss"].to_numpy(dtype=float)
-    return float(np.max(gain / report.trajectory["batch_grad_norm"].to_numpy(dtype=float)))
+    gain = PLATEAU - run["loss"].to_numpy(dtype=float)
+    return float(np.max(gain / run["batch_grad_norm"].to_numpy(dtype=float)))
 
 
 def _curve(report: Report, step: int) -> pd.DataFrame:
@@ -152,18 +151,33 @@ def _sam_edge(norm: float, curvature: float, learning_rate: float) -> float:
     return norm * max(0.0, 2 / learning_rate - curvature) / curvature**2
 
 
-def setting_predictors(folders: list[Path], learning_rate: float, early: int = EARLY) -> dict[str, float]:
-    """Candidates of a setting: geometric means over the plain runs of its seeds.
+def setting_predictors(records: Sequence[tuple[Report, Report | None]], learning_rate: float) -> dict[str, float]:
+    """Candidates of a setting: over its seeds' plain runs.
 
     Args:
-        folders: Run folders, each with a recorded ``report``.
+        records: Of each run, and the second ones where they exist.
         learning_rate: Of the runs.
-        early: Last step that may be looked at.
 
     Returns:
-        Candidate to value; NaN if any seed has none.
+        Candidate to value: :func:`over_seeds`.
     """
-    rows = pd.DataFrame([read_predictors(Report.load(folder / "report"), learning_rate, early) for folder in folders])
-    positive = rows.where(rows > 0)
-    means = np.exp(np.log(positive).mean(axis=0, skipna=False))
-    return {str(name): float(value) for name, value in means.items()}
+    return over_seeds(pd.DataFrame([read_predictors(first, learning_rate, second) for first, second in records]))
+
+
+def over_seeds(rows: pd.DataFrame) -> dict[str, float]:
+    """One value of each candidate for a setting.
+
+    Args:
+        rows: A row per seed.
+
+    Returns:
+        Geometric means, NaN if any seed has none; of ``cor_step`` the median.
+
+    >>> found = over_seeds(pd.DataFrame({"cor": [0.01, 0.04], "cor_step": [40.0, 80.0]}))
+    >>> round(found["cor"], 6), found["cor_step"]
+    (0.02, 60.0)
+    """
+    values = rows.drop(columns="cor_step")
+    means = np.exp(np.log(values.where(values > 0)).mean(axis=0, skipna=False))
+    steps = {"cor_step": float(rows["cor_step"].median())}
+    return {str(name): float(value) for name, value in means.items()} | steps

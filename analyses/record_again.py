@@ -1,4 +1,4 @@
-"""Recorded plain runs made again, bit for bit on one CPU, with another recorder: other samples, or another reading."""
+"""Recorded plain runs made again, bit for bit on one CPU, with another recorder: other samples, other quantities."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from analyses.laboratory import spread
+from analyses.laboratory import run_folder, spread
 from analyses.replay import Watcher, replay
 from gsnr_toolkit import Report, TrainConfig
 from gsnr_toolkit.data.loaders import probe_loader
+from gsnr_toolkit.training.loop import StepLog
 from gsnr_toolkit.training.recorder import Recorder
 from gsnr_toolkit.training.setup import TrainingData
 
-__all__ = ["Again", "record_again"]
+__all__ = ["Again", "kept_record", "record_again", "weakest_step"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,16 @@ class Again:
         folder: Name of the folder that the reports are kept in, beside the runs.
         layerwise: Reading of "layer-wise", as in :class:`gsnr_toolkit.Recorder`.
         split: ``"val"``, the samples of the first recorder, or ``"test"``, as many others.
+        cor: COR besides GSNR.
+        lipschitz: The largest eigenvalue of the Hessian besides COR, and only at the step at which the first record
+            has the smallest COR: it costs as much as a hundred training steps.
     """
 
     folder: str
-    layerwise: str
+    layerwise: str = "parameters"
     split: str = "val"
+    cor: bool = True
+    lipschitz: bool = False
 
 
 def record_again(
@@ -50,34 +56,77 @@ def record_again(
     Returns:
         A report for each config.
     """
-    work = partial(_record, again=again, runs=runs, device=device)
-    return spread(work, configs, workers=workers)
+    missing = [config for config in configs if kept_record(config, again, runs) is None]
+    if missing:
+        spread(partial(_record, again=again, runs=runs, device=device), missing, workers=workers)
+    return [Report.load(_folder(config, again, runs)) for config in configs]
 
 
-def _record(config: TrainConfig, again: Again, runs: Path, device: str | None) -> Report:
-    folder = runs / again.folder / config.key
-    if (folder / "report.json").exists():
-        return Report.load(folder)
-    recorder = replay(config, partial(_Recorded, config, again), device).recorder
-    recorder.report.save(folder)
-    return recorder.report
+def kept_record(config: TrainConfig, again: Again, runs: Path) -> Report | None:
+    """A second record that was made before.
+
+    Args:
+        config: Of the run.
+        again: What was recorded.
+        runs: Where runs are kept.
+
+    Returns:
+        The report; None where there is none yet.
+    """
+    folder = _folder(config, again, runs)
+    return Report.load(folder) if (folder / "report.json").exists() else None
+
+
+def _folder(config: TrainConfig, again: Again, runs: Path) -> Path:
+    return runs / again.folder / config.key
+
+
+def weakest_step(report: Report) -> int:
+    """The step at which a run's whole COR is smallest.
+
+    Args:
+        report: Of the run.
+
+    Returns:
+        The step; the last one where no step has a COR.
+    """
+    totals = report.totals[report.totals["cor"].notna()]
+    return int(report.totals["step"].max() if totals.empty else totals.loc[totals["cor"].idxmin(), "step"])
+
+
+def _record(config: TrainConfig, again: Again, runs: Path, device: str | None) -> None:
+    first = Report.load(run_folder(runs, config) / "report") if again.lipschitz else None
+    recorder = replay(config, partial(_Recorded, config, again, first), device).recorder
+    recorder.report.save(_folder(config, again, runs))
 
 
 class _Recorded(Watcher):
     def __init__(
-        self, config: TrainConfig, again: Again, model: nn.Module, data: TrainingData, device: torch.device
+        self,
+        config: TrainConfig,
+        again: Again,
+        first: Report | None,
+        model: nn.Module,
+        data: TrainingData,
+        device: torch.device,
     ) -> None:
+        self._only = None if first is None else weakest_step(first)
         measured = data.test_set(again.split)
         about = {"config": config.to_dict(), "model": config.model, "data": config.data, "caption": measured.caption}
         self.recorder = Recorder(
-            model, probe_loader(measured, config.record_samples, config.batch_size), every=config.record_every,
-            device=device, batch_size=config.batch_size, layerwise=again.layerwise, detail="group",
-            extra_settings=about,
+            model, probe_loader(measured, config.record_samples, config.batch_size),
+            every=config.record_every if self._only is None else [self._only], cor=again.cor, device=device,
+            batch_size=config.batch_size, layerwise=again.layerwise, detail="group", extra_settings=about,
+            lipschitz=again.lipschitz,
         )  # fmt: skip
 
     def before_step(self, step: int) -> None:
         self.recorder(step)
 
+    def after_step(self, log: StepLog) -> bool:
+        return self._only is not None and log.step + 1 > self._only
+
     def finish(self, step: int) -> None:
-        if self.recorder.steps[-1] != step:
+        if self._only is None and self.recorder.steps[-1] != step:
             self.recorder.measure(step)
+        self.recorder(step)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from analyses.laboratory import opened
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.data.loaders import probe_loader
 from gsnr_toolkit.models.registry import build_model
@@ -61,7 +62,7 @@ def replay(
     with preserved_rng(seed=config.seed):
         model = build_model(config.model, weights=config.weights, seed=config.seed).to(place)
         set_tuning(model, config.tuning)
-        data = open_data(config, model)
+        data = open_data(config, model, opened())
         watcher = watch(model, data, place)
         optimizer = make_optimizer(config, model, probe_loader(data.val, 16, 8))
         model.train()

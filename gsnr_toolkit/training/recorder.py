@@ -36,6 +36,7 @@ class Recorder:
         loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
         every: When to measure: every so many steps (also at step 0), at the steps of a collection, or where a
             function of the step says so.
+        cor: Measure COR and the escape radius besides GSNR, which alone costs one pass of per-sample gradients.
         eval_mode: Measure without dropout and with fixed batch statistics, whatever mode the model is in.
         device: Where to work; where the model is when None.
         progress: Show progress bars (on a terminal).
@@ -66,6 +67,7 @@ class Recorder:
         loss_fn: PerSampleLoss | None = None,
         *,
         every: int | Collection[int] | Callable[[int], bool] = 50,
+        cor: bool = True,
         eval_mode: bool = True,
         device: str | torch.device | None = None,
         progress: bool = False,
@@ -75,7 +77,7 @@ class Recorder:
         self._model, self._notes = unwrapped(model)
         self._loader, self._loss_fn = loader, loss_fn
         self._due = _schedule(every)
-        self._eval_mode, self._device, self._progress = eval_mode, device, progress
+        self._cor, self._eval_mode, self._device, self._progress = cor, eval_mode, device, progress
         self.options = make_options(**options)
         data = type(getattr(loader, "dataset", loader)).__name__
         self._extra = {"data": data, **(extra_settings or {})}
@@ -120,7 +122,7 @@ class Recorder:
                 self._loss_fn,
                 self.options,
                 self._device,
-                with_cor=True,
+                with_cor=self._cor,
                 progress=self._progress,
                 step=step,
                 extra=self._extra,

@@ -34,7 +34,7 @@ from gsnr_toolkit.training.diagnosis import PlateauWatch, diagnose
 from gsnr_toolkit.training.evaluate import Evaluation, evaluate
 from gsnr_toolkit.training.loop import Callback, StepLog, train
 from gsnr_toolkit.training.recorder import Recorder
-from gsnr_toolkit.training.setup import TrainingData, learning_rate, make_optimizer, open_data
+from gsnr_toolkit.training.setup import Opened, TrainingData, learning_rate, make_optimizer, open_data
 from gsnr_toolkit.training.tuning import set_tuning
 
 __all__ = ["read_result", "run_training"]
@@ -53,6 +53,7 @@ def run_training(
     progress: bool = False,
     checkpoint_seconds: float = 60.0,
     num_workers: int = 0,
+    opened: Opened | None = None,
 ) -> dict[str, Any]:
     """Train, record and evaluate; go on from the folder's checkpoint if there is one.
 
@@ -68,6 +69,8 @@ def run_training(
         progress: Show a bar with loss, validation AUC and COR (on a terminal).
         checkpoint_seconds: Least time between two checkpoints; 0 for one at each step.
         num_workers: Processes that read images; 0 reads in this one.
+        opened: A dictionary, empty at first, that several runs of one process are given: a data set that a run has
+            opened is then used again by the next one, with the embedded images it has drawn.
 
     Returns:
         The results: ``key, status`` (``"ok"``, ``"dead"`` or ``"diverged"``)``, steps_done, train_loss`` (mean of the
@@ -82,7 +85,7 @@ def run_training(
     if finished is not None:
         return finished
     with preserved_rng(seed=config.seed):
-        run = _Run(config, place, device, checkpoint_seconds, num_workers)
+        run = _Run(config, place, device, checkpoint_seconds, num_workers, opened)
         place.mkdir(parents=True, exist_ok=True)
         write_json(place / CONFIG, config.to_dict())
         run.resume()
@@ -110,13 +113,19 @@ class _Run(Callback):
     """A run under way."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, device: str | None, checkpoint_seconds: float, num_workers: int
+        self,
+        config: TrainConfig,
+        folder: Path,
+        device: str | None,
+        checkpoint_seconds: float,
+        num_workers: int,
+        opened: Opened | None,
     ) -> None:
         self.config, self.folder = config, folder
         self.device = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model: nn.Module = build_model(config.model, weights=config.weights, seed=config.seed).to(self.device)
         set_tuning(self.model, config.tuning)
-        self.data: TrainingData = open_data(config, self.model)
+        self.data: TrainingData = open_data(config, self.model, opened)
         self.recorder = self._make_recorder()
         self.optimizer = make_optimizer(config, self.model, self._probe())
         self.watch = PlateauWatch(config.stop_dead)

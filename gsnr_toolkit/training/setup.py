@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
 from torch import nn
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from gsnr_toolkit.data.base import ForgeryDataset
 
+Opened: TypeAlias = "dict[tuple[object, ...], ForgeryDataset]"
+"""Data sets by all that decides them: runs of one process that share it read, or draw, each image once."""
+
 _BASE = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
@@ -34,11 +37,12 @@ class TrainingData:
     Attributes:
         config: What is trained.
         spec: What images the model wants.
+        opened: Data sets that are open already, and those opened here.
     """
 
     config: TrainConfig
     spec: InputSpec
-    _opened: dict[str, ForgeryDataset] = field(default_factory=dict)
+    opened: Opened = field(default_factory=dict)
 
     @property
     def val(self) -> ForgeryDataset:
@@ -81,33 +85,34 @@ class TrainingData:
         )
 
     def _open(self, name: str, split: str, *, own: bool) -> ForgeryDataset:
-        key = f"{name}/{split}"
-        if key not in self._opened:
-            config, spec = self.config, self.spec
-            extra: dict[str, Any] = {"strength": config.strength, "compression": config.compression} if own else {}
-            self._opened[key] = open_dataset(
-                name,
-                split=split,
-                image_size=spec.image_size,
-                mean=spec.mean,
-                std=spec.std,
-                root=config.data_root,
-                **{option: value for option, value in extra.items() if value is not None},
-            )
-        return self._opened[key]
+        config, spec = self.config, self.spec
+        extra: dict[str, Any] = {"strength": config.strength, "compression": config.compression} if own else {}
+        options: dict[str, Any] = {
+            "split": split,
+            "image_size": spec.image_size,
+            "mean": spec.mean,
+            "std": spec.std,
+            "root": config.data_root,
+            **{option: value for option, value in extra.items() if value is not None},
+        }
+        key = (name, *sorted(options.items()))
+        if key not in self.opened:
+            self.opened[key] = open_dataset(name, **options)
+        return self.opened[key]
 
 
-def open_data(config: TrainConfig, model: nn.Module) -> TrainingData:
+def open_data(config: TrainConfig, model: nn.Module, opened: Opened | None = None) -> TrainingData:
     """Find the data of a config, in the size that a model wants.
 
     Args:
         config: What is trained.
         model: The model.
+        opened: Data sets that other runs of this process have opened; those opened here are added.
 
     Returns:
         The data, not read yet.
     """
-    return TrainingData(config, input_spec(model))
+    return TrainingData(config, input_spec(model), {} if opened is None else opened)
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module, probe: Loader) -> SAM:

@@ -236,6 +236,27 @@ def test_all_says_what_went_wrong_in_a_script(tmp_path):
     assert everything.run_script("figure4", ["--no-such-option"]) == "exit status 2"
 
 
+def test_all_runs_independent_scripts_side_by_side(tmp_path):
+    arguments = ["--replot", "--out", str(tmp_path / "data")]
+    found = everything.run_group(["corit_ladder", "corit_ablation"], arguments, [tmp_path], 2)
+    assert list(found) == ["corit_ladder", "corit_ablation"]
+    for problem, seconds, made in found.values():
+        assert "corit" in problem  # neither has a table to draw from
+        assert seconds > 0
+        assert made == []
+
+
+def test_files_of_scripts_side_by_side_are_told_by_their_names(tmp_path, monkeypatch):
+    def both(work, names, *, workers):
+        for name in names:
+            (tmp_path / f"{name}_parts.png").write_text("")
+        return [(None, 1.0) for _ in names]
+
+    monkeypatch.setattr(everything, "spread", both)
+    found = everything.run_group(["corit_ladder", "corit_proxy"], [], [tmp_path], 2)
+    assert [item.made for item in found.values()] == [["corit_ladder_parts.png"], ["corit_proxy_parts.png"]]
+
+
 def test_all_refuses_a_script_that_is_none(capsys):
     with pytest.raises(SystemExit):
         everything.main(["--only", "figure9"])

@@ -75,6 +75,30 @@ def test_no_radius_is_tried_where_plain_runs_do_not_train(tmp_path, verdicts, mo
     assert verdicts == [(0.0, 0), (0.0, 1)]
 
 
+def test_no_radius_is_tried_where_one_plain_run_does_not_train(tmp_path, verdicts, monkeypatch):
+    monkeypatch.setattr(
+        laboratory, "_row", lambda config, runs=None: _row(test_auc=0.6, train_loss=0.69, seconds=1.0,
+        status="dead" if config.seed else "ok") if (config.rho, config.seed) in verdicts else None,
+    )  # fmt: skip
+    list(explore([Setting("x", CONFIG)], 2, tmp_path, workers=1))
+    assert verdicts == [(0.0, 0), (0.0, 1)]
+
+
+def test_open_data_are_let_go_where_they_grow_large(monkeypatch):
+    class Data:
+        image_size = 10
+
+        def __len__(self):
+            return 5
+
+    monkeypatch.setattr(laboratory, "_opened", {})
+    monkeypatch.setattr(laboratory, "HELD_BYTES", 2000)
+    laboratory.opened()["one"] = Data()
+    assert set(laboratory.opened()) == {"one"}
+    laboratory.opened()["two"] = Data()
+    assert laboratory.opened() == {}
+
+
 def test_runs_are_kept_and_not_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(laboratory, "RECORD_SAMPLES", 32)
     monkeypatch.setattr(laboratory, "collapsed", lambda row: False)  # a tiny model is at chance from the start

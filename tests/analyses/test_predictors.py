@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from analyses.predictors import RADII, _first_below, _slope, cosines, read_predictors
-from gsnr_toolkit import probe
+from gsnr_toolkit import estimate_cor, probe
 
 
 def _curve(**columns):
@@ -48,9 +48,23 @@ def test_candidates_of_a_probe_are_the_reports_own():
     assert found["cor_layer"] == report.layers["cor"].min()
     assert found["cor"] <= found["alignment_radius"]
     assert found["gsnr"] == report.total["gsnr"]
-    early = read_predictors(report, 0.05, early=0)
-    assert early["cor_step"] == 0
-    assert early["cor"] == report.totals["cor"].iloc[0]
+    assert math.isnan(found["lipschitz_radius"])  # no second record
+
+
+def test_the_lanczos_radius_is_that_of_the_second_record():
+    inputs = torch.randn(128, 5, generator=torch.Generator().manual_seed(0))
+    batches = [(inputs, (inputs[:, 0] > 0).long())]
+    torch.manual_seed(0)
+    model = nn.Linear(5, 1)
+    report = estimate_cor(model, batches, batch_size=8, lipschitz=True, progress=False)
+    found = read_predictors(report, learning_rate=0.05, second=report)
+    assert found["lipschitz_radius"] == report.total["lipschitz_radius"]
+    # a logistic model's Hessian in closed form
+    weighted = torch.cat([inputs, torch.ones(128, 1)], 1)
+    chance = torch.sigmoid(model(inputs)).detach()
+    hessian = (weighted * chance * (1 - chance)).T @ weighted / 128
+    expected = report.total["grad_norm"] / float(torch.linalg.eigvalsh(hessian)[-1])
+    assert found["lipschitz_radius"] == pytest.approx(expected, rel=0.02)
 
 
 def test_the_edge_of_stability_solves_its_equation():

@@ -13,13 +13,39 @@ def test_foretell_collapse(options, tmp_path, runs):
     by_setting = pd.read_csv(tmp_path / "data" / "foretell_collapse.csv")
     assert by_setting["setting"].tolist() == ["df-smoke", "nt-smoke"]
     radii = ["empirical_radius", "empirical_low", "empirical_high", "cor", "escape_radius", "alignment_radius"]
-    others = ["half_cosine_radius", "lipschitz_radius", "sam_edge", "grad_norm", "gsnr"]
+    others = ["half_cosine_radius", "slope_radius", "lipschitz_radius", "sam_edge", "grad_norm", "gsnr"]
     names = ["setting", "family", "tuning", "strength", "learning_rate", "num_seeds"]
     assert {*names, *radii, *others} <= set(by_setting.columns)
     sweep = pd.read_csv(tmp_path / "data" / "foretell_collapse_sweep.csv")
     assert sorted(sweep["rho"].unique())[0] == 0
     assert set(sweep["key"]) <= {path.name for path in (runs / "runs").iterdir()}
-    assert pd.read_csv(tmp_path / "data" / "foretell_collapse_steps.csv")["step"].max() == 24
+    steps = pd.read_csv(tmp_path / "data" / "foretell_collapse_steps.csv")
+    assert steps["step"].max() == 24
+    curvature = pd.read_csv(tmp_path / "data" / "foretell_collapse_curvature.csv")
+    assert curvature["setting"].tolist() == ["df-smoke", "nt-smoke"]
+    same = steps.merge(curvature, on=["setting", "seed", "step"], suffixes=("", "_again"))
+    assert len(same) == 2
+    # the run was made again update by update, and measured on the same images
+    np.testing.assert_allclose(same["cor_again"], same["cor"], rtol=1e-6)
+    np.testing.assert_allclose(same["grad_norm_again"], same["grad_norm"], rtol=1e-6)
+
+
+def test_a_setting_with_a_dead_plain_run_has_no_radius(options, tmp_path, runs):
+    foretell_collapse.main(options)
+    chosen = foretell_collapse.settings(smoke=True)
+    sweep = pd.read_csv(tmp_path / "data" / "foretell_collapse_sweep.csv")
+    plain = sweep.assign(status="ok", test_auc=0.9, test_auc_low=0.88, test_auc_high=0.92, train_loss=0.3)
+    worse = {"status": "dead", "test_auc": 0.5, "test_auc_low": 0.48, "test_auc_high": 0.52, "train_loss": 0.7}
+    trained = pd.concat([plain, plain.assign(rho=0.05), plain.assign(rho=0.1, **worse)], ignore_index=True)
+    both = foretell_collapse.summarise(chosen, trained, runs).set_index("setting")
+    assert both["status"].tolist() == ["ok", "ok"]
+    assert np.isfinite(both["empirical_radius"]).all()
+    trained.loc[(trained["rho"] == 0) & (trained["setting"] == "df-smoke"), "status"] = "dead"
+    one = foretell_collapse.summarise(chosen, trained, runs).set_index("setting")
+    assert one["status"].tolist() == [foretell_collapse.DEAD, "ok"]
+    radii = ["empirical_radius", "empirical_low", "empirical_high", "middle_radius"]
+    assert one.loc["df-smoke", radii].isna().all()
+    assert one.loc["df-smoke", "cor"] == both.loc["df-smoke", "cor"] or np.isnan(both.loc["df-smoke", "cor"])
 
 
 def test_the_middle_of_each_seeds_bracket_is_averaged():

@@ -49,6 +49,20 @@ def test_training_is_not_changed_by_being_recorded():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_gsnr_alone_is_the_same_gsnr_without_a_radius():
+    both, alone = (Recorder(_model(), _batches(), cor=cor, **OPTIONS) for cor in (True, False))
+    for recorder in (both, alone):
+        recorder.measure(0)
+    assert alone.report.totals["gsnr"].tolist() == both.report.totals["gsnr"].tolist()
+    assert alone.report.layers["gsnr"].tolist() == both.report.layers["gsnr"].tolist()
+    assert "cor" not in alone.report.totals
+    assert alone.report.drift.empty
+    assert alone.report.escape.status == "undefined"
+    fresh = Recorder(_model(), _batches(), cor=False, **OPTIONS)
+    fresh.load_state_dict(alone.state_dict())
+    assert fresh.report.totals["gsnr"].tolist() == alone.report.totals["gsnr"].tolist()
+
+
 def test_each_step_is_what_estimate_cor_says_of_the_model_then():
     model = _model()
     recorder = Recorder(model, _batches(), every=[0, 3], **OPTIONS)

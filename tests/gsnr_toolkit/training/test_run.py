@@ -58,6 +58,21 @@ def test_a_run_writes_everything_and_gives_its_results(finished):
     assert 0 <= row["test_auc_low"] <= row["test_auc"] <= row["test_auc_high"] <= 1
 
 
+def test_runs_that_share_open_data_give_the_same_and_draw_once(finished, tmp_path, monkeypatch):
+    opened = {}
+    first = run_training(CONFIG, tmp_path / "first", device="cpu", opened=opened)
+    assert len(opened) == 3  # train, val, test
+    kept = dict(opened)
+    monkeypatch.setattr(type(next(iter(opened.values()))), "_make", None)  # drawing again would be an error
+    second = run_training(replace(CONFIG, rho=0.02), tmp_path / "second", device="cpu", opened=opened)
+    assert opened == kept
+    _same(_steady(first), _steady(finished[1]))
+    assert second["key"] != first["key"]
+    monkeypatch.undo()
+    run_training(replace(CONFIG, strength=1.0), tmp_path / "third", device="cpu", opened=opened)
+    assert len(opened) == 6
+
+
 def test_a_finished_run_is_not_run_again(finished, monkeypatch):
     folder, row = finished
     monkeypatch.setattr(running, "build_model", None)
