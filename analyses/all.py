@@ -128,7 +128,10 @@ def run_group(
     found = [work(names[0])] if len(names) == 1 else spread(work, names, workers=workers)
     written = [path for path, stamp in stamps(places).items() if before.get(path) != stamp and path.suffix != ".pdf"]
     own = {name: [path.name for path in written if len(names) == 1 or path.name.startswith(name)] for name in names}
-    return {name: Outcome(*each, sorted(own[name])) for name, each in zip(names, found, strict=True)}
+    return {
+        name: Outcome(problem, seconds, sorted(own[name]))
+        for name, (problem, seconds) in zip(names, found, strict=True)
+    }
 
 
 def _timed(name: str, arguments: Sequence[str]) -> tuple[str | None, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from gsnr_toolkit.distributed import current_ranks, from_rank
 from gsnr_toolkit.estimators.cor import DriftGrams
 from gsnr_toolkit.estimators.rows import RowPlan, cross_gram, gram
 from gsnr_toolkit.estimators.uncertainty import Floats
-from gsnr_toolkit.gradients.functional import GradientTask
+from gsnr_toolkit.gradients.batch_gradient import BatchGradient
 from gsnr_toolkit.moment_pass import Advance
 from gsnr_toolkit.perturbation import ascent_direction, global_norm, perturbed
 from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.types import Batch, Params
+
+Known: TypeAlias = dict[tuple[int, int | None], tuple[Params, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class DriftMeasurement:
 
 
 def measure_drift(
-    task: GradientTask,
+    gradient: BatchGradient,
     batches: Sequence[Batch],
     radii: Sequence[float],
     plan: RowPlan,
@@ -46,14 +49,14 @@ def measure_drift(
     perturb: str,
     seed: int,
     advance: Advance,
-    known: dict[int, tuple[Params, Tensor]] | None = None,
+    known: Known | None = None,
 ) -> DriftMeasurement:
     """Take each batch's gradient at the parameters and at SAM's perturbed parameters, for every radius.
 
     The same batches, in the same order and random state, serve every radius (common random numbers).
 
     Args:
-        task: Model, parameters and loss.
+        gradient: Takes mini-batch gradients, of fewer samples at once from the batch on at which memory runs out.
         batches: K mini-batches of SAM's batch size.
         radii: Increasing radii.
         plan: How gradients are kept.
@@ -61,8 +64,8 @@ def measure_drift(
             whole model's own row always takes the global one).
         seed: Random state of batch k is ``seed + k``.
         advance: Progress callback.
-        known: Gradients and losses by batch, filled here and taken from here when they are asked for again;
-            None computes them anew each time.
+        known: Gradients and losses by batch and samples at once, filled here and taken from here when they are asked
+            for again; None computes them anew each time.
 
     Returns:
         Inner products, losses and norms.
@@ -70,42 +73,60 @@ def measure_drift(
     rows, ranks = _DriftRows(plan, radii, perturb), current_ranks()
     for index, batch in enumerate(batches):
         owner = ranks.owner(index)
-        if owner == ranks.rank:
-            one = _OneBatch(task, batch, index, seed, known)
-            parts = rows.measure(one, advance)
-        else:
-            parts = rows.empty()
+        mine = owner == ranks.rank
+        parts = _measured(rows, gradient, batch, index, seed, known, advance) if mine else rows.empty()
         rows.add([from_rank(part, owner) for part in parts] if ranks.size > 1 else parts)
     return rows.result()
+
+
+def _measured(
+    rows: _DriftRows,
+    gradient: BatchGradient,
+    batch: Batch,
+    index: int,
+    seed: int,
+    known: Known | None,
+    advance: Advance,
+) -> list[Tensor]:
+    """Rows of one batch, all with the same number of samples at once, so that dropout masks are the same."""
+
+    def attempt() -> list[Tensor]:
+        made: list[int] = []
+
+        def count(samples: int) -> None:
+            made.append(samples)
+            advance(samples)
+
+        try:
+            return rows.measure(_OneBatch(gradient, batch, index, seed, known), count)
+        except torch.OutOfMemoryError:
+            advance(-sum(made))
+            raise
+
+    return gradient.until_it_fits(attempt, batch_length(batch))
 
 
 class _OneBatch:
     """One mini-batch: its gradient at the parameters, and at others from the same random state."""
 
-    def __init__(
-        self,
-        task: GradientTask,
-        batch: Batch,
-        index: int,
-        seed: int,
-        known: dict[int, tuple[Params, Tensor]] | None,
-    ) -> None:
-        self.task, self.batch, self.seed = task, batch, seed + index
+    def __init__(self, gradient: BatchGradient, batch: Batch, index: int, seed: int, known: Known | None) -> None:
+        self._take, self.batch, self.seed = gradient, batch, seed + index
         self.length = batch_length(batch)
-        found = None if known is None else known.get(index)
+        key = (index, gradient.chunk_size)
+        found = None if known is None else known.get(key)
         if found is None:
             with preserved_rng(seed=self.seed):
-                found = task.mean_gradient(batch)
+                found = gradient(batch)
             check_finite(*found, index)
         if known is not None:
-            known[index] = found
+            known[key] = found
         self.gradient, self.losses = found
 
     def drift(self, rho: float, names: Collection[str] | None) -> Params:
         """Change of the gradient under an ascent step of the named parameters, for those parameters."""
-        moved = perturbed(self.task.params, ascent_direction(self.gradient, names), rho)
+        moved = perturbed(self._take.task.params, ascent_direction(self.gradient, names), rho)
         with preserved_rng(seed=self.seed):
-            after, _ = self.task.mean_gradient(self.batch, moved)
+            after, _ = self._take(self.batch, moved)
         kept = after if names is None else names
         return {name: after[name] - self.gradient[name] for name in kept}
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from gsnr_toolkit.batches import batch_length, take_rows
 from gsnr_toolkit.checks import check_finite
 from gsnr_toolkit.distributed import Ranks, merge_moments, share_losses, share_shards, summed
-from gsnr_toolkit.errors import EngineError, ProbeError, first_line
+from gsnr_toolkit.errors import EngineError, first_line
 from gsnr_toolkit.estimators.shards import ShardCollector
 from gsnr_toolkit.estimators.uncertainty import Floats
+from gsnr_toolkit.gradients.batch_gradient import fewer_samples
 from gsnr_toolkit.gradients.functional import AnyMoments, Engine, GradientTask
 from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.types import Batch
@@ -191,14 +192,8 @@ class MomentPass:
                 for piece in pieces:
                     self._take(piece, shard, losses)
             except torch.OutOfMemoryError as error:
-                if self.chunk_size == 1:
-                    raise ProbeError(
-                        "expected memory for one sample's forward and backward, but the device ran out; use "
-                        "detail='group' (half the memory for moments), a smaller input, or another device"
-                    ) from error
                 longest = max(batch_length(piece.rows) for piece in pieces)
-                self.chunk_size = max(1, min(self.chunk_size, longest) // 2)
-                torch.cuda.empty_cache()
+                self.chunk_size = fewer_samples(self.chunk_size, longest, error)
                 continue
             except EngineError as error:
                 if self._spare is None or self.engine is self._spare:

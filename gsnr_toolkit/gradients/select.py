@@ -20,8 +20,12 @@ ENGINES: dict[str, Callable[[], Engine]] = {
 }
 
 LARGE_ON_CPU = 4_000_000
-"""Parameters from which one backward per sample beats ``vmap`` on a CPU, where ``taps`` cannot be used.
-``benchmarks/README.md``: vmap wins at 1.6 M parameters and loses at 88 M; the threshold also bounds its memory."""
+"""Parameters from which ``vmap`` is not taken on a CPU where ``taps`` cannot be used: it holds a gradient for each sample
+of a chunk. Which of the two is faster depends on the processor (``benchmarks/README.md``): at 88 M parameters one
+backward per sample was on one make, ``vmap`` on another."""
+
+MEAN_ONLY = "mean"
+"""In place of an engine: one ordinary backward for the mean gradient of some samples, as COR takes it."""
 
 MAX_CHUNK = 32
 """Most samples whose formed gradients are alive together."""
@@ -61,10 +65,11 @@ def choose_chunk(engine: str, task: GradientTask, rows: Batch, memory: int | Non
     """Samples that run at once so that a pass takes at most the given memory, beside model and moments.
 
     ``taps`` keeps what autograd saves for each sample's backward, and the gradients of a few layers; ``vmap``
-    besides forms the gradient of every sample. Both are counted on a few samples, not tried out.
+    besides forms the gradient of every sample. Both are counted on a few samples, not tried out. Mean gradients take
+    what is saved, and two copies of the parameters: a gradient, and the sum over chunks.
 
     Args:
-        engine: Which engine.
+        engine: Which engine, or :data:`MEAN_ONLY`.
         task: Model and parameters.
         rows: A few samples.
         memory: Bytes; one part in :data:`SHARE` of the free memory when None.
@@ -79,7 +84,8 @@ def choose_chunk(engine: str, task: GradientTask, rows: Batch, memory: int | Non
     saved = int(saved_bytes_per_sample(task, rows) * (1 + BACKWARD_SHARE))
     if engine == "vmap":
         return int(max(1, min(MAX_CHUNK, budget // max(1, vmap_bytes_per_sample(task) + saved))))
-    return int(max(1, (budget - layer_bytes(task)) // max(1, saved)))
+    fixed = vmap_bytes_per_sample(task) if engine == MEAN_ONLY else layer_bytes(task)
+    return int(max(1, (budget - fixed) // max(1, saved)))
 
 
 def layer_bytes(task: GradientTask) -> int:
@@ -95,7 +101,7 @@ def predicted_bytes(engine: str, task: GradientTask, rows: Batch, chunk: int) ->
     """What a pass of an engine takes beside model and moments, by the same model as :func:`choose_chunk`.
 
     Args:
-        engine: Which engine.
+        engine: Which engine, or :data:`MEAN_ONLY`.
         task: Model and parameters.
         rows: A few samples.
         chunk: Samples that run at once.
@@ -105,5 +111,10 @@ def predicted_bytes(engine: str, task: GradientTask, rows: Batch, chunk: int) ->
     """
     saved = int(saved_bytes_per_sample(task, rows) * (1 + BACKWARD_SHARE))
     gradient = vmap_bytes_per_sample(task)
-    per_engine = {"loop": saved + gradient, "vmap": chunk * (saved + gradient), "taps": chunk * saved}
-    return per_engine[engine] + (layer_bytes(task) if engine == "taps" else 0)
+    per_engine = {
+        "loop": saved + gradient,
+        "vmap": chunk * (saved + gradient),
+        "taps": chunk * saved + layer_bytes(task),
+        MEAN_ONLY: chunk * saved + gradient,
+    }
+    return per_engine[engine]

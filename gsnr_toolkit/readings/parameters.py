@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.distributed import current_ranks
@@ -16,11 +15,12 @@ from gsnr_toolkit.estimators.curvature import largest_curvature
 from gsnr_toolkit.estimators.rows import plan_rows
 from gsnr_toolkit.estimators.shards import MAX_SHARDS, ShardCollector
 from gsnr_toolkit.estimators.uncertainty import Floats
+from gsnr_toolkit.gradients.batch_gradient import BatchGradient
 from gsnr_toolkit.gradients.functional import AnyMoments
 from gsnr_toolkit.gradients.select import make_engine
 from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.losses import split_inputs
-from gsnr_toolkit.measure import DriftMeasurement, measure_drift
+from gsnr_toolkit.measure import DriftMeasurement, Known, measure_drift
 from gsnr_toolkit.moment_pass import MomentPass
 from gsnr_toolkit.moments import Moments
 from gsnr_toolkit.perturbation import perturbed
@@ -59,14 +59,15 @@ def gather_parameters(
         taking = MomentPass(setup.task, setup.engine, setup.chunk_size, options.seed, new, spare)
         moments, losses = taking.run(seen, collector, advance, current_ranks())
 
-    known: dict[int, tuple[Params, Tensor]] | None = {} if plan.exact else None
+    known: Known | None = {} if plan.exact else None
+    gradient = BatchGradient(setup.task, setup.batch_chunk)
 
     def drift(at: Sequence[float]) -> DriftMeasurement:
         scopes = 1 + (len(plan.group_names) if options.perturb == "group" else 0)
         work = sum(batch_length(batch) for batch in usable) * (1 + len(at) * scopes)
         with stage("gradients after SAM's ascent", work, show=progress) as advance:
             return measure_drift(
-                setup.task, usable, at, plan, perturb=options.perturb, seed=options.seed, advance=advance, known=known
+                gradient, usable, at, plan, perturb=options.perturb, seed=options.seed, advance=advance, known=known
             )
 
     depth = {group.name: group.depth for group in setup.groups.values()}
@@ -80,7 +81,9 @@ def gather_parameters(
         coverage=describe_setup(setup, taking.shares()),
         batch_size=batch_length(usable[0]) if usable else None,
         drift=drift if usable else None,
-        lipschitz=(lambda: largest_hessian_eigenvalue(setup, usable)) if usable and options.lipschitz else None,
+        lipschitz=(lambda: largest_hessian_eigenvalue(gradient, usable, options.seed))
+        if usable and options.lipschitz
+        else None,
         notes=(*setup.notes, *taking.notes(), *_notes(moments, exact=plan.exact)),
     )
 
@@ -134,17 +137,18 @@ class LabelWatch:
         return np.concatenate(self._seen) if self._seen else None
 
 
-def largest_hessian_eigenvalue(setup: Setup, batches: list[Batch]) -> float:
+def largest_hessian_eigenvalue(gradient: BatchGradient, batches: list[Batch], seed: int) -> float:
     """Largest absolute curvature of the mean loss over all mini-batches.
 
     Args:
-        setup: What to measure.
+        gradient: Takes mini-batch gradients.
         batches: Mini-batches of one size.
+        seed: Of everything random.
 
     Returns:
         ``lambda_max(|H|)``; NaN if Lanczos did not converge.
     """
-    params = setup.task.params
+    params = gradient.task.params
     sizes = [param.numel() for param in params.values()]
 
     def shaped(flat: Floats) -> Params:
@@ -155,9 +159,10 @@ def largest_hessian_eigenvalue(setup: Setup, batches: list[Batch]) -> float:
         moved = perturbed(params, shaped(displacement), 1.0)
         total = np.zeros(sum(sizes))
         for index, batch in enumerate(batches):
-            with preserved_rng(seed=setup.options.seed + index):
-                gradient, _ = setup.task.mean_gradient(batch, moved)
-            total += torch.cat([value.flatten() for value in gradient.values()]).double().cpu().numpy()
+            with preserved_rng(seed=seed + index):
+                found, _ = gradient(batch, moved)
+            total += torch.cat([value.flatten() for value in found.values()]).double().cpu().numpy()
         return total / len(batches)
 
-    return largest_curvature(gradient_at, sum(sizes), seed=setup.options.seed)
+    longest = max(batch_length(batch) for batch in batches)
+    return gradient.until_it_fits(lambda: largest_curvature(gradient_at, sum(sizes), seed=seed), longest)

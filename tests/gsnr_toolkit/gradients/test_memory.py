@@ -13,6 +13,7 @@ from gsnr_toolkit.gradients import memory, select
 from gsnr_toolkit.gradients.memory import free_memory, saved_bytes_per_sample
 from gsnr_toolkit.gradients.select import (
     MAX_CHUNK,
+    MEAN_ONLY,
     choose_chunk,
     layer_bytes,
     make_engine,
@@ -58,7 +59,7 @@ def test_parameters_buffers_and_random_numbers_are_left_out():
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("engine", ["taps", "vmap"])
+@pytest.mark.parametrize("engine", ["taps", "vmap", MEAN_ONLY])
 def test_chunk_grows_with_the_budget_and_fits_it(engine):
     task, rows = _mlp(), (torch.randn(3, 4, dtype=torch.float64),)
     chunks = [choose_chunk(engine, task, rows, budget) for budget in (1, 100, 10**4, 10**5, 10**6, 10**7)]
@@ -78,6 +79,7 @@ def test_predictions_by_hand():
     assert predicted_bytes("loop", task, rows, 5) == saved + gradient
     assert predicted_bytes("vmap", task, rows, 5) == 5 * (saved + gradient)
     assert predicted_bytes("taps", task, rows, 5) == 5 * saved + 3 * 8 * 24
+    assert predicted_bytes(MEAN_ONLY, task, rows, 5) == 5 * saved + gradient
 
 
 def test_a_part_of_the_free_memory_is_the_budget_by_default(monkeypatch):
