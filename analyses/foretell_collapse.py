@@ -4,13 +4,14 @@ Claim (the paper's abstract): the critical optimization radius tells at which ra
 Command: ``python -m analyses.foretell_collapse`` (``--smoke`` for minutes, ``--replot`` from the stored tables,
 ``--device cuda`` on a GPU). It goes on where it was stopped. Tables: ``figures/data/foretell_collapse.csv`` (a row per
 setting), ``..._sweep.csv`` (a row per run), ``..._scores.csv`` (a row per candidate), ``..._steps.csv`` (what was
-recorded along the plain runs); figures ``figures/foretell_collapse*.png`` and ``.pdf``; ``figure2``
-draws the curves of AUC against rho. Hardware: 2 CPU cores, about three hours.
+recorded along the plain runs), ``..._curvature.csv`` (their Lanczos radii), ``..._early.csv`` (candidates over the
+first steps alone); figures ``figures/foretell_collapse*.png`` and ``.pdf``; ``figure2`` draws the curves of AUC against
+rho. Hardware: 2 CPU cores, about two hours.
 
-Obtained (18 settings, embedded data, ``clip-lab``, 2 seeds): COR has rank correlation .52 [-.04, .82] with the radius
-where training fails, and is off by a factor of 1.6 [1.2, 2.0] after one constant, 3.4; GSNR .52 and 1.9, gradient norm
-.12, escape radius .30 (n = 8), its bound .41 and 1.4. Over the first 120 of 300 steps alone COR's is .25. Each setting
-trains at some radius above its COR.
+Obtained (17 settings, embedded data, ``clip-lab``, 2 seeds): COR has rank correlation .52 [-.04, .82] with the radius
+where training fails, and is off by a factor of 1.6 [1.2, 2.0] after one constant, 3.4; the Lanczos radius .59 and 1.7,
+GSNR .52 and 1.9, gradient norm .12, escape radius .30 (n = 8), its bound .41 and 1.4. Over the first 120 of 300 steps
+COR has .25, the escape radius's bound .68. Each setting trains at some radius above its COR.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import pandas as pd
 
 from analyses.early import early_scores
 from analyses.figure import caption_line, data_words, save_figure
-from analyses.foretell_plots import draw_foretold, draw_scores
+from analyses.foretell_plots import FIRST, TARGET, draw_early, draw_foretold, draw_scores
 from analyses.laboratory import (
     BASE,
     RATES,
@@ -50,7 +51,7 @@ from gsnr_toolkit.provenance import environment
 
 WRITE_EVERY = 300.0
 """Seconds between two versions of the tables while runs come in: finished runs are kept anyway."""
-TARGETS = ("empirical_radius", "middle_radius")
+TARGETS = (FIRST, TARGET)
 """Radii found that candidates are scored against: the first of the grid that fails, and the bracket's middle."""
 
 DEAD = "plain_run_dead"
@@ -303,16 +304,18 @@ def plot(out: Path) -> None:
     by_setting = pd.read_csv(out / "foretell_collapse.csv")
     scored = pd.read_csv(out / "foretell_collapse_scores.csv")
     sweep = pd.read_csv(out / "foretell_collapse_sweep.csv")
-    caption = caption_line(
+    common = (
         data_words(sorted(sweep["data"].unique())),
         ", ".join(sorted(sweep["model"].unique())),
-        f"{len(by_setting)} settings, {sweep['seed'].nunique()} seeds",
+        f"{int(by_setting['middle_radius'].notna().sum())} settings, {sweep['seed'].nunique()} seeds",
         f"n = {int(sweep['num_test'].max())} test images a run",
-        "brackets: 95 % bootstrap over settings, bars: from seed to seed",
     )
+    bars = {"": "brackets: 95 % bootstrap over settings, bars: from seed to seed"}
     figures = {"": draw_foretold(by_setting, scored, PANELS), "_scores": draw_scores(scored)}
+    figures["_early"] = draw_early(pd.read_csv(out / "foretell_collapse_early.csv"))
     for suffix, figure in figures.items():
-        save_figure(figure, out, f"foretell_collapse{suffix}", caption)
+        words = bars.get(suffix, "bars: 95 % bootstrap over settings")
+        save_figure(figure, out, f"foretell_collapse{suffix}", caption_line(*common, words))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -37,8 +37,13 @@ NAMES = {
 }
 
 
+EARLY_COLORS = {"cor": "blue", "gsnr": "green", "escape_lower": "orange", "grad_norm": "vermillion"}
+
 TARGET = "middle_radius"
 """What figures compare with: the bracket's middle, since radii of the grid alone leave many settings tied."""
+
+FIRST = "empirical_radius"
+"""The other radius found: the first of the grid that fails."""
 
 
 @in_paper_style
@@ -137,4 +142,38 @@ def draw_scores(scores: pd.DataFrame) -> Figure:
     ax.set_xlim(-1.05, 1.05)
     ax.set_xlabel("rank correlation with the radius\nwhere training fails (dashed: target, 0.9)")
     dress(ax, title="Which quantity of a plain run foretells the collapse?", note="")
+    return figure
+
+
+@in_paper_style
+def draw_early(scores: pd.DataFrame) -> Figure:
+    """Rank correlation of candidates with the empirical radius against how much of the plain run was looked at.
+
+    Args:
+        scores: One row per last step, target and candidate.
+
+    Returns:
+        The figure.
+    """
+    rows = scores[(scores["target"] == TARGET) & scores["candidate"].isin(EARLY_COLORS) & scores["spearman"].notna()]
+    figure = new_figure(TEXT_WIDTH * 0.75, 2.6)
+    ax = figure.add_subplot()
+    everywhere = scores["num_settings"].max()
+    for place, (name, color) in enumerate(EARLY_COLORS.items()):
+        own = rows[(rows["candidate"] == name) & (rows["num_settings"] >= 0.75 * everywhere)].sort_values("last_step")
+        x = own["last_step"] + 3.0 * (place - 1.5)  # intervals side by side
+        reach = np.abs(np.stack([own["spearman"] - own["spearman_low"], own["spearman_high"] - own["spearman"]]))
+        ax.errorbar(
+            x, own["spearman"], yerr=reach, fmt="o-", markersize=3.6, linewidth=1, elinewidth=0.6,
+            color=OKABE_ITO[color], label=NAMES[name], gid=name,
+        )  # fmt: skip
+    ax.axhline(0, color=MUTED, linewidth=0.7)
+    ax.axhline(0.9, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
+    ax.set_ylim(-1.05, 1.05)
+    ax.set_xlabel("last step of the plain run that is looked at (of 300)")
+    ax.set_ylabel("rank correlation")
+    ax.legend(loc="lower right", fontsize=6.5, ncols=2)
+    counts = rows.loc[rows["num_settings"] >= 0.75 * everywhere, "num_settings"]
+    note = f"n = {counts.min()} to {counts.max()} settings; dashed: target, 0.9"
+    dress(ax, title="How early is the collapse foretold?", note=note)
     return figure

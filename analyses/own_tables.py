@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analyses.figure import over_seeds
-from analyses.toolkit_tables import cost_table, foretell_table
+from analyses.toolkit_tables import cost_table, early_table, foretell_table
 
 __all__ = ["own_tables"]
 
@@ -100,6 +100,7 @@ _MAKERS: dict[str, dict[str, _Maker]] = {
     "corit_evaluation": {"cross_domain": _cross_domain, "universal": _universal, "robustness": _robustness},
     "corit_ablation_parts": {"ablation": _ablation},
     "foretell_collapse_scores": {"foretell": foretell_table},
+    "foretell_collapse_early": {"foretell_early": early_table},
     "engine_cost": {"cost": cost_table},
 }
 """Stored table to the tables that are made of it."""

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from gsnr_toolkit import Report
-from gsnr_toolkit.estimators.escape import escape_radius
+from gsnr_toolkit.estimators.escape import escape_bound, escape_radius
 from gsnr_toolkit.training.diagnosis import PLATEAU
 
 RADII = (
@@ -99,10 +99,10 @@ def escape_lower(run: pd.DataFrame) -> float:
         run: ``loss`` and ``batch_grad_norm`` along a plain run.
 
     Returns:
-        ``max_t (L_0 - L_t) / G_t``.
+        ``max_t (L_0 - L_t) / G_t``; NaN where no loss lies below the plateau's.
     """
-    gain = PLATEAU - run["loss"].to_numpy(dtype=float)
-    return float(np.max(gain / run["batch_grad_norm"].to_numpy(dtype=float)))
+    means = (run[name].to_numpy(dtype=float) for name in ("loss", "batch_grad_norm"))
+    return escape_bound(*means, PLATEAU)
 
 
 def _curve(report: Report, step: int) -> pd.DataFrame:

@@ -107,7 +107,9 @@ def summary(report: Report) -> Group:
     if report.escape is not None:
         value = interval(report.escape.to_dict() | _limits(report), "value") if report.escape.status == "ok" else ""
         told = f"{value + ': ' if value else ''}{report.escape.message}"
-        lines.append(f"escape radius  {told} (first-order, ours; no guide to the collapse so far)")
+        known = report.escape.bound > 0 and report.escape.status != "ok"
+        bound = f"; it is at least {report.escape.bound:.2g}" if known else ""
+        lines.append(f"escape radius  {told}{bound} (first-order, ours; no guide to the collapse so far)")
     lines.append(Text(report.coverage["sentence"], style="dim"))
     lines += [Text(f"note: {note}", style="dim") for note in report.notes]
     return Group(*lines)

@@ -55,7 +55,7 @@ def run_escape(
     """
     if not batches:
         nothing = float("nan")
-        message = "undefined: it needs mini-batch gradients of the model's own (COR with layerwise='parameters')"
+        message = "undefined in the readout reading, and without COR: it needs the model's own mini-batch gradients"
         return EscapeRadius(nothing, nothing, nothing, -1, "undefined", message)
     losses, norms = (np.stack(column) for column in zip(*batches, strict=True))
     return escape_radius(

@@ -9,14 +9,16 @@ predictor, with loss :math:`L_0` and a small gradient norm :math:`G_0`, only whi
 
 where s runs over the measured steps on the plateau and t over those below it. The first step alone would not do for
 :math:`G_0`: a head with random weights starts with a larger gradient than the constant predictor, to which the first
-tens of steps lead.
+tens of steps lead. With :math:`G_0 = 0` it becomes a lower bound of it, :math:`\max_t (L_0 - L_t) / G_t`, for which
+nothing needs to be measured on the plateau.
 
-A candidate of our own, first-order only: it can fail where curvature matters.
+Candidates of our own, first-order only: they can fail where curvature matters.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,8 @@ class EscapeRadius:
         step: Step at which the maximum is reached; -1 where undefined.
         status: ``"ok"``, ``"unbounded"`` or ``"undefined"``.
         message: The status as a sentence.
+        bound: The radius with a gradient of zero on the plateau: at most ``value``, and defined without a step there;
+            NaN where no measured loss lies below the plateau's.
     """
 
     value: float
@@ -44,6 +48,7 @@ class EscapeRadius:
     step: int
     status: str
     message: str
+    bound: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a file.
@@ -71,6 +76,25 @@ def _radius(losses: Floats, norms: Floats, plateau_loss: float, on_plateau: NDAr
         radius = np.where(gain > 0, np.where(cost > 0, gain / cost, np.inf), -np.inf)
     radius[on_plateau] = -np.inf
     return radius
+
+
+def escape_bound(losses: Floats, norms: Floats, plateau_loss: float) -> float:
+    """Lower bound of the escape radius, with a gradient of zero on the plateau.
+
+    Args:
+        losses: Mean loss at each step, nats, shape ``(T,)``.
+        norms: Mean norm of mini-batch gradients at each step, shape ``(T,)``.
+        plateau_loss: Loss of the constant predictor.
+
+    Returns:
+        ``max_t (L_0 - L_t) / G_t``; NaN where no loss lies below the plateau's.
+
+    >>> round(escape_bound(np.array([0.7, 0.3]), np.array([1.0, 5.0]), 0.7), 3)
+    0.08
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        best = float(np.max((plateau_loss - losses) / norms, initial=-math.inf))
+    return best if best > 0 else math.nan
 
 
 def escape_radius(
@@ -101,6 +125,13 @@ def escape_radius(
     >>> round(found.value, 3)
     0.098
     """
+    found = _escape_radius(steps, losses, norms, plateau_loss, confidence, draws, seed)
+    return replace(found, bound=escape_bound(losses.mean(1), norms.mean(1), plateau_loss))
+
+
+def _escape_radius(
+    steps: list[int], losses: Floats, norms: Floats, plateau_loss: float, confidence: float, draws: int, seed: int
+) -> EscapeRadius:
     nothing = float("nan")
     if len(steps) < 2:
         message = "undefined: one measured step is no trajectory; ask for more steps"

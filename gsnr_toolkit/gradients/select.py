@@ -20,9 +20,9 @@ ENGINES: dict[str, Callable[[], Engine]] = {
 }
 
 LARGE_ON_CPU = 4_000_000
-"""Parameters from which ``vmap`` is not taken on a CPU where ``taps`` cannot be used: it holds a gradient for each sample
-of a chunk. Which of the two is faster depends on the processor (``benchmarks/README.md``): at 88 M parameters one
-backward per sample was on one make, ``vmap`` on another."""
+"""Parameters from which ``vmap`` is not taken on a CPU where ``taps`` cannot be used: it holds a gradient for each
+sample of a chunk. Which of the two is faster depends on the processor (``benchmarks/README.md``): at 88 M parameters it
+was one backward per sample on one make, ``vmap`` on another."""
 
 MEAN_ONLY = "mean"
 """In place of an engine: one ordinary backward for the mean gradient of some samples, as COR takes it."""

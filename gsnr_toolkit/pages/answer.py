@@ -131,7 +131,8 @@ def _cor(total: Any, beyond: str) -> str:
 def _escape(escape: Any) -> Fact:
     meaning = "past it leaving the plateau no longer pays, to first order; ours, and no guide to the collapse so far"
     if escape.status != "ok":
-        return Fact("Escape radius", escape.message, meaning)
+        bound = f"; at least {number(escape.bound)}" if escape.bound > 0 else ""
+        return Fact("Escape radius", escape.message + bound, meaning)
     limits = {"value": escape.value, "value_low": escape.low, "value_high": escape.high}
     return Fact("Escape radius", interval(limits, "value"), meaning)
 

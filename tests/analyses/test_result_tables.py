@@ -57,8 +57,11 @@ def test_what_foretells_and_what_it_costs(tmp_path):
         {"candidate": "lipschitz_radius", **measured, "spearman": 0.6},
         {"candidate": "gsnr", **measured, "scope": "full"},
         {"candidate": "alignment_radius", **undefined},
+        {"candidate": "cor", **measured, "spearman": 0.4, "target": "empirical_radius"},
     ]
     pd.DataFrame(scores).to_csv(tmp_path / "foretell_collapse_scores.csv", index=False)
+    early = [{"candidate": "cor", **measured, "last_step": last, "num_settings": 14 + last // 100} for last in (0, 300)]
+    pd.DataFrame(early).to_csv(tmp_path / "foretell_collapse_early.csv", index=False)
     row = {"model": "m", "batch": 4, "gives": "moments", "family": "ours", "time_ratio": 1.1, "time_low": 1.0,
            "time_high": 1.2, "memory_ratio": 1.5, "covers": 0.66, "cpu": "a processor"}  # fmt: skip
     failed = dict.fromkeys(("time_ratio", "time_low", "time_high", "memory_ratio", "covers"), np.nan)
@@ -68,8 +71,20 @@ def test_what_foretells_and_what_it_costs(tmp_path):
     tables = own_tables(tmp_path)
     foretold, cost = tables["foretell"][0], tables["cost"][0]
     assert [name.split()[0] for name in foretold.index] == ["gradient", "COR", "one"]
-    assert foretold.iloc[1].tolist() == ["0.50 [-0.04, 0.80]", "1.6 [1.2, 2.0]", "3.4", 17]
+    assert foretold.iloc[1].tolist() == [
+        "0.50 [-0.04, 0.80]",
+        "1.6 [1.2, 2.0]",
+        "3.4",
+        17,
+        "0.40 [-0.04, 0.80]",
+        "1.6 [1.2, 2.0]",
+    ]
+    assert foretold.iloc[0].tolist()[-2:] == ["–", "–"]  # nothing scored against the first failing radius
     assert foretold.iloc[2]["rank correlation"] == "–"
+    early_on = tables["foretell_early"][0].loc["COR (Definition 1)"]
+    assert early_on.to_dict() == {
+        "before training": "0.50 [-0.04, 0.80], n = 14", "to step 300": "0.50 [-0.04, 0.80], n = 17",
+    }  # fmt: skip
     expected = ["taps", "moments", "1.10 [1.00, 1.20]", "1.50", "66 %", "a processor"]
     assert cost.loc["m, batch 4"].iloc[0].tolist() == expected
     assert cost.iloc[1].tolist() == ["other", "moments", "–", "–", "–", "a processor"]

@@ -26,6 +26,18 @@ def test_the_plateau_is_where_its_gradient_is_smallest():
     assert found.low == pytest.approx(found.value)
 
 
+def test_the_bound_takes_the_plateaus_gradient_for_zero():
+    losses, norms = [0.69, 0.5, 0.2], [0.1, 1.1, 10.1]
+    found = escape_radius([0, 5, 20], _constant(losses), _constant(norms), plateau_loss=0.7)
+    assert found.bound == pytest.approx(0.2 / 1.1)
+    assert found.bound <= found.value
+    # without a step on the plateau there is a bound all the same, and none where nothing was learned
+    started = escape_radius([0, 5], _constant([0.127, 0.1]), _constant([1.0, 1.0001]))
+    assert np.isnan(started.value)
+    assert started.bound == pytest.approx((np.log(2) - 0.1) / 1.0001)
+    assert np.isnan(escape_radius([0, 5], _constant([0.7, 0.75]), _constant([1.0, 2.0])).bound)
+
+
 def test_unbounded_when_leaving_costs_nothing():
     found = escape_radius([0, 5], _constant([0.69, 0.3]), _constant([1.0, 0.5]))
     assert found.status == "unbounded"
