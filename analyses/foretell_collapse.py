@@ -67,6 +67,7 @@ _CURVATURE_COLUMNS = [
     "cor",
     "lipschitz_radius",
     "largest_eigenvalue",
+    "cpu",
 ]
 _FOUND = ("empirical_radius", "empirical_low", "empirical_high")
 
@@ -259,7 +260,15 @@ def recorded_curvature(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -
                     name: found.total[name] for name in ("step", "num_samples", "grad_norm", "cor", "lipschitz_radius")
                 }
                 curvature = total["grad_norm"] / total["lipschitz_radius"]
-                rows.append({"setting": setting.name, "seed": int(seed), **total, "largest_eigenvalue": curvature})
+                rows.append(
+                    {
+                        "setting": setting.name,
+                        "seed": int(seed),
+                        **total,
+                        "largest_eigenvalue": curvature,
+                        "cpu": found.provenance.get("cpu"),
+                    }
+                )
     return pd.DataFrame(rows, columns=_CURVATURE_COLUMNS)
 
 

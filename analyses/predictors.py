@@ -101,8 +101,8 @@ def escape_lower(run: pd.DataFrame) -> float:
     Returns:
         ``max_t (L_0 - L_t) / G_t``; NaN where no loss lies below the plateau's.
     """
-    means = (run[name].to_numpy(dtype=float) for name in ("loss", "batch_grad_norm"))
-    return escape_bound(*means, PLATEAU)
+    losses, norms = (run[name].to_numpy(dtype=float) for name in ("loss", "batch_grad_norm"))
+    return escape_bound(losses, norms, PLATEAU)
 
 
 def _curve(report: Report, step: int) -> pd.DataFrame:

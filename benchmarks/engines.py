@@ -93,7 +93,7 @@ def provenance(arguments: list[str], rows: list[dict[str, Any]]) -> dict[str, An
 
     from gsnr_toolkit.provenance import environment
 
-    found = environment() | {"command": ["python", "-m", "benchmarks.engines", *arguments], "cpu": _cpu()}
+    found = environment() | {"command": ["python", "-m", "benchmarks.engines", *arguments]}
     found["versions"] |= {name: _version(name) for name in PEERS}
     found["threads"] = next((row["threads"] for row in rows if row["threads"] is not None), None)
     if any(row["device"] == "cuda" for row in rows) and torch.cuda.is_available():
@@ -108,18 +108,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _cpu() -> str:
-    import os
-    import platform
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or 'unknown'}, {os.cpu_count()} cores"
 
 
 def _known_method(name: str) -> str:

@@ -73,7 +73,9 @@ def main() -> None:
         row = json.loads(done.stdout.splitlines()[-1])
         rows.append({"model": model, "engine": engine, "chunk": chunk, **row})
         print(f"| {model} | {engine} | {chunk} | {row['predicted']:.2f} | {row['measured']:.2f} |", flush=True)
-    TABLE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf8")
+    from gsnr_toolkit.provenance import environment
+
+    TABLE.write_text(json.dumps({"provenance": environment(), "rows": rows}, indent=1) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from gsnr_toolkit.allocator import keep_freed_memory
 from gsnr_toolkit.gradients.taps import TapsEngine
 from gsnr_toolkit.moments import Moments
 from gsnr_toolkit.probing import estimate_gsnr
+from gsnr_toolkit.provenance import environment
 
 TABLE = Path(__file__).with_name("scaling.json")
 
@@ -107,7 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name, (middle, low, high) in table.items():
         print(f"| {name} | {middle:.2f} | {low:.2f} to {high:.2f} |")
     known = json.loads(chosen.output.read_text(encoding="utf8")) if chosen.output.exists() else {}
-    chosen.output.write_text(json.dumps(known | {chosen.model: table}, indent=1) + "\n", encoding="utf8")
+    about = {"provenance": environment(), "costs": table}
+    chosen.output.write_text(json.dumps(known | {chosen.model: about}, indent=1) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":

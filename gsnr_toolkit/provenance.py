@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -26,10 +27,25 @@ def environment() -> dict[str, Any]:
         "command": command_line(),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu": processor(),
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "git_commit": git_commit(),
     }
+
+
+def processor() -> str:
+    """The processor, since floating-point sums of two makes differ in their last digits.
+
+    Returns:
+        Its name and the number of its cores.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or 'unknown'}, {os.cpu_count()} cores"
 
 
 def command_line() -> list[str]:

@@ -13,8 +13,10 @@ def test_every_work_has_a_number_and_other_models_are_kept(tmp_path, monkeypatch
     scaling.main(["--model", "mlp", "--repeats", "2", "--output", str(output)])
     found = json.loads(output.read_text())
     assert found["other"] == {"plain": [1, 1, 1]}
-    names = list(found["mlp"])
+    assert found["mlp"]["provenance"]["cpu"]
+    costs = found["mlp"]["costs"]
+    names = list(costs)
     assert names[0] == "plain, batch 4"
     assert {"moments, batch 2", "moments, 8 samples", "estimate_gsnr, 8 samples, groups by block"} <= set(names)
-    assert all(0 < low <= middle <= high for middle, low, high in found["mlp"].values())
+    assert all(0 < low <= middle <= high for middle, low, high in costs.values())
     assert capsys.readouterr().out.count("\n") == 2 + len(names)

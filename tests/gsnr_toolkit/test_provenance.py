@@ -1,7 +1,10 @@
+import os
+import platform
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
-from gsnr_toolkit.provenance import command_line
+from gsnr_toolkit.provenance import command_line, environment, processor
 
 
 def test_a_module_is_named_as_it_is_started(monkeypatch):
@@ -16,3 +19,12 @@ def test_a_script_is_named_without_its_folder(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/usr/local/bin/gsnr-probe", "--data", "demo-nt"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     assert command_line() == ["gsnr-probe", "--data", "demo-nt"]
+
+
+def test_the_processor_is_named_also_where_the_system_does_not_list_it(monkeypatch):
+    here = environment()["cpu"]
+    assert here == processor()
+    assert here.endswith(f", {os.cpu_count()} cores")
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert processor() == f"arm, {os.cpu_count()} cores"
