@@ -1,12 +1,14 @@
 """Every engine against one backward per sample, on public architectures."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from reference import one_row, per_sample_gradients
 from zoo import FLOAT32_INSIDE, FLOAT32_SUMS, ZOO, assert_gradients_close, cast, to_dtype, vanishing
 
+from benchmarks.coverage import Row
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.select import make_engine
@@ -42,8 +44,18 @@ def _task(name, dtype):
     return GradientTask(model, trainable_params(model), resolve_loss(ZOO[name].loss_fn)), batch
 
 
-def _engine(name, task, batch, chunk_size):
-    chunks = list(make_engine(name)(task, batch, chunk_size=chunk_size))
+PAGE = Path(__file__).parents[3] / "docs" / "engine-coverage.md"
+
+
+def _stated(name):
+    """The page's cells for an architecture: parameters, share on rules, share elsewhere, and why."""
+    (line,) = [line for line in PAGE.read_text(encoding="utf8").splitlines() if line.startswith(f"| {name} |")]
+    _, parameters, rules, other, _, why = (cell.strip() for cell in line[1:-1].split(" |"))
+    return [parameters, rules, other, why]
+
+
+def _engine(name, task, batch, chunk_size, engine=None):
+    chunks = list((engine or make_engine(name))(task, batch, chunk_size=chunk_size))
     grads = {key: torch.cat([chunk.grads[key] for chunk in chunks]) for key in task.params}
     return grads, torch.cat([chunk.losses for chunk in chunks])
 
@@ -57,10 +69,16 @@ def test_exact_engines_equal_backward_per_sample(name):
     task, batch = _task(name, torch.float64)
     expected = _truth(task, batch)
     losses = torch.cat([task.loss_fn(task.model, one_row(batch, row)).detach() for row in range(5)])
-    for engine in EXACT_ENGINES:
-        grads, found = _engine(engine, task, batch, chunk_size=3)
-        assert_gradients_close(grads, expected, rtol=_rtol(name, FLOAT32_INSIDE), context=engine)
+    engines = {engine: make_engine(engine) for engine in EXACT_ENGINES}
+    for label, engine in engines.items():
+        grads, found = _engine(label, task, batch, 3, engine)
+        assert_gradients_close(grads, expected, rtol=_rtol(name, FLOAT32_INSIDE), context=label)
         torch.testing.assert_close(found, losses, rtol=1e-10, atol=0)
+    other = engines["taps"].other()
+    served = task.num_params - sum(task.params[key].numel() for key in other)
+    row = Row(name, task.num_params, served, 0.0, "; ".join(dict.fromkeys(other.values())))
+    cells = [cell.strip() for cell in row.line()[1:-1].split(" |")]
+    assert [*cells[1:4], cells[5]] == _stated(name)
 
 
 @pytest.mark.parametrize("name", ZOO)
