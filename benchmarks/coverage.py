@@ -26,11 +26,11 @@ PAGE = ROOT / "docs" / "engine-coverage.md"
 
 HEAD = """# Coverage of the taps engine
 
-Written by `python -m benchmarks.coverage`. The lines down to `TransformerEncoder` are real classes of public libraries with
-random weights in a tiny configuration (`tests/zoo.py`), the others constructions made to be hard. *rules*: share of its parameters whose gradients come from a rule; the others come from
-`vmap` or one backward per sample, for the reason given, so that all parameters are always covered. *difference*:
-largest deviation from one backward per sample in float64, over all samples and parameters, as a share of the largest
-entry of the model's gradient.
+Written by `python -m benchmarks.coverage`. The lines down to `TransformerEncoder` are real classes of public libraries
+with random weights in a tiny configuration (`tests/zoo.py`), the others constructions made to be hard. *rules*: share
+of its parameters whose gradients come from a rule; the others come from `vmap` or one backward per sample, for the
+reason given, so that all parameters are always covered. *difference*: largest deviation from one backward per sample in
+float64, over all samples and parameters, as a share of the largest entry of the model's gradient.
 
 | architecture | parameters | rules | other engine | difference | why |
 |---|---|---|---|---|---|

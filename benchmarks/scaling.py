@@ -79,6 +79,9 @@ def _works(name: str, scale: Scale) -> dict[str, tuple[int, Callable[[], object]
         for groups in ("block", "module", "parameter"):
             gsnr = partial(estimate_gsnr, setting.model, many, groups=groups, progress=False)
             works[f"estimate_gsnr, {scale.whole} samples, groups by {groups}"] = (scale.whole, gsnr)
+        for size in scale.batches:
+            gsnr = partial(estimate_gsnr, setting.model, batches(scale.whole, size), progress=False)
+            works[f"estimate_gsnr, {scale.whole} samples, a loader of batches of {size}"] = (scale.whole, gsnr)
     return works
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -121,6 +121,46 @@ def join_batches(batches: list[Batch]) -> Batch:
             "pad to one length in the collate_fn, or pass a batch_size that divides the loader's"
         ) from error
     return map_tensors(batches[0], lambda _: next(joined))
+
+
+def can_join(one: Batch, other: Batch) -> bool:
+    """Whether two batches differ in their rows alone, so that a model sees no difference between both and one of all.
+
+    Args:
+        one: A batch.
+        other: Another.
+
+    Returns:
+        True where both hold dense tensors and nothing else, in the same nesting, of the same types and row shapes.
+
+    >>> can_join((torch.zeros(2, 3), torch.zeros(2)), (torch.zeros(5, 3), torch.zeros(5)))
+    True
+    >>> can_join(torch.zeros(2, 3), torch.zeros(2, 4))  # padded to different lengths
+    False
+    """
+    if not (_all_tensors(one) and _all_tensors(other)):
+        return False
+    return bool(map_tensors(one, _kind) == map_tensors(other, _kind))
+
+
+def _kind(tensor: Tensor) -> _Kind:
+    return _Kind(tensor.shape[1:], tensor.dtype, tensor.device, tensor.layout)
+
+
+class _Kind(NamedTuple):
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+    layout: torch.layout
+
+
+def _all_tensors(batch: Batch) -> bool:
+    """Whether there is nothing but dense tensors: a list of names, say, may or may not have an entry for each row."""
+    if isinstance(batch, Tensor):
+        return batch.layout == torch.strided
+    if isinstance(batch, Mapping):
+        return all(_all_tensors(value) for value in batch.values())
+    return isinstance(batch, (tuple, list)) and all(_all_tensors(value) for value in batch)
 
 
 def rebatch(loader: Loader, size: int) -> Iterator[Batch]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.batches import batch_length, take_rows
+from gsnr_toolkit.batches import batch_length, can_join, join_batches, take_rows
 from gsnr_toolkit.checks import check_finite
 from gsnr_toolkit.distributed import Ranks, merge_moments, share_losses, share_shards, summed
 from gsnr_toolkit.errors import EngineError, first_line
@@ -24,6 +24,9 @@ from gsnr_toolkit.gradients.batch_gradient import fewer_samples
 from gsnr_toolkit.gradients.functional import AnyMoments, Engine, GradientTask
 from gsnr_toolkit.preserve import preserved_rng
 from gsnr_toolkit.types import Batch
+
+TOGETHER = 32
+"""Samples from small batches that run together: from here on one more costs no less (``benchmarks/README.md``)."""
 
 Advance = Callable[[int], None]
 """Called with the number of samples just done."""
@@ -74,6 +77,33 @@ def cut_at_shards(batches: Iterable[Batch], size: Callable[[], int]) -> Iterator
             yield Piece(index, start, done + start, take_rows(batch, start, stop), stop == length, room == 0)
             start = stop
         done += length
+
+
+def run_together(pieces: list[Piece], room: int) -> Iterator[list[Piece]]:
+    """Which pieces run as one: a few samples at a time cost far more than the same samples together.
+
+    Args:
+        pieces: Of one shard, in order.
+        room: Samples that may run together.
+
+    Yields:
+        Neighbours that hold at most so many samples and differ in their rows alone; a piece alone may hold more.
+
+    >>> pieces = list(cut_at_shards([torch.zeros(2)] * 4, lambda: 8))
+    >>> [sum(len(p.rows) for p in some) for some in run_together(pieces, 5)]
+    [4, 4]
+    """
+    some: list[Piece] = []
+    count = 0
+    for piece in pieces:
+        length = batch_length(piece.rows)
+        if some and (count + length > room or not can_join(some[-1].rows, piece.rows)):
+            yield some
+            some, count = [], 0
+        some.append(piece)
+        count += length
+    if some:
+        yield some
 
 
 class MomentPass:
@@ -189,10 +219,11 @@ class MomentPass:
         while True:
             shard = self.new()
             try:
-                for piece in pieces:
-                    self._take(piece, shard, losses)
+                for some in run_together(pieces, min(self.chunk_size, TOGETHER)):
+                    self._take(some, shard, losses)
             except torch.OutOfMemoryError as error:
-                longest = max(batch_length(piece.rows) for piece in pieces)
+                groups = run_together(pieces, min(self.chunk_size, TOGETHER))
+                longest = max(sum(batch_length(piece.rows) for piece in some) for some in groups)
                 self.chunk_size = fewer_samples(self.chunk_size, longest, error)
                 continue
             except EngineError as error:
@@ -205,10 +236,13 @@ class MomentPass:
             advance(count)
             return shard
 
-    def _take(self, piece: Piece, shard: AnyMoments, losses: dict[int, Tensor]) -> None:
-        with preserved_rng(seed=self.seed + piece.first):
-            found = self.engine.accumulate(self.task, piece.rows, shard, chunk_size=self.chunk_size)
-        check_finite({}, found, piece.batch, piece.start)
-        losses[piece.first] = found
-        if piece.ends_batch or piece.ends_shard:
-            check_finite(shard.mean, found, piece.batch, piece.start)
+    def _take(self, pieces: list[Piece], shard: AnyMoments, losses: dict[int, Tensor]) -> None:
+        rows = pieces[0].rows if len(pieces) == 1 else join_batches([piece.rows for piece in pieces])
+        with preserved_rng(seed=self.seed + pieces[0].first):
+            found = self.engine.accumulate(self.task, rows, shard, chunk_size=self.chunk_size)
+        for piece, own in zip(pieces, found.split([batch_length(piece.rows) for piece in pieces]), strict=True):
+            check_finite({}, own, piece.batch, piece.start)
+            losses[piece.first] = own
+        last = pieces[-1]
+        if any(piece.ends_batch for piece in pieces) or last.ends_shard:
+            check_finite(shard.mean, found, last.batch, last.start)

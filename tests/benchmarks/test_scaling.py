@@ -18,5 +18,6 @@ def test_every_work_has_a_number_and_other_models_are_kept(tmp_path, monkeypatch
     names = list(costs)
     assert names[0] == "plain, batch 4"
     assert {"moments, batch 2", "moments, 8 samples", "estimate_gsnr, 8 samples, groups by block"} <= set(names)
+    assert "estimate_gsnr, 8 samples, a loader of batches of 2" in names
     assert all(0 < low <= middle <= high for middle, low, high in costs.values())
     assert capsys.readouterr().out.count("\n") == 2 + len(names)

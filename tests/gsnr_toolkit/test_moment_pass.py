@@ -7,6 +7,7 @@ import torch
 from tapped import make_task, truth
 from torch import nn
 
+from gsnr_toolkit import moment_pass
 from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.distributed import Ranks
 from gsnr_toolkit.errors import NonFiniteError, ProbeError
@@ -17,7 +18,7 @@ from gsnr_toolkit.gradients.streaming import StreamingEngine
 from gsnr_toolkit.gradients.taps import TapsEngine
 from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.groups import assign_groups
-from gsnr_toolkit.moment_pass import MomentPass, cut_at_shards
+from gsnr_toolkit.moment_pass import MomentPass, Piece, cut_at_shards, run_together
 from gsnr_toolkit.moments import Moments
 
 DATA = torch.randn(40, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -127,10 +128,62 @@ def test_a_shard_is_begun_again_with_half_the_samples(name, room, new):
     assert done == [16, 16, 8]
     assert shards.counts.tolist() == [16, 16, 8]
     assert work.chunk_size == {1: 1, 2: 2, 5: 4}[room]
-    assert engine.refused == {1: 3, 2: 2, 5: 1}[room]
+    assert engine.refused == {1: 4, 2: 3, 5: 2}[room]
     assert engine.chunks[0] == 100
-    assert engine.chunks[1] == 4  # half of the largest piece, not of what was allowed
+    assert engine.chunks[1] == 8  # half of what ran together, not of what was allowed
     assert all(a >= b for a, b in itertools.pairwise(engine.chunks))
+
+
+class Seen(Small):
+    """An engine that remembers how many samples it was given at a time."""
+
+    def __init__(self):
+        super().__init__("taps", 1000)
+        self.given = []
+
+    def accumulate(self, task, batch, moments, *, chunk_size):
+        self.given.append(batch_length(batch))
+        return super().accumulate(task, batch, moments, chunk_size=chunk_size)
+
+
+def test_small_batches_of_a_shard_run_together():
+    engine = Seen()
+    moments, losses, shards, done, _ = _run(engine, [2] * 20, shard=16)
+    _assert_right(moments, losses)
+    assert engine.given == [16, 16, 8]
+    assert done == [16, 16, 8]
+    assert shards.counts.tolist() == [16, 16, 8]
+
+
+def test_no_more_run_together_than_memory_has_room_for_nor_than_is_of_use(monkeypatch):
+    few = Seen()
+    _assert_right(*_run(few, [2] * 20, chunk_size=5, shard=16)[:2])
+    assert few.given == [4] * 10
+    monkeypatch.setattr(moment_pass, "TOGETHER", 6)
+    bounded = Seen()
+    _assert_right(*_run(bounded, [2] * 20, shard=16)[:2])
+    assert bounded.given == [6, 6, 4, 6, 6, 4, 6, 2]
+
+
+def test_batches_that_differ_in_more_than_rows_run_alone():
+    """Padded to different lengths, or with things beside the tensors that may or may not go by rows."""
+    wide, narrow = torch.zeros(2, 5), torch.zeros(2, 4)
+    for one, other, same in (
+        ((wide, wide), (wide, wide), True),
+        ((wide,), (narrow,), False),
+        ({"x": wide}, {"x": wide}, True),
+        ({"x": wide}, {"y": wide}, False),
+        ((wide,), (wide, wide), False),
+        ((wide,), (wide.double(),), False),
+        ((wide, ["a", "b"]), (wide, ["a", "b"]), False),
+        ((wide.to_sparse(),), (wide.to_sparse(),), False),
+    ):
+        pieces = list(cut_at_shards([one, other], lambda: 4)) if same else [_piece(one), _piece(other)]
+        assert [len(some) for some in run_together(pieces, 8)] == ([2] if same else [1, 1])
+
+
+def _piece(rows):
+    return Piece(batch=0, start=0, first=0, rows=rows, ends_batch=True, ends_shard=False)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -141,7 +194,7 @@ def test_no_memory_for_one_sample_is_a_sentence(name):
 
 
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize(("size", "batch", "row"), [(8, 2, 5), (40, 0, 21)])
+@pytest.mark.parametrize(("size", "batch", "row"), [(8, 2, 5), (40, 0, 21), (2, 7, 1)])
 def test_a_loss_that_is_not_finite_names_batch_and_row(name, size, batch, row):
     task = _task()
     batches = [(rows.clone(),) for rows in DATA.split(size)]
