@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from analyses.predictors import escape, escape_lower, over_seeds
+from analyses.predictors import escape, escape_below, over_seeds
 from analyses.scoring import score_table
 
 __all__ = ["CANDIDATES", "CUTOFFS", "early_scores", "first_steps"]
@@ -39,7 +39,7 @@ def first_steps(steps: pd.DataFrame, last: int) -> pd.DataFrame:
 
 
 def _candidates(run: pd.DataFrame) -> dict[str, float]:
-    found = {"escape_lower": escape_lower(run), "escape_radius": escape(run) if len(run) > 1 else math.nan}
+    found = {"escape_lower": escape_below(run), "escape_radius": escape(run) if len(run) > 1 else math.nan}
     signal = run[run["cor"].notna()]
     if signal.empty:
         return found | dict.fromkeys((*_OF_COR, "cor_step"), math.nan)

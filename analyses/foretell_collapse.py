@@ -11,7 +11,7 @@ rho. Hardware: 2 CPU cores, about two hours.
 Obtained (17 settings, embedded data, ``clip-lab``, 2 seeds): COR has rank correlation .52 [-.04, .82] with the radius
 where training fails, and is off by a factor of 1.6 [1.2, 2.0] after one constant, 3.4; the Lanczos radius .59 and 1.7,
 GSNR .52 and 1.9, gradient norm .12, escape radius .30 (n = 8), its bound .41 and 1.4. Over the first 120 of 300 steps
-COR has .25, the escape radius's bound .68. Each setting trains at some radius above its COR.
+COR has .25, GSNR .50, the escape radius's bound .54. Each setting trains at some radius above its COR.
 """
 
 from __future__ import annotations

@@ -87,22 +87,40 @@ def escape(run: pd.DataFrame) -> float:
     Returns:
         ``max_t (L_0 - L_t) / (G_t - G_0)``; infinity and NaN as :func:`gsnr_toolkit.estimators.escape.escape_radius`.
     """
-    # two equal batches: the interval, which needs more than means, is not asked for
-    losses, norms = (np.repeat(run[[name]].to_numpy(dtype=float), 2, axis=1) for name in ("loss", "batch_grad_norm"))
+    losses, norms = _two_batches(run)
     return escape_radius(run["step"].astype(int).tolist(), losses, norms, draws=2).value
 
 
+def _two_batches(run: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Means as two equal batches: the interval, which needs more than means, is not asked for."""
+    losses, norms = (np.repeat(run[[name]].to_numpy(dtype=float), 2, axis=1) for name in ("loss", "batch_grad_norm"))
+    return losses, norms
+
+
 def escape_lower(run: pd.DataFrame) -> float:
-    """The escape radius's lower bound, for which nothing is measured on the plateau.
+    """The escape radius's lower bound over all recorded steps, those on the plateau too.
 
     Args:
         run: ``loss`` and ``batch_grad_norm`` along a plain run.
 
     Returns:
-        ``max_t (L_0 - L_t) / G_t``; NaN where no loss lies below the plateau's.
+        ``max_t (L_0 - L_t) / G_t``: of a run that leaves the plateau the same as ``report.escape.bound``; next to 0 of
+        one that does not, where that is undefined.
     """
-    losses, norms = (run[name].to_numpy(dtype=float) for name in ("loss", "batch_grad_norm"))
-    return escape_bound(losses, norms, PLATEAU)
+    gain = PLATEAU - run["loss"].to_numpy(dtype=float)
+    return float(np.max(gain / run["batch_grad_norm"].to_numpy(dtype=float)))
+
+
+def escape_below(run: pd.DataFrame) -> float:
+    """The escape radius's lower bound as reports have it, from the means by step.
+
+    Args:
+        run: ``loss`` and ``batch_grad_norm`` along a plain run.
+
+    Returns:
+        The same over the steps below the plateau; NaN where there are none.
+    """
+    return escape_bound(*_two_batches(run), PLATEAU)
 
 
 def _curve(report: Report, step: int) -> pd.DataFrame:

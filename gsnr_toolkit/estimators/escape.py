@@ -78,23 +78,24 @@ def _radius(losses: Floats, norms: Floats, plateau_loss: float, on_plateau: NDAr
     return radius
 
 
-def escape_bound(losses: Floats, norms: Floats, plateau_loss: float) -> float:
+def escape_bound(losses: Floats, norms: Floats, plateau_loss: float = float(np.log(2))) -> float:
     """Lower bound of the escape radius, with a gradient of zero on the plateau.
 
     Args:
-        losses: Mean loss at each step, nats, shape ``(T,)``.
-        norms: Mean norm of mini-batch gradients at each step, shape ``(T,)``.
+        losses: Mean loss of each of K common batches at each step, nats, shape ``(T, K)``.
+        norms: Norm of each batch's gradient at each step, shape ``(T, K)``.
         plateau_loss: Loss of the constant predictor.
 
     Returns:
-        ``max_t (L_0 - L_t) / G_t``; NaN where no loss lies below the plateau's.
+        ``max_t (L_0 - L_t) / G_t`` over the steps below the plateau; NaN where there are none.
 
-    >>> round(escape_bound(np.array([0.7, 0.3]), np.array([1.0, 5.0]), 0.7), 3)
+    >>> round(escape_bound(np.full((2, 4), [[0.7], [0.3]]), np.full((2, 4), [[1.0], [5.0]]), 0.7), 3)
     0.08
     """
+    below = ~_on_plateau(losses, plateau_loss)
+    gain, norm = plateau_loss - losses.mean(1)[below], norms.mean(1)[below]
     with np.errstate(divide="ignore", invalid="ignore"):
-        best = float(np.max((plateau_loss - losses) / norms, initial=-math.inf))
-    return best if best > 0 else math.nan
+        return float(np.max(gain / norm)) if below.any() else math.nan
 
 
 def escape_radius(
@@ -126,7 +127,7 @@ def escape_radius(
     0.098
     """
     found = _escape_radius(steps, losses, norms, plateau_loss, confidence, draws, seed)
-    return replace(found, bound=escape_bound(losses.mean(1), norms.mean(1), plateau_loss))
+    return replace(found, bound=escape_bound(losses, norms, plateau_loss))
 
 
 def _escape_radius(

@@ -29,6 +29,7 @@ def test_nothing_is_seen_of_what_comes_later():
     assert whole["cor_step"] == 40
     assert early["escape_lower"] == pytest.approx((np.log(2) - 0.5) / 1.0)
     assert np.isnan(before["escape_radius"])
+    assert np.isnan(before["escape_lower"])  # nothing below the plateau yet
 
 
 def test_a_seed_without_a_signal_so_early_has_no_candidate():

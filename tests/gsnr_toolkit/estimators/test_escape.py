@@ -35,7 +35,8 @@ def test_the_bound_takes_the_plateaus_gradient_for_zero():
     started = escape_radius([0, 5], _constant([0.127, 0.1]), _constant([1.0, 1.0001]))
     assert np.isnan(started.value)
     assert started.bound == pytest.approx((np.log(2) - 0.1) / 1.0001)
-    assert np.isnan(escape_radius([0, 5], _constant([0.7, 0.75]), _constant([1.0, 2.0])).bound)
+    # a loss a hair below the plateau's is still on it
+    assert np.isnan(escape_radius([0, 5], _constant([0.6925, 0.75]), _constant([1.0, 2.0])).bound)
 
 
 def test_unbounded_when_leaving_costs_nothing():
