@@ -1,8 +1,8 @@
 """Every figure and table with one command.
 
 Command: ``python -m analyses.all --replot`` draws everything from the stored tables, in about a minute; without
-``--replot`` everything is computed, some four to five hours on 2 cores on the embedded data (estimated from its parts,
-never run in one sitting). It goes on where it was stopped, and trained runs are shared between figures.
+``--replot`` everything is computed, about four hours on 2 cores on the embedded data (added up from its parts, never
+run in one sitting). It goes on where it was stopped, and trained runs are shared between figures.
 ``--data-root PATH --model clip-vit-l14`` does the same on real data sets; ``--smoke`` makes a few short runs; ``--only
 figure1,figure3`` picks scripts. A script that fails does not stop the others; the exit status is then 1.
 """

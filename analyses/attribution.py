@@ -4,7 +4,7 @@ Claim (the paper's theorem, as an identity): ``log COR = log r/(1+r) - log m - l
 names the attenuation of GSNR, the first term, as the root cause. Command: ``python -m analyses.attribution``
 (``--replot``, ``--smoke``). Hardware: as ``figure3``, whose table it reads. Obtained (embedded data, readout heads): on
 nt the signal accounts for 1.0 and 0.6 of the variance of log COR over layers (two seeds), on df for -0.5 and 0.1: there
-curvature and gradient size do. With own parameters these two dominate and cancel. Tables:
+curvature and gradient size do. With own parameters these two mostly dominate and cancel. Tables:
 ``figures/data/recordings.csv`` and ``attribution.csv`` (shares of the variance of log COR over layers).
 """
 

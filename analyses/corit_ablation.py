@@ -18,13 +18,13 @@ training on df, in ``figures/data/table_ablation.md``.
 | variant | validation AUC | own family | seven other families | cost |
 |---|---|---|---|---|
 | CoRIT, shared regions | .940 | .931 | .543 | 1.3 |
-| regions of each image | .593 | -.334 +- .052 | -.013 +- .065 | 2.0 |
-| random anchors | .522 | -.421 +- .091 | -.041 +- .021 | 1.9 |
+| regions of each image | .593 | -.334 +- .052 | -.013 +- .065 | 1.8 |
+| random anchors | .522 | -.421 +- .091 | -.040 +- .021 | 1.8 |
 | without RRM | .875 | -.069 +- .007 | +.016 +- .007 | 1.3 |
 | without RSI | .917 | -.024 +- .008 | -.009 +- .002 | 1.0 |
 | without HRI | .871 | -.058 +- .008 | -.016 +- .001 | 1.3 |
-| class tokens alone | .577 | -.367 +- .020 | -.028 +- .007 | 1.1 |
-| linear probe | .521 | -.411 +- .014 | -.048 +- .007 | 1.0 |
+| class tokens alone | .577 | -.367 +- .020 | -.028 +- .007 | 1.0 |
+| linear probe | .521 | -.410 +- .014 | -.048 +- .007 | 1.0 |
 | K = 1 | .575 | -.346 +- .015 | -.038 +- .014 | 1.2 |
 | K = 8 | .923 | -.016 +- .020 | -.003 +- .006 | 1.3 |
 | no outliers | .916 | -.030 +- .010 | +.039 +- .010 | 1.3 |

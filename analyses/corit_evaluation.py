@@ -5,7 +5,7 @@ compression. Both are trained on one family with given forgeries, as a user woul
 measure. Command: ``python -m analyses.corit_evaluation`` (``--smoke`` for a minute, ``--replot`` does nothing:
 ``result_tables`` writes the tables). It goes on where it was stopped. Hardware: one core of a CPU, ten minutes.
 Table: ``figures/data/corit_evaluation.csv`` (a row for each method, seed, test set, perturbation, level and measure).
-Obtained (AUC, 3 seeds, n = 400): on demo-nt .94 [.92, .96] (probe .52, class tokens .57), f2f .75, gan .62, others at
+Obtained (AUC, 3 seeds, n = 400): on demo-nt .94 [.92, .96] (probe .52, class tokens .56), f2f .75, gan .62, others at
 chance; on demo-nt after JPEG 50 .89, noise of 10 grey levels .91, resizing to a half .74, blur of one pixel .62.
 """
 

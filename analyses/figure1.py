@@ -5,9 +5,9 @@ COR falls with depth into the collapse zone COR < 0.05; (c) samples. Command: ``
 (``--replot``, ``--smoke``). Hardware: 2 CPU cores, 25 minutes beside finished runs of ``foretell_collapse`` and
 ``corit_baselines``, whose table it reads. Obtained (embedded data, clip-lab): (a) with all parameters trained AUC at
 0.05 is .72 on df, .93 on fs, .93 on f2f, and .66 and .97 on nt: one seed of two fails there, on no other family; (b)
-with readout heads COR falls by about 8 from the first block to the last on df (.023 to .0028) and 6 on nt (.0086 to
-.0014), inside the zone; layers' own parameters show no such fall, and 256 images give no COR for many of them. Tables:
-``figures/data/figure1.csv`` (a row per method, data set, radius and seed), ``recordings.csv``.
+with readout heads COR falls by about 8 from the first block to the last on df (.023 to .0028) and 6 on nt (.0090 to
+.0014; seed 0), inside the zone; layers' own parameters show no such fall, and 256 images give no COR for many of them.
+Tables: ``figures/data/figure1.csv`` (a row per method, data set, radius and seed), ``recordings.csv``.
 """
 
 from __future__ import annotations

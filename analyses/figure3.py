@@ -4,9 +4,9 @@ Claim (the paper's Figure 3): GSNR of the last block is lowest on the least sema
 layer there. Command: ``python -m analyses.figure3`` (``--replot``, ``--smoke``). Hardware: 2 CPU cores, 10 minutes
 beside finished plain runs of ``foretell_collapse``. Obtained (embedded data): before training leaves the plateau nt and
 f2f are lowest (readout, step 80: .0000 and .0007 against df .011, fs .16), after it df is (step 240: .02 against .16 to
-.38). On nt GSNR falls from block 1 to 6 while training leaves the plateau (readout, step 160: .0014 to .0002; step 200:
-.011 to .0025), and no more afterwards; own parameters show no order. Table: ``figures/data/recordings.csv``. Figures:
-``figure3`` (GSNR) and ``figure3_cor`` (the same for COR), both readings of "layer-wise" one above the other.
+.38). On nt GSNR falls from block 1 to 6 while training leaves the plateau (readout, seed 0, step 160: .0014 to .0002;
+step 200: .011 to .0025); later seed 0 has no order, seed 1 falls on. Own parameters show no order. Table:
+``figures/data/recordings.csv``. Figures: ``figure3`` (GSNR) and ``figure3_cor`` (the same for COR), both readings of "layer-wise" one above the other.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def plot(out: Path) -> None:
             f"n = {low if low == high else f'{low} to {high}'} images",
             first[quantity],
             f"(b) seed {recorded['seed'].min()}, 95 % bands",
-            "diamonds: step at which the whole model's COR is smallest",
+            "diamonds: step of the whole model's smallest COR, in (a) the one next to the seeds' median",
         )
         save_figure(draw(recorded, quantity), out, name, caption)
 

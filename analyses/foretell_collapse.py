@@ -319,7 +319,9 @@ def plot(out: Path) -> None:
         f"{int(by_setting['middle_radius'].notna().sum())} settings, {sweep['seed'].nunique()} seeds",
         f"n = {int(sweep['num_test'].max())} test images a run",
     )
-    bars = {"": "brackets: 95 % bootstrap over settings, bars: from seed to seed"}
+    bars = {
+        "": "brackets: 95 % bootstrap over settings, bars: from the last radius that trains to the first that does not"
+    }
     figures = {"": draw_foretold(by_setting, scored, PANELS), "_scores": draw_scores(scored)}
     figures["_early"] = draw_early(pd.read_csv(out / "foretell_collapse_early.csv"))
     for suffix, figure in figures.items():

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from analyses.predictors import RADII
 from gsnr_toolkit.plots.style import (
     MUTED,
     OKABE_ITO,
@@ -36,6 +37,9 @@ NAMES = {
     "misspecification": "misspecification m",
 }
 
+
+EARLY_FROM = 80
+"""Before it half of the settings have no signal in both seeds."""
 
 EARLY_COLORS = {"cor": "blue", "gsnr": "green", "escape_lower": "orange", "grad_norm": "vermillion"}
 
@@ -97,14 +101,13 @@ def _panel(ax: Axes, settings: pd.DataFrame, name: str) -> None:
             row[name], row[TARGET], yerr=reach, fmt=marker, markersize=3.6, color=color,
             markeredgecolor="white", markeredgewidth=0.4, elinewidth=0.6, zorder=3, gid=str(row["setting"]),
         )  # fmt: skip
-    if name.endswith("radius") or name.startswith("cor"):
+    is_radius = name in RADII
+    if is_radius:
         limits = np.array([0.5 * good[name].min(), 2 * good[name].max()]) if len(good) else np.array([0.01, 1.0])
         ax.plot(limits, limits, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1, gid="identity")
         ax.set_xlim(*limits)
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel(
-        "foretold by the plain run" if "radius" in name or name.startswith("cor") else "value in the plain run"
-    )
+    ax.set_xlabel("foretold by the plain run" if is_radius else "value in the plain run")
 
 
 def _legend(settings: pd.DataFrame) -> list[Line2D]:
@@ -127,7 +130,7 @@ def draw_scores(scores: pd.DataFrame) -> Figure:
     Returns:
         The figure.
     """
-    rows = scores[_shown(scores) & scores["candidate"].isin(NAMES)].sort_values("spearman", na_position="first")
+    rows = scores[_shown(scores) & scores["candidate"].isin(NAMES)].dropna(subset=["spearman"]).sort_values("spearman")
     figure = new_figure(TEXT_WIDTH * 0.75, 0.2 * len(rows) + 1.0)
     ax = figure.add_subplot()
     places = np.arange(len(rows))
@@ -156,11 +159,11 @@ def draw_early(scores: pd.DataFrame) -> Figure:
         The figure.
     """
     rows = scores[(scores["target"] == TARGET) & scores["candidate"].isin(EARLY_COLORS) & scores["spearman"].notna()]
+    rows = rows[rows["last_step"] >= EARLY_FROM]
     figure = new_figure(TEXT_WIDTH * 0.75, 2.6)
     ax = figure.add_subplot()
-    everywhere = scores["num_settings"].max()
     for place, (name, color) in enumerate(EARLY_COLORS.items()):
-        own = rows[(rows["candidate"] == name) & (rows["num_settings"] >= 0.75 * everywhere)].sort_values("last_step")
+        own = rows[rows["candidate"] == name].sort_values("last_step")
         x = own["last_step"] + 3.0 * (place - 1.5)  # intervals side by side
         reach = np.abs(np.stack([own["spearman"] - own["spearman_low"], own["spearman_high"] - own["spearman"]]))
         ax.errorbar(
@@ -173,7 +176,7 @@ def draw_early(scores: pd.DataFrame) -> Figure:
     ax.set_xlabel("last step of the plain run that is looked at (of 300)")
     ax.set_ylabel("rank correlation")
     ax.legend(loc="lower right", fontsize=6.5, ncols=2)
-    counts = rows.loc[rows["num_settings"] >= 0.75 * everywhere, "num_settings"]
+    counts = rows["num_settings"]
     note = f"n = {counts.min()} to {counts.max()} settings; dashed: target, 0.9"
     dress(ax, title="How early is the collapse foretold?", note=note)
     return figure

@@ -13,7 +13,7 @@ from analyses.toolkit_tables import cost_table, early_table, foretell_table
 __all__ = ["own_tables"]
 
 _CLEAN = "none"
-_WORDS = "Embedded data, {train}; n = {n} images of each test set, each a video of its own: frame AUC is video AUC"
+_WORDS = "Embedded data, {train}; n = {n} images of each test set, each a video of its own"
 _SEEDS = "mean of {seeds} seeds, in brackets from the lowest to the highest limit of their 95 % intervals over images"
 
 
@@ -77,7 +77,11 @@ def _universal(stored: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def _robustness(stored: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     own = _measure(stored, "auc")
     own = own[own["data"].isin(own.loc[own["perturbation"] != _CLEAN, "data"])]
-    return _cells(own, "perturbation").T, _caption(own, "AUC in % on worse images of the test split")
+    return _cells(own, "perturbation").T, _caption(
+        own,
+        f"AUC in % on worse images of the test split of {', '.join(own['data'].unique())} (JPEG quality, noise in grey "
+        "levels, resizing to a share of the size, blur in pixels)",
+    )
 
 
 def _ablation(stored: pd.DataFrame) -> tuple[pd.DataFrame, str]:

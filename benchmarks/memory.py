@@ -1,8 +1,8 @@
 """Whether the memory of a pass is what its model says: the numbers behind ``--memory``.
 
-Claim: the prediction is near the truth, and rather above it. Command: ``python -m benchmarks.memory`` (two minutes, two
-cores). Each case runs in a process of its own; the peak is that of the process, less what model, moments and
-libraries take before the pass.
+Claim: the prediction is near the truth, and rather above it (for the loop within some percent). Command: ``python -m
+benchmarks.memory`` (two minutes, two cores). Each case runs in a process of its own; the peak is that of the process,
+less what model, moments and libraries take before the pass.
 """
 
 from __future__ import annotations

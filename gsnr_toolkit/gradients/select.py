@@ -112,7 +112,7 @@ def predicted_bytes(engine: str, task: GradientTask, rows: Batch, chunk: int) ->
     saved = int(saved_bytes_per_sample(task, rows) * (1 + BACKWARD_SHARE))
     gradient = vmap_bytes_per_sample(task)
     per_engine = {
-        "loop": saved + gradient,
+        "loop": saved + gradient * 3 // 2,  # a gradient, its use, and what the backward still holds
         "vmap": chunk * (saved + gradient),
         "taps": chunk * saved + layer_bytes(task),
         MEAN_ONLY: chunk * saved + gradient,

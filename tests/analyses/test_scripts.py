@@ -85,6 +85,19 @@ def test_gsnr_of_other_samples_shares_no_noise_with_cor():
     assert found["cor_with_gsnr_apart"] == pytest.approx(spearmanr(noise, np.flip(noise)).statistic)
 
 
+def test_a_run_on_several_axes_counts_once():
+    rng = np.random.default_rng(0)
+    run = pd.DataFrame({"step": np.arange(6) * 10, "group": "total", "depth": -1, "cor": rng.random(6) + 0.1})
+    run = run.assign(gsnr=rng.random(6), gsnr_apart=rng.random(6), signal_fraction=0.1, misspecification=1.0)
+    run = run.assign(grad_norm=1.0, value=1.0, family="df", seed=0, escape_radius=np.nan, escape_lower=np.nan)
+    other = run.assign(cor=run["cor"].to_numpy()[::-1], seed=1, axis="strength")
+    twice = pd.concat([run.assign(axis="strength"), run.assign(axis="batch size"), other], ignore_index=True)
+    found = cor_signs.summarise(twice).set_index("axis").loc["step"]
+    assert found["num"] == 2
+    expected = [spearmanr(one["cor"], one["gsnr"]).statistic for one in (run, other)]
+    assert found["cor_with_gsnr"] == pytest.approx(np.mean(expected))
+
+
 def test_controls(options, tmp_path, monkeypatch):
     monkeypatch.setattr(collapse_controls, "RADII", (0.05,))
     monkeypatch.setattr(collapse_controls, "PAST", (0.05,))
