@@ -54,7 +54,7 @@ MEASURED: dict[str, Any] = {"rho": DEFAULT_RHO, "radii": list(default_radii(DEFA
 
 DIGITS = "%.6g"
 PNG_DPI = 200
-CHARACTERS_PER_INCH = 23  # of a caption line
+CHARACTERS_PER_INCH = 22  # of a caption line
 
 
 def run_figure(

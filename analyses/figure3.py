@@ -6,7 +6,8 @@ beside finished plain runs of ``foretell_collapse``. Obtained (embedded data): b
 f2f are lowest (readout, step 80: .0000 and .0007 against df .011, fs .16), after it df is (step 240: .02 against .16 to
 .38). On nt GSNR falls from block 1 to 6 while training leaves the plateau (readout, seed 0, step 160: .0014 to .0002;
 step 200: .011 to .0025); later seed 0 has no order, seed 1 falls on. Own parameters show no order. Table:
-``figures/data/recordings.csv``. Figures: ``figure3`` (GSNR) and ``figure3_cor`` (the same for COR), both readings of "layer-wise" one above the other.
+``figures/data/recordings.csv``. Figures: ``figure3`` (GSNR) and ``figure3_cor`` (the same for COR), both readings of
+"layer-wise" one above the other.
 """
 
 from __future__ import annotations
