@@ -18,7 +18,7 @@ from gsnr_toolkit.training.loop import StepLog
 from gsnr_toolkit.training.recorder import Recorder
 from gsnr_toolkit.training.setup import TrainingData
 
-__all__ = ["Again", "kept_record", "record_again", "weakest_step"]
+__all__ = ["Again", "kept_record", "record_again"]
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,6 @@ def _folder(config: TrainConfig, again: Again, runs: Path) -> Path:
     return runs / again.folder / config.key
 
 
-def weakest_step(report: Report) -> int:
-    """The step at which a run's whole COR is smallest.
-
-    Args:
-        report: Of the run.
-
-    Returns:
-        The step; the last one where no step has a COR.
-    """
-    totals = report.totals[report.totals["cor"].notna()]
-    return int(report.totals["step"].max() if totals.empty else totals.loc[totals["cor"].idxmin(), "step"])
-
-
 def _record(config: TrainConfig, again: Again, runs: Path, device: str | None) -> None:
     first = Report.load(run_folder(runs, config) / "report") if again.lipschitz else None
     recorder = replay(config, partial(_Recorded, config, again, first), device).recorder
@@ -110,7 +97,7 @@ class _Recorded(Watcher):
         data: TrainingData,
         device: torch.device,
     ) -> None:
-        self._only = None if first is None else weakest_step(first)
+        self._only = None if first is None else first.bottleneck.step
         measured = data.test_set(again.split)
         about = {"config": config.to_dict(), "model": config.model, "data": config.data, "caption": measured.caption}
         self.recorder = Recorder(

@@ -9,7 +9,7 @@ from gsnr_toolkit.batches import take_rows
 from gsnr_toolkit.errors import EngineError, MixedSamplesError, ProbeError, first_line
 from gsnr_toolkit.gradients.functional import Engine
 from gsnr_toolkit.gradients.loop import loop_gradients
-from gsnr_toolkit.gradients.select import MEAN_ONLY, choose_chunk, make_engine, without_taps
+from gsnr_toolkit.gradients.select import choose_chunk, make_engine, without_taps
 from gsnr_toolkit.gradients.taps import TapsEngine
 from gsnr_toolkit.gradients.vmap import vmap_gradients
 from gsnr_toolkit.prepare import Setup
@@ -67,8 +67,8 @@ def settle_engine(setup: Setup, batch: Batch) -> Setup:
 
 
 def _with_engine(setup: Setup, name: str, engine: Engine, rows: Batch) -> Setup:
-    chunk, whole = (choose_chunk(each, setup.task, rows, setup.options.memory) for each in (name, MEAN_ONLY))
-    return replace(setup, engine=engine, chunk_size=chunk, batch_chunk=whole)
+    chunk = choose_chunk(name, setup.task, rows, setup.options.memory)
+    return replace(setup, engine=engine, chunk_size=chunk)
 
 
 def _cannot_tap(engine: TapsEngine, setup: Setup, batch: Batch) -> Exception | None:

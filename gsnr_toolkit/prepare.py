@@ -45,7 +45,6 @@ class Setup:
         groups: Parameter name to group.
         engine: What takes per-sample gradients; settled by :func:`settle_engine`.
         chunk_size: Samples whose gradients may be alive together.
-        batch_chunk: Samples of a mini-batch that may run at once for their mean gradient alone; all when None.
         options: What was asked for.
         device: Where the work is done.
         notes: What a reader must know besides.
@@ -58,7 +57,6 @@ class Setup:
     options: ProbeOptions
     device: torch.device
     notes: tuple[str, ...]
-    batch_chunk: int | None = None
 
 
 def find_device(name: str | int | torch.device) -> torch.device:

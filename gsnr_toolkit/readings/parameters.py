@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from gsnr_toolkit.batches import batch_length
+from gsnr_toolkit.batches import batch_length, take_rows
 from gsnr_toolkit.distributed import current_ranks
 from gsnr_toolkit.engine_choice import describe_setup
 from gsnr_toolkit.errors import ProbeError
@@ -17,7 +17,7 @@ from gsnr_toolkit.estimators.shards import MAX_SHARDS, ShardCollector
 from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.gradients.batch_gradient import BatchGradient
 from gsnr_toolkit.gradients.functional import AnyMoments
-from gsnr_toolkit.gradients.select import make_engine
+from gsnr_toolkit.gradients.select import MEAN_ONLY, choose_chunk, make_engine
 from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.losses import split_inputs
 from gsnr_toolkit.measure import DriftMeasurement, Known, measure_drift
@@ -60,7 +60,9 @@ def gather_parameters(
         moments, losses = taking.run(seen, collector, advance, current_ranks())
 
     known: Known | None = {} if plan.exact else None
-    gradient = BatchGradient(setup.task, setup.batch_chunk)
+    few = take_rows(usable[0], 0, 2) if usable else None
+    room = None if few is None else choose_chunk(MEAN_ONLY, setup.task, few, options.memory)
+    gradient = BatchGradient(setup.task, room)
 
     def drift(at: Sequence[float]) -> DriftMeasurement:
         scopes = 1 + (len(plan.group_names) if options.perturb == "group" else 0)
