@@ -1,7 +1,7 @@
 """Sums of per-sample weight gradients against the one matrix product that makes a plain weight gradient.
 
-Claim: the tiles of both CPU paths (``TILE_ROWS`` in ``gradients/batch_moments.py``, ``TILE_BYTES`` in
-``gradients/products.py``), and what the kernel saves on a GPU.
+Claim: the tiles of a CPU (``gradients/tiles.py``), what its compiled kernel saves beside torch's own passes, and what
+the Triton kernel saves on a GPU.
 Command: ``python -m benchmarks.products --device cpu``. The layers are those of a ViT-B at 197 tokens. Every variant is
 timed in turns with the plain product over all b T rows; a row gives the median ratio and its range.
 """
@@ -11,19 +11,23 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.gradients import triton_products
-from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments
+from gsnr_toolkit.gradients import native, tiles, triton_products
+from gsnr_toolkit.gradients.merge_products import mean_and_spread, merge_products
 from gsnr_toolkit.gradients.products import plain_product_sums
+from gsnr_toolkit.gradients.tiles import Workspace
 
 LAYERS = ((2304, 768), (768, 768), (3072, 768), (768, 3072))
 TOKENS = 197
-TILES = tuple(2**power for power in range(17, 23))
-SHAPES = ((192, 768), (768, 192), (768, 768), (1536, 768), (768, 1536))
+TILES = ((2**18, 1024, 8), (2**19, 1024, 8), (2**20, 1024, 8), (2**20, 1024, 4), (2**19, 1024, 16), (2**20, 2048, 4))
+"""Entries and columns of a tile, and samples at once."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Work = Callable[[], object]
 
@@ -34,27 +38,54 @@ def _kept(left: Tensor, right: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     return deviations.sum(0), deviations.square_().sum(0)
 
 
-def _products_alone(left: Tensor, right: Tensor, rows: int, columns: int) -> None:
-    """One sample's tile after the other, formed in the same memory and not used."""
-    tile = left.new_empty(rows, columns)
-    for down in left.split(rows, dim=2):
-        for across in right.split(columns, dim=2):
-            for down_i, across_i in zip(down.unbind(), across.unbind(), strict=True):
-                torch.mm(down_i.mT, across_i, out=tile)
+@contextmanager
+def _tiles_of(entries: int, columns: int, samples: int, *, compiled: bool = True) -> Iterator[None]:
+    held, library = (tiles.TILE_ENTRIES, tiles.TILE_COLUMNS, tiles.SAMPLES_AT_ONCE), native.library
+    tiles.TILE_ENTRIES, tiles.TILE_COLUMNS, tiles.SAMPLES_AT_ONCE = entries, columns, samples
+    if not compiled:
+        native.library = lambda: None
+    yield
+    tiles.TILE_ENTRIES, tiles.TILE_COLUMNS, tiles.SAMPLES_AT_ONCE = held
+    native.library = library
+
+
+def _products_alone(left: Tensor, right: Tensor, workspace: Workspace) -> None:
+    """Formed in the same memory tile by tile, and not used."""
+    for rows, columns in tiles.tiles(left.shape[2], right.shape[2]):
+        for _ in tiles.formed(left[:, :, rows], right[:, :, columns], workspace):
+            pass
+
+
+def _on_cpu(left: Tensor, right: Tensor) -> dict[str, Work]:
+    workspace, mean = Workspace(), left.new_empty(left.shape[2], right.shape[2])
+    m2 = torch.empty_like(mean)
+    works: dict[str, Work] = {
+        "products alone": lambda: _products_alone(left, right, workspace),
+        "mean and squares": lambda: merge_products(left, right, mean, m2, 0, workspace),
+        "mean and their sum": lambda: mean_and_spread(left, right, mean, workspace),
+    }
+
+    def within(work: Work, sizes: tuple[int, int, int], compiled: bool) -> None:
+        with _tiles_of(*sizes, compiled=compiled):
+            work()
+
+    found = {
+        f"{label}, {entries} entries x {samples}, columns up to {columns}": partial(
+            within, work, (entries, columns, samples), True
+        )
+        for entries, columns, samples in TILES
+        for label, work in works.items()
+    }
+    chosen = (tiles.TILE_ENTRIES, tiles.TILE_COLUMNS, tiles.SAMPLES_AT_ONCE)
+    for label in ("mean and squares", "mean and their sum"):
+        found[f"{label}, by torch"] = partial(within, works[label], chosen, False)
+    return found
 
 
 def _variants(left: Tensor, right: Tensor, shift: Tensor, tf32: bool) -> dict[str, Work]:
     found: dict[str, Work] = {"every gradient kept": lambda: _kept(left, right, shift)}
     if left.device.type == "cpu":
-        workspace = Workspace()
-        found["batch_moments"] = lambda: list(batch_moments(left, right, workspace))
-        for shape in SHAPES:
-            if left.shape[2] % shape[0] == 0 and right.shape[2] % shape[1] == 0:
-                label = f"products alone, {shape[0]} x {shape[1]}"
-                found[label] = lambda shape=shape: _products_alone(left, right, *shape)
-        for size in TILES:
-            label = f"plain, tiles of {size // 1024} KiB"
-            found[label] = lambda size=size: plain_product_sums(left, right, shift, tile_bytes=size)
+        found |= _on_cpu(left, right)
     else:
         found["plain, whole matrix"] = lambda: plain_product_sums(left, right, shift)
     if left.device.type == "cuda" and triton_products.available(left.device):

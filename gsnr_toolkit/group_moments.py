@@ -30,19 +30,20 @@ class GroupMoments:
     mean: Params = field(default_factory=dict)
     squares: dict[str, float] = field(default_factory=dict)
 
-    def place(self, name: str, like: Tensor) -> Tensor:
+    def place(self, name: str, like: Tensor, *, blank: bool = False) -> Tensor:
         """Give out the mean of one parameter, zero at first; the count is the caller's to raise.
 
         Args:
             name: The parameter.
             like: A tensor of its shape and device; the mean has at least float32.
+            blank: Leave a new one uninitialised, for the first samples to overwrite.
 
         Returns:
             The mean, to be changed by :meth:`merge_in` alone.
         """
         if name not in self.mean:
             dtype = torch.promote_types(like.dtype, torch.float32)
-            self.mean[name] = torch.zeros(like.shape, dtype=dtype, device=like.device)
+            self.mean[name] = (torch.empty if blank else torch.zeros)(like.shape, dtype=dtype, device=like.device)
             self.squares[name] = 0.0
         return self.mean[name]
 

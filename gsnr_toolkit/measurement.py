@@ -21,6 +21,7 @@ from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.estimators.cor import GroupCOR, group_cor
 from gsnr_toolkit.estimators.gsnr import GroupGSNR, group_gsnr, group_totals, summarise_parameters
 from gsnr_toolkit.estimators.uncertainty import Floats
+from gsnr_toolkit.gradients import native
 from gsnr_toolkit.measure import DriftMeasurement
 from gsnr_toolkit.options import ProbeOptions
 from gsnr_toolkit.prepare import PREFERRED_BATCHES, Setup, checked_batches, prepare, sam_batches
@@ -244,4 +245,5 @@ def _entropy(labels: Floats | None) -> float | None:
 
 def _device(setup: Setup) -> dict[str, str]:
     dtype = next(iter(setup.task.params.values())).dtype
-    return {"device": str(setup.device), "dtype": str(dtype).removeprefix("torch.")}
+    found = {"device": str(setup.device), "dtype": str(dtype).removeprefix("torch.")}
+    return found | {"sums_by": native.description()} if setup.device.type == "cpu" else found

@@ -51,20 +51,22 @@ class Moments:
         m2 = {name: (grad - mean[name]).square_().sum(0) for name, grad in grads.items()}
         return cls(count, mean, m2)
 
-    def place(self, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
+    def place(self, name: str, like: Tensor, *, blank: bool = False) -> tuple[Tensor, Tensor]:
         """Give out the two accumulators of one entry, zero at first; the count is the caller's to raise.
 
         Args:
             name: The parameter.
             like: A tensor of its shape and device; the accumulators have at least float32.
+            blank: Leave new ones uninitialised, for the first samples to overwrite.
 
         Returns:
             Mean and sum of centred squares, to be changed in place by :func:`take_in`.
         """
         if name not in self.mean:
             dtype = torch.promote_types(like.dtype, torch.float32)
-            self.mean[name] = torch.zeros(like.shape, dtype=dtype, device=like.device)
-            self.m2[name] = torch.zeros_like(self.mean[name])
+            make = torch.empty if blank else torch.zeros
+            self.mean[name] = make(like.shape, dtype=dtype, device=like.device)
+            self.m2[name] = make(like.shape, dtype=dtype, device=like.device)
         return self.mean[name], self.m2[name]
 
     def update(self, grads: Mapping[str, Tensor]) -> None:

@@ -12,12 +12,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.gradients.batch_moments import Workspace, batch_moments, batch_sums, square_sum
 from gsnr_toolkit.gradients.functional import AnyMoments
+from gsnr_toolkit.gradients.merge_products import mean_and_spread, merge_products
+from gsnr_toolkit.gradients.merging import merge_samples, merge_spread, square_sum
 from gsnr_toolkit.gradients.sqnorms import ghost_is_cheaper, ghost_sums
 from gsnr_toolkit.gradients.terms import Gathered, Products, Term
+from gsnr_toolkit.gradients.tiles import Workspace
 from gsnr_toolkit.gradients.views import View, follow
-from gsnr_toolkit.moments import Moments, merge_in, take_in
+from gsnr_toolkit.moments import Moments
 
 Part: TypeAlias = tuple[Term, tuple[View, ...]]
 
@@ -42,17 +44,19 @@ def add_parts(
         parts: Terms, and the disjoint views of the parameter that they belong to; zero elsewhere.
         workspace: Memory for tiles.
     """
+    first, view = parts[0]
+    blank = len(parts) == 1 and not view and not isinstance(first, Gathered)  # every entry is going to be written
     if isinstance(moments, Moments):
-        mean, m2 = moments.place(name, param)
-        if len(parts) > 1 or parts[0][1]:
+        mean, m2 = moments.place(name, param, blank=blank)
+        if len(parts) > 1 or view:
             _fade(mean, m2, seen, parts)
         for term, views in parts:
-            _add_moments(follow(views, mean), follow(views, m2), seen, term, workspace, name)
+            _add_moments(follow(views, mean), follow(views, m2), seen, term, workspace)
         return
-    held = moments.place(name, param)
+    held = moments.place(name, param, blank=blank)
     mean = torch.zeros_like(held) if seen else held
     spread = sum(_batch_spread(follow(views, mean), term, workspace) for term, views in parts)
-    moments.merge_in(name, seen, parts[0][0].count, mean, spread)
+    moments.merge_in(name, seen, first.count, mean, spread)
 
 
 def _fade(mean: Tensor, m2: Tensor, seen: int, parts: Sequence[Part]) -> None:
@@ -74,28 +78,22 @@ def add_zeros(mean: Tensor, m2: Tensor, seen: int, added: int) -> None:
     mean.mul_(seen / (seen + added))
 
 
-def _add_moments(mean: Tensor, m2: Tensor, seen: int, term: Term, workspace: Workspace, name: str) -> None:
+def _add_moments(mean: Tensor, m2: Tensor, seen: int, term: Term, workspace: Workspace) -> None:
     if isinstance(term, Products):
-        _add_products(mean, m2, seen, term, workspace, name)
+        _add_products(mean, m2, seen, term, workspace)
     elif isinstance(term, Gathered) and mean.is_contiguous():
         _add_rows(mean, m2, seen, term)
     else:
         _add_samples(mean, m2, seen, term)
 
 
-def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products, workspace: Workspace, name: str) -> None:
+def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products, workspace: Workspace) -> None:
     size = (term.left.shape[2], term.right.shape[2])
     if mean.shape != size and not mean.is_contiguous():
         _add_samples(mean, m2, seen, term)
         return
-    left, right = term.left, term.right
     flat_mean, flat_m2 = (tensor.view(size) if tensor.is_contiguous() else tensor for tensor in (mean, m2))
-    if not flat_mean.is_contiguous() and flat_mean.t().is_contiguous():
-        left, right, flat_mean, flat_m2 = right, left, flat_mean.t(), flat_m2.t()
-    into = None if seen else (flat_mean, flat_m2)
-    for rows, columns, batch_mean, batch_m2 in batch_moments(left, right, workspace, name, into=into):
-        if seen:
-            merge_in(flat_mean[rows, columns], flat_m2[rows, columns], seen, term.count, batch_mean, batch_m2)
+    merge_products(term.left, term.right, flat_mean, flat_m2, seen, workspace)
 
 
 def _add_rows(mean: Tensor, m2: Tensor, seen: int, term: Gathered) -> None:
@@ -104,7 +102,7 @@ def _add_rows(mean: Tensor, m2: Tensor, seen: int, term: Gathered) -> None:
     done: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows, samples in row_blocks(term):
         part_mean, part_m2 = table_mean[rows], table_m2[rows]
-        _take_in_samples(part_mean, part_m2, seen, [samples], term.count)
+        merge_samples(samples.to(mean.dtype), part_mean, part_m2, seen)
         done.append((rows, part_mean, part_m2))
     if seen:
         add_zeros(mean, m2, seen, term.count)
@@ -130,7 +128,9 @@ def row_blocks(term: Gathered) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _add_samples(mean: Tensor, m2: Tensor, seen: int, term: Term) -> None:
-    _take_in_samples(mean, m2, seen, sample_blocks(term), term.count)
+    for block in sample_blocks(term):
+        merge_samples(block.to(mean.dtype, copy=True), mean, m2, seen)
+        seen += len(block)
 
 
 def sample_blocks(term: Term) -> Iterator[Tensor]:
@@ -145,56 +145,37 @@ def sample_blocks(term: Term) -> Iterator[Tensor]:
         yield term.samples(start, min(start + step, term.count))
 
 
-def _take_in_samples(mean: Tensor, m2: Tensor, seen: int, blocks: Iterator[Tensor] | list[Tensor], count: int) -> None:
-    deviations, squares = torch.zeros_like(mean), torch.zeros_like(m2)
-    for i, block in enumerate(blocks):
-        samples = block.to(mean.dtype)
-        if not (seen or i):
-            mean.copy_(samples[0])
-        gaps = samples - mean
-        deviations += gaps.sum(0)
-        squares += gaps.square_().sum(0)
-    take_in(mean, m2, seen, count, deviations, squares)
-
-
 def _batch_spread(mean: Tensor, term: Term, workspace: Workspace) -> float:
     """Put the batch's mean into zeros, and return its sum of centred squares."""
     if isinstance(term, Products):
         return _products_spread(mean, term, workspace)
     if isinstance(term, Gathered):
         return _rows_spread(mean, term)
-    m2 = torch.zeros_like(mean)
-    _add_samples(mean, m2, 0, term)
-    return float(m2.double().sum())
+    spread, seen = 0.0, 0
+    for block in sample_blocks(term):
+        spread += merge_spread(block.to(mean.dtype, copy=True), mean, seen)
+        seen += len(block)
+    return spread
 
 
 def _products_spread(mean: Tensor, term: Products, workspace: Workspace) -> float:
-    flat = mean.reshape(term.left.shape[2], term.right.shape[2])  # the same memory unless the view's strides forbid it
-    spread = _spread_from_sums(flat, term, workspace)
+    left, right = term.left, term.right
+    flat = mean.reshape(left.shape[2], right.shape[2])  # the same memory unless the view's strides forbid it
+    spread = None
+    if ghost_is_cheaper(left.shape[1], left.shape[2], right.shape[2]):
+        spread = _ghost_spread(flat, left, right)
     if spread is None:
-        spread = 0.0
-        for at, columns, batch_mean, batch_m2 in batch_moments(term.left, term.right, workspace):
-            flat[at, columns] = batch_mean
-            spread += float(batch_m2.sum(dtype=torch.float64))
+        spread = mean_and_spread(left, right, flat, workspace)
     if flat.data_ptr() != mean.data_ptr():
         mean.copy_(flat.view(mean.shape))
     return spread
 
 
-def _spread_from_sums(mean: Tensor, term: Products, workspace: Workspace) -> float | None:
+def _ghost_spread(mean: Tensor, left: Tensor, right: Tensor) -> float | None:
     """Put the mean into its place, and return the spread about it; None where its digits are lost to the mean's."""
-    left, right = term.left, term.right
-    if ghost_is_cheaper(left.shape[1], left.shape[2], right.shape[2]):
-        total, sqnorms = ghost_sums(left, right)
-        mean.copy_(total.div_(term.count))
-    elif left.device.type == "cpu":
-        sqnorms = 0.0
-        for at, columns, total, squares in batch_sums(left, right, workspace):
-            mean[at, columns] = total.div_(term.count)
-            sqnorms += squares
-    else:
-        return None
-    spread = sqnorms - term.count * square_sum(mean)
+    total, sqnorms = ghost_sums(left, right)
+    mean.copy_(total.div_(len(left)))
+    spread = sqnorms - len(left) * square_sum(mean)
     return spread if spread >= _CANCELLED * torch.finfo(mean.dtype).eps * sqnorms else None
 
 

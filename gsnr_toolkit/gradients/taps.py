@@ -18,7 +18,6 @@ from torch import Tensor
 from gsnr_toolkit.batches import batch_length, take_rows
 from gsnr_toolkit.errors import EngineError
 from gsnr_toolkit.gradients.accumulate import add_parts
-from gsnr_toolkit.gradients.batch_moments import Workspace
 from gsnr_toolkit.gradients.forward import Pass, cycled, refuse_random_graphs, restricted, row_chunks, run_forward
 from gsnr_toolkit.gradients.functional import AnyMoments, Engine, GradientChunk, GradientTask
 from gsnr_toolkit.gradients.graph import Edge, Graph
@@ -29,6 +28,7 @@ from gsnr_toolkit.gradients.rules import RULES, Use
 from gsnr_toolkit.gradients.selfcheck import failures, largest_entry, reference_gradients
 from gsnr_toolkit.gradients.streaming import StreamingEngine
 from gsnr_toolkit.gradients.terms import Computed, Placed, Stored, Term, add_terms
+from gsnr_toolkit.gradients.tiles import Workspace
 from gsnr_toolkit.gradients.views import View
 from gsnr_toolkit.gradients.vmap import choose_vmap_chunk, vmap_gradients
 from gsnr_toolkit.preserve import preserved_rng
@@ -108,8 +108,6 @@ class TapsEngine:
         Returns:
             Losses, shape ``(N,)``.
         """
-        for name, param in task.params.items():
-            moments.place(name, param)
         losses = []
         for _, rows in row_chunks(batch, chunk_size):
             found, left = self._stream(

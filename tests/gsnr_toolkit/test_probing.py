@@ -14,6 +14,7 @@ from reference import group_gsnr as reference_gsnr
 from torch import nn
 
 from gsnr_toolkit import ProbeWarning, estimate_cor, estimate_gsnr, probe
+from gsnr_toolkit.gradients import native
 from gsnr_toolkit.losses import inferred_loss
 
 GSNR_COLUMNS = [
@@ -193,6 +194,7 @@ def test_a_named_device_leaves_the_model_where_it_is():
     model = mlp()
     report = estimate_cor(model, make_loader(), device="cpu", progress=False)
     assert report.provenance["device"] == "cpu"
+    assert report.provenance["sums_by"] == native.description()
 
 
 def test_zero_gradients_are_undefined_with_a_warning():

@@ -10,18 +10,35 @@ from torch import nn
 from zoo import ZOO, to_dtype
 
 from gsnr_toolkit.batches import map_tensors, take_rows
-from gsnr_toolkit.gradients import accumulate, batch_moments, sqnorms
+from gsnr_toolkit.gradients import accumulate, native, sqnorms, tiles
 from gsnr_toolkit.gradients.accumulate import add_parts, row_blocks, sample_blocks
-from gsnr_toolkit.gradients.batch_moments import Workspace
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.taps import TapsEngine
 from gsnr_toolkit.gradients.terms import Computed, Gathered, Products, Stored, add_terms
+from gsnr_toolkit.gradients.tiles import Workspace
 from gsnr_toolkit.gradients.views import View, follow
 from gsnr_toolkit.group_moments import GroupMoments
 from gsnr_toolkit.losses import resolve_loss
 from gsnr_toolkit.moments import Moments
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def how(request, monkeypatch):
+    """Both ways to sum; and memory that nobody wrote to is not a number."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif native.library() is None:
+        pytest.skip(native.description())
+    empty = torch.empty
+
+    def poisoned(*args, **settings):
+        made = empty(*args, **settings)
+        return made.fill_(float("nan")) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+
 
 MODELS = [
     "transformers GPT-2, tied",
@@ -166,7 +183,6 @@ def rand(*shape, dtype=torch.float64):
 def feed(new, param, terms, views=()):
     """Give terms, one batch each, to empty moments."""
     moments, workspace = new(), Workspace()
-    moments.place("w", param)
     for term in terms:
         parts = term if isinstance(term, list) else [(term, views)]
         add_parts(moments, "w", param, moments.count, parts, workspace)
@@ -253,7 +269,7 @@ def test_matrix_products(rows, outputs, inputs, counts):
 
 @pytest.mark.parametrize("tile", [1, 2, 5])
 def test_matrix_products_in_several_tiles(tile, monkeypatch):
-    monkeypatch.setattr(batch_moments, "TILE_ROWS", tile)
+    monkeypatch.setattr(tiles, "TILE_ENTRIES", tile)
     for outputs, inputs in ((5, 3), (3, 5)):
         check_both(
             [Products(rand(n, 40, outputs), rand(n, 40, inputs), (outputs, inputs)) for n in (4, 3)], (outputs, inputs)
