@@ -101,10 +101,10 @@ def _found_or_built() -> Path:
     if os.environ.get(SWITCH, "1") == "0":
         raise NotBuiltError(f"{SWITCH} is 0")
     if sys.platform != "linux":
-        raise NotBuiltError("built on Linux alone")
+        raise NotBuiltError("compiled on Linux alone")
     tools = Tools.at_hand()
     key = hashlib.sha256(SOURCE.read_bytes() + repr((tools, torch.__version__)).encode())
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gsnr_toolkit"
+    folder = _folder()
     target = folder / f"merge_samples-{key.hexdigest()[:16]}.so"
     if not target.exists():
         try:
@@ -113,6 +113,13 @@ def _found_or_built() -> Path:
         except OSError as error:
             raise NotBuiltError(f"{folder} cannot be written: {error}") from error
     return target
+
+
+def _folder() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gsnr_toolkit"
+    except RuntimeError as error:
+        raise NotBuiltError(f"no place for it: {error}; set XDG_CACHE_HOME") from error
 
 
 def _openmp() -> tuple[str, ...]:

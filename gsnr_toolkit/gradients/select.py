@@ -10,6 +10,7 @@ from gsnr_toolkit.gradients.loop import loop_gradients
 from gsnr_toolkit.gradients.memory import BACKWARD_SHARE, SHARE, free_memory, saved_bytes_per_sample
 from gsnr_toolkit.gradients.streaming import StreamingEngine
 from gsnr_toolkit.gradients.taps import TapsEngine
+from gsnr_toolkit.gradients.tiles import SAMPLES_AT_ONCE, TILE_ENTRIES
 from gsnr_toolkit.gradients.vmap import vmap_bytes_per_sample, vmap_gradients
 from gsnr_toolkit.types import Batch
 
@@ -94,7 +95,8 @@ def layer_bytes(task: GradientTask) -> int:
     Returns:
         Bytes, whatever the number of samples.
     """
-    return 3 * max(param.numel() * max(4, param.element_size()) for param in task.params.values())
+    entries, size = max((param.numel(), max(4, param.element_size())) for param in task.params.values())
+    return size * max(3 * entries, SAMPLES_AT_ONCE * min(entries, TILE_ENTRIES))
 
 
 def predicted_bytes(engine: str, task: GradientTask, rows: Batch, chunk: int) -> int:

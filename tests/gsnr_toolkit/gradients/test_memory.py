@@ -75,11 +75,17 @@ def test_chunk_grows_with_the_budget_and_fits_it(engine):
 def test_predictions_by_hand():
     task, rows = _mlp(), (torch.randn(3, 4, dtype=torch.float64),)
     saved, gradient = int(8 * 13 * 1.5), 2 * 8 * (24 + 6 + 18 + 3)
-    assert layer_bytes(task) == 3 * 8 * 24
+    assert layer_bytes(task) == 8 * 8 * 24  # eight samples of a matrix that is one tile
     assert predicted_bytes("loop", task, rows, 5) == saved + gradient * 3 // 2
     assert predicted_bytes("vmap", task, rows, 5) == 5 * (saved + gradient)
-    assert predicted_bytes("taps", task, rows, 5) == 5 * saved + 3 * 8 * 24
+    assert predicted_bytes("taps", task, rows, 5) == 5 * saved + 8 * 8 * 24
     assert predicted_bytes(MEAN_ONLY, task, rows, 5) == 5 * saved + gradient
+
+
+def test_a_matrix_of_many_tiles_takes_three_times_itself():
+    model = nn.Linear(4000, 4000, device="meta")
+    task = make_task(model, _squares)
+    assert layer_bytes(task) == 3 * 4 * 4000**2
 
 
 def test_a_part_of_the_free_memory_is_the_budget_by_default(monkeypatch):

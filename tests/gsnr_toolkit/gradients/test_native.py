@@ -89,6 +89,17 @@ def test_a_cache_that_cannot_be_written(cache):
     assert "cannot be written" in said
 
 
+def test_a_user_without_a_home(cache, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("CXX", "g++")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(native.Path, "home", homeless)
+    assert "set XDG_CACHE_HOME" in _said()
+
+
 def test_it_can_be_turned_off(cache, monkeypatch):
     monkeypatch.setenv(native.SWITCH, "0")
     assert _said() == "torch (GSNR_TOOLKIT_NATIVE is 0)"
@@ -97,7 +108,7 @@ def test_it_can_be_turned_off(cache, monkeypatch):
 
 def test_other_systems_use_torch(cache, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert _said() == "torch (built on Linux alone)"
+    assert _said() == "torch (compiled on Linux alone)"
 
 
 @needs_compiler
