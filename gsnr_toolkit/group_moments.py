@@ -7,7 +7,7 @@ number, the sum over entries and samples of centred squares. The verbs are those
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -66,6 +66,11 @@ class GroupMoments:
         gap, both = mean.sub_(held), seen + added
         self.squares[name] += spread + _sqnorm(gap) * seen * added / both
         held.add_(gap, alpha=added / both)
+
+    def sort(self, names: Collection[str]) -> None:
+        """Put the parameters into the order of the names, which are all of theirs."""
+        self.mean = {name: self.mean[name] for name in names}
+        self.squares = {name: self.squares[name] for name in names}
 
     def update(self, grads: Mapping[str, Tensor]) -> None:
         """Take in more samples, shape ``(c, *shape)`` each, in place."""

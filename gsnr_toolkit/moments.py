@@ -6,7 +6,7 @@ Source: Chan, Golub & LeVeque (1979). Never ``E[g^2] - E[g]^2``: in float32 that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -68,6 +68,10 @@ class Moments:
             self.mean[name] = make(like.shape, dtype=dtype, device=like.device)
             self.m2[name] = make(like.shape, dtype=dtype, device=like.device)
         return self.mean[name], self.m2[name]
+
+    def sort(self, names: Collection[str]) -> None:
+        """Put the parameters into the order of the names, which are all of theirs."""
+        self.mean, self.m2 = ({name: held[name] for name in names} for held in (self.mean, self.m2))
 
     def update(self, grads: Mapping[str, Tensor]) -> None:
         """Take in more samples, shape ``(c, *shape)`` each, in place."""

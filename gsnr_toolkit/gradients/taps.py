@@ -119,6 +119,7 @@ class TapsEngine:
                 self._accumulate_left(left, rows, moments)
             moments.count += batch_length(rows)
             losses.append(found)
+        moments.sort(task.params)
         return torch.cat(losses)
 
     def _accumulate_left(self, left: GradientTask, rows: Batch, moments: AnyMoments) -> None:
