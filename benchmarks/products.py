@@ -40,13 +40,15 @@ def _kept(left: Tensor, right: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _tiles_of(entries: int, columns: int, samples: int, *, compiled: bool = True) -> Iterator[None]:
-    held, library = (tiles.TILE_ENTRIES, tiles.TILE_COLUMNS, tiles.SAMPLES_AT_ONCE), native.library
+    held, kernel = (tiles.TILE_ENTRIES, tiles.TILE_COLUMNS, tiles.SAMPLES_AT_ONCE), native.kernel
     tiles.TILE_ENTRIES, tiles.TILE_COLUMNS, tiles.SAMPLES_AT_ONCE = entries, columns, samples
     if not compiled:
-        native.library = lambda: None
-    yield
-    tiles.TILE_ENTRIES, tiles.TILE_COLUMNS, tiles.SAMPLES_AT_ONCE = held
-    native.library = library
+        native.kernel = lambda: None
+    try:
+        yield
+    finally:
+        tiles.TILE_ENTRIES, tiles.TILE_COLUMNS, tiles.SAMPLES_AT_ONCE = held
+        native.kernel = kernel
 
 
 def _products_alone(left: Tensor, right: Tensor, workspace: Workspace) -> None:

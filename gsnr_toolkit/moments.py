@@ -60,7 +60,7 @@ class Moments:
             blank: Leave new ones uninitialised, for the first samples to overwrite.
 
         Returns:
-            Mean and sum of centred squares, to be changed in place by :func:`take_in`.
+            Mean and sum of centred squares, to be changed in place, as by :func:`merge_in`.
         """
         if name not in self.mean:
             dtype = torch.promote_types(like.dtype, torch.float32)
@@ -132,32 +132,6 @@ class Moments:
         if self.count < 2:
             return {name: torch.full_like(value, float("nan")) for name, value in self.m2.items()}
         return {name: value / (self.count - 1) for name, value in self.m2.items()}
-
-
-def take_in(mean: Tensor, m2: Tensor, seen: int, added: int, deviations: Tensor, squares: Tensor) -> None:
-    r"""Take more samples in, given sums about the present mean; in place.
-
-    With :math:`d_i = g_i - \bar g` for the b new samples and the mean :math:`\bar g` of the n seen so far:
-    :math:`\bar g' = \bar g + \sum_i d_i / (n + b)`,
-    :math:`M' = M + \sum_i d_i^2 - (\sum_i d_i)^2 / (n + b)`. Before the first sample any :math:`\bar g` near the
-    gradients will do.
-
-    Args:
-        mean: Mean so far.
-        m2: Sum of centred squares so far.
-        seen: Samples so far, n.
-        added: New samples, b.
-        deviations: :math:`\sum_i d_i`; used up.
-        squares: :math:`\sum_i d_i^2`.
-
-    >>> mean, m2 = torch.tensor([2.0]), torch.tensor([2.0])  # of 1 and 3
-    >>> take_in(mean, m2, 2, 1, torch.tensor([6.0]), torch.tensor([36.0]))  # and 8
-    >>> mean.item(), m2.item()
-    (4.0, 26.0)
-    """
-    total = seen + added
-    m2.add_(squares).addcmul_(deviations, deviations, value=-1 / total).clamp_(min=0)
-    mean.add_(deviations, alpha=1 / total)
 
 
 def merge_in(mean: Tensor, m2: Tensor, seen: int, added: int, other_mean: Tensor, other_m2: Tensor) -> None:

@@ -103,7 +103,7 @@ def _library_for(mean: Tensor) -> ctypes.CDLL | None:
     if mean.device.type != "cpu" or mean.dtype not in _FUNCTIONS:
         return None
     rows_apart = mean.ndim == 2 and mean.stride(1) == 1 and mean.stride(0) >= mean.shape[1]
-    return native.library() if rows_apart or mean.is_contiguous() else None
+    return native.kernel() if rows_apart or mean.is_contiguous() else None
 
 
 def _merge(library: ctypes.CDLL, samples: Tensor, mean: Tensor, m2: Tensor | None, seen: int) -> float:

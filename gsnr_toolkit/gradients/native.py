@@ -69,7 +69,7 @@ class Tools:
         return cls(tuple(compiler), ("-O3", "-std=c++17", "-fPIC", "-fopenmp", *vectors), _openmp())
 
 
-def library() -> ctypes.CDLL | None:
+def kernel() -> ctypes.CDLL | None:
     """Load the library, and build it first where that was not done yet.
 
     Returns:

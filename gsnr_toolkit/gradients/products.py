@@ -17,7 +17,7 @@ from gsnr_toolkit.gradients.factors import check_factors
 
 TILE_BYTES = 2**20
 """Bytes of one sample's tile of G on a CPU: small enough for the cache of a core, large enough for one matrix product
-to be worth its call. ``python -m benchmarks.products --device cpu`` measures others."""
+to be worth its call. Engines come here with one row a sample alone; more rows go through :mod:`.tiles`."""
 
 
 def product_sums(

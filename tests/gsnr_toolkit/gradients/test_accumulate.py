@@ -10,7 +10,7 @@ from torch import nn
 from zoo import ZOO, to_dtype
 
 from gsnr_toolkit.batches import map_tensors, take_rows
-from gsnr_toolkit.gradients import accumulate, native, sqnorms, tiles
+from gsnr_toolkit.gradients import accumulate, sqnorms, tiles
 from gsnr_toolkit.gradients.accumulate import add_parts, row_blocks, sample_blocks
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.taps import TapsEngine
@@ -24,13 +24,9 @@ from gsnr_toolkit.moments import Moments
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
 
-@pytest.fixture(params=["compiled", "torch"], autouse=True)
-def how(request, monkeypatch):
+@pytest.fixture(autouse=True)
+def poisoned_memory(both_kernels, monkeypatch):
     """Both ways to sum; and memory that nobody wrote to is not a number."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
-        pytest.skip(native.description())
     empty = torch.empty
 
     def poisoned(*args, **settings):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gsnr_toolkit.gradients import native, tiles
+from gsnr_toolkit.gradients import tiles
 from gsnr_toolkit.gradients.merge_products import mean_and_spread, merge_products
 from gsnr_toolkit.gradients.tiles import Workspace
 
@@ -11,12 +11,7 @@ SHAPES = [(20, 5, 7, 3), (20, 5, 3, 7), (12, 2, 4, 4), (3, 5, 7, 3), (1, 5, 3, 4
 SMALL_TILES = [(2**20, 1024, 8), (6, 2, 3), (1, 1, 1)]
 
 
-@pytest.fixture(params=["compiled", "torch"], autouse=True)
-def how(request, monkeypatch):
-    if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
-        pytest.skip(native.description())
+pytestmark = pytest.mark.usefixtures("both_kernels")
 
 
 @pytest.fixture(params=SMALL_TILES)

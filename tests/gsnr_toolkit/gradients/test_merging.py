@@ -3,20 +3,9 @@
 import pytest
 import torch
 
-from gsnr_toolkit.gradients import native
 from gsnr_toolkit.gradients.merging import merge_samples, merge_spread, square_sum
 
-HOW = ["compiled", "torch"]
-
-
-@pytest.fixture(params=HOW)
-def how(request, monkeypatch):
-    """Both ways; a machine without a compiler has only one."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
-        pytest.skip(native.description())
-    return request.param
+pytestmark = pytest.mark.usefixtures("both_kernels")
 
 
 def _samples(count, shape, dtype=torch.float64, shift=0.0):
@@ -31,7 +20,7 @@ def _expected(samples):
 
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 4), (2, 300), (40, 129), (2, 3, 4), (0,), (3, 0)])
 @pytest.mark.parametrize("parts", [(1,), (4,), (1, 1), (8, 8, 3)])
-def test_chunks_of_any_shape(how, shape, parts):
+def test_chunks_of_any_shape(shape, parts):
     samples = _samples(sum(parts), shape)
     mean, m2 = torch.full((2, *shape), float("nan"), dtype=torch.float64).unbind()
     held, seen, spread = mean.clone(), 0, 0.0
@@ -56,7 +45,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_results_lie_where_they_are_wanted_and_nowhere_else(how, layout):
+def test_results_lie_where_they_are_wanted_and_nowhere_else(layout):
     whole_mean, whole_m2 = torch.full((2, 6, 12), float("nan"), dtype=torch.float64).unbind()
     mean, m2 = LAYOUTS[layout](whole_mean), LAYOUTS[layout](whole_m2)
     samples = _samples(7, mean.shape)
@@ -69,7 +58,7 @@ def test_results_lie_where_they_are_wanted_and_nowhere_else(how, layout):
 
 
 @pytest.mark.parametrize("shift", [0.0, 30.0, 1e4])
-def test_float32_keeps_its_digits_however_large_the_mean(how, shift):
+def test_float32_keeps_its_digits_however_large_the_mean(shift):
     samples = _samples(40, (16, 33), torch.float32, shift)
     mean, m2 = torch.zeros(2, 16, 33).unbind()
     for seen in range(0, 40, 8):
@@ -80,7 +69,7 @@ def test_float32_keeps_its_digits_however_large_the_mean(how, shift):
     torch.testing.assert_close((m2.double() / 40).sqrt(), (expected / 40).sqrt(), rtol=1e-5, atol=rounding)
 
 
-def test_equal_samples_have_no_spread_and_zeros_stay_zeros(how):
+def test_equal_samples_have_no_spread_and_zeros_stay_zeros():
     mean, m2 = torch.zeros(2, 3).unbind()
     merge_samples(torch.tensor([[0.1, 0.0, 7.0]]).repeat(4, 1), mean, m2, 0)
     merge_samples(torch.tensor([[0.1, 0.0, 7.0]]).repeat(3, 1), mean, m2, 4)
@@ -89,7 +78,7 @@ def test_equal_samples_have_no_spread_and_zeros_stay_zeros(how):
     assert (mean[1].item(), m2[1].item()) == (0, 0)
 
 
-def test_what_is_not_finite_stays_so_and_spoils_no_other_entry(how):
+def test_what_is_not_finite_stays_so_and_spoils_no_other_entry():
     samples = _samples(8, (2, 5))
     samples[3, 0, 1] = float("nan")
     samples[4, 1, 2] = float("inf")
@@ -104,7 +93,7 @@ def test_what_is_not_finite_stays_so_and_spoils_no_other_entry(how):
     torch.testing.assert_close(mean[~bad], expected_mean[~bad])
 
 
-def test_large_counts_keep_their_weights(how):
+def test_large_counts_keep_their_weights():
     """A million samples before, of mean 1 and variance 1: eight more of mean 3 move both as Chan's formula says."""
     mean, m2 = torch.ones(4), torch.full((4,), 1e6)
     merge_samples(torch.full((8, 4), 3.0), mean, m2, 10**6)
@@ -112,7 +101,7 @@ def test_large_counts_keep_their_weights(how):
     torch.testing.assert_close(m2, torch.full((4,), 1e6 + 4 * 8e6 / (10**6 + 8)))
 
 
-def test_the_threads_share_a_large_matrix(how):
+def test_the_threads_share_a_large_matrix():
     samples = _samples(8, (300, 1000), torch.float32)
     mean, m2 = torch.zeros(2, 300, 1000).unbind()
     merge_samples(samples.clone(), mean, m2, 0)

@@ -68,7 +68,7 @@ def test_without_a_compiler(cache, monkeypatch):
     said = _said()
     assert said.startswith("torch (")
     assert "install g++" in said
-    assert native.library() is None
+    assert native.kernel() is None
     native._library.cache_clear()
 
 
@@ -127,7 +127,7 @@ def test_it_uses_the_threads_of_torch(cache):
     """A second OpenMP library in the process would keep threads of its own spinning."""
     program = (
         "import torch; from gsnr_toolkit.gradients import native; before = open('/proc/self/maps').read()\n"
-        "assert native.library(); after = open('/proc/self/maps').read()\n"
+        "assert native.kernel(); after = open('/proc/self/maps').read()\n"
         "names = lambda text: {line.split()[-1] for line in text.splitlines() if 'omp' in line.rpartition('/')[2]}\n"
         "print(sorted(names(after) - names(before)))"
     )
