@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gsnr_toolkit.gradients import native, tiles, triton_products
-from gsnr_toolkit.gradients.merge_products import mean_and_spread, merge_products
+from gsnr_toolkit.gradients.merge_products import merge_products, merge_products_spread
 from gsnr_toolkit.gradients.products import plain_product_sums
 from gsnr_toolkit.gradients.tiles import Workspace
 
@@ -64,7 +64,7 @@ def _on_cpu(left: Tensor, right: Tensor) -> dict[str, Work]:
     works: dict[str, Work] = {
         "products alone": lambda: _products_alone(left, right, workspace),
         "mean and squares": lambda: merge_products(left, right, mean, m2, 0, workspace),
-        "mean and their sum": lambda: mean_and_spread(left, right, mean, workspace),
+        "mean and their sum": lambda: merge_products_spread(left, right, mean, 0, workspace),
     }
 
     def within(work: Work, sizes: tuple[int, int, int], compiled: bool) -> None:

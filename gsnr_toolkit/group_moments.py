@@ -39,7 +39,7 @@ class GroupMoments:
             blank: Leave a new one uninitialised, for the first samples to overwrite.
 
         Returns:
-            The mean, to be changed by :meth:`merge_in` alone.
+            The mean, to be changed by :meth:`merge_in`, or in place together with :meth:`grow`.
         """
         if name not in self.mean:
             dtype = torch.promote_types(like.dtype, torch.float32)
@@ -66,6 +66,10 @@ class GroupMoments:
         gap, both = mean.sub_(held), seen + added
         self.squares[name] += spread + _sqnorm(gap) * seen * added / both
         held.add_(gap, alpha=added / both)
+
+    def grow(self, name: str, by: float) -> None:
+        """Add to one parameter's sum of centred squares what new samples, merged into its mean, make it grow by."""
+        self.squares[name] += by
 
     def sort(self, names: Collection[str]) -> None:
         """Put the parameters into the order of the names, which are all of theirs."""

@@ -12,10 +12,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from gsnr_toolkit.gradients import fused_products
 from gsnr_toolkit.gradients.functional import AnyMoments
-from gsnr_toolkit.gradients.merge_products import mean_and_spread, merge_products
+from gsnr_toolkit.gradients.merge_products import merge_products, merge_products_spread
 from gsnr_toolkit.gradients.merging import merge_samples, merge_spread, square_sum
-from gsnr_toolkit.gradients.sqnorms import ghost_is_cheaper, ghost_sums
+from gsnr_toolkit.gradients.sqnorms import FUSED_COST, PASS_COST, ghost_is_cheaper, ghost_sums
 from gsnr_toolkit.gradients.terms import Gathered, Products, Term
 from gsnr_toolkit.gradients.tiles import Workspace
 from gsnr_toolkit.gradients.views import View, follow
@@ -54,6 +55,9 @@ def add_parts(
             _add_moments(follow(views, mean), follow(views, m2), seen, term, workspace)
         return
     held = moments.place(name, param, blank=blank)
+    if blank and not _by_ghost(first, held):
+        moments.grow(name, _merge_spread(held, first, seen, workspace))
+        return
     mean = torch.zeros_like(held) if seen else held
     spread = sum(_batch_spread(follow(views, mean), term, workspace) for term, views in parts)
     moments.merge_in(name, seen, first.count, mean, spread)
@@ -145,30 +149,39 @@ def sample_blocks(term: Term) -> Iterator[Tensor]:
         yield term.samples(start, min(start + step, term.count))
 
 
+def _merge_spread(mean: Tensor, term: Term, seen: int, workspace: Workspace) -> float:
+    """Merge into the mean, and return what the sum of centred squares grows by."""
+    if isinstance(term, Products):
+        flat = mean.view(term.left.shape[2], term.right.shape[2])
+        return merge_products_spread(term.left, term.right, flat, seen, workspace)
+    grown = 0.0
+    for block in sample_blocks(term):
+        grown += merge_spread(block.to(mean.dtype, copy=True), mean, seen)
+        seen += len(block)
+    return grown
+
+
 def _batch_spread(mean: Tensor, term: Term, workspace: Workspace) -> float:
     """Put the batch's mean into zeros, and return its sum of centred squares."""
-    if isinstance(term, Products):
-        return _products_spread(mean, term, workspace)
     if isinstance(term, Gathered):
         return _rows_spread(mean, term)
-    spread, seen = 0.0, 0
-    for block in sample_blocks(term):
-        spread += merge_spread(block.to(mean.dtype, copy=True), mean, seen)
-        seen += len(block)
-    return spread
-
-
-def _products_spread(mean: Tensor, term: Products, workspace: Workspace) -> float:
-    left, right = term.left, term.right
-    flat = mean.reshape(left.shape[2], right.shape[2])  # the same memory unless the view's strides forbid it
-    spread = None
-    if ghost_is_cheaper(left.shape[1], left.shape[2], right.shape[2]):
-        spread = _ghost_spread(flat, left, right)
+    if not isinstance(term, Products):
+        return _merge_spread(mean, term, 0, workspace)
+    flat = mean.reshape(term.left.shape[2], term.right.shape[2])  # the same memory unless strides forbid it
+    spread = _ghost_spread(flat, term.left, term.right) if _by_ghost(term, mean) else None
     if spread is None:
-        spread = mean_and_spread(left, right, flat, workspace)
+        spread = _merge_spread(flat, term, 0, workspace)
     if flat.data_ptr() != mean.data_ptr():
         mean.copy_(flat.view(mean.shape))
     return spread
+
+
+def _by_ghost(term: Term, mean: Tensor) -> bool:
+    if not isinstance(term, Products):
+        return False
+    left, right = term.left, term.right
+    fused = fused_products.fits(left, right, mean)
+    return ghost_is_cheaper(left.shape[1], left.shape[2], right.shape[2], FUSED_COST if fused else PASS_COST)
 
 
 def _ghost_spread(mean: Tensor, left: Tensor, right: Tensor) -> float | None:

@@ -8,15 +8,13 @@ is done while a few entries of all samples lie in the cache.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from math import sqrt
 
 import torch
 from torch import Tensor
 
 from gsnr_toolkit.gradients import native
-
-_FUNCTIONS = {torch.float32: "merge_float32", torch.float64: "merge_float64"}
-
 
 def merge_samples(samples: Tensor, mean: Tensor, m2: Tensor, seen: int) -> None:
     r"""Merge more samples into their moments, in place.
@@ -37,9 +35,9 @@ def merge_samples(samples: Tensor, mean: Tensor, m2: Tensor, seen: int) -> None:
     >>> mean.item(), m2.item()
     (4.0, 26.0)
     """
-    library = _library_for(mean)
-    if library is not None:
-        _merge(library, samples, mean, m2, seen)
+    merge = _kernel_for(mean)
+    if merge is not None:
+        _merge(merge, samples, mean, m2, seen)
         return
     if not seen:
         m2.zero_()
@@ -63,9 +61,9 @@ def merge_spread(samples: Tensor, mean: Tensor, seen: int) -> float:
     >>> merge_spread(torch.tensor([[8.0]]), mean, 2), mean.item()
     (24.0, 4.0)
     """
-    library = _library_for(mean)
-    if library is not None:
-        return _merge(library, samples, mean, None, seen)
+    merge = _kernel_for(mean)
+    if merge is not None:
+        return _merge(merge, samples, mean, None, seen)
     return sum(square_sum(gaps) for gaps in _deviations(samples, mean, seen))
 
 
@@ -98,19 +96,19 @@ def _deviations(samples: Tensor, mean: Tensor, seen: int) -> list[Tensor]:
     return [gaps, moved.mul_(sqrt(seen * count / (seen + count))).unsqueeze(0)]
 
 
-def _library_for(mean: Tensor) -> ctypes.CDLL | None:
+def _kernel_for(mean: Tensor) -> Callable[..., float] | None:
     """The kernel, where it can write to such a mean: rows must be contiguous."""
-    if mean.device.type != "cpu" or mean.dtype not in _FUNCTIONS:
-        return None
     rows_apart = mean.ndim == 2 and mean.stride(1) == 1 and mean.stride(0) >= mean.shape[1]
-    return native.kernel() if rows_apart or mean.is_contiguous() else None
+    if mean.device.type != "cpu" or not (rows_apart or mean.is_contiguous()):
+        return None
+    return native.function("merge_samples", mean.dtype)
 
 
-def _merge(library: ctypes.CDLL, samples: Tensor, mean: Tensor, m2: Tensor | None, seen: int) -> float:
-    samples = samples.contiguous()
+def _merge(merge: Callable[..., float], samples: Tensor, mean: Tensor, m2: Tensor | None, seen: int) -> float:
+    samples = samples.contiguous().resolve_neg()
     whole = mean.is_contiguous()
     rows, columns = (1, mean.numel()) if whole else mean.shape
+    shape = (ctypes.c_int64 * 3)(len(samples), rows, columns)
     squares = None if m2 is None else m2.data_ptr()
     stride = columns if whole else mean.stride(0)
-    merge = getattr(library, _FUNCTIONS[mean.dtype])
-    return merge(samples.data_ptr(), len(samples), rows, columns, mean.data_ptr(), squares, stride, seen)
+    return merge(samples.data_ptr(), shape, torch.get_num_threads(), mean.data_ptr(), squares, stride, seen)

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("merge_samples.cpp")
+FOLDER = Path(__file__).with_name("cpp")
 
 SWITCH = "GSNR_TOOLKIT_NATIVE"
 """Environment variable; 0 leaves the work to torch."""
@@ -31,6 +32,17 @@ _VECTORS = {
     "AVX2": ("-mavx2", "-mfma"),
 }
 """Flags for what torch found the processor to have, not for the machine that compiles: folders are shared."""
+
+
+_NUMBER, _POINTER = ctypes.c_int64, ctypes.c_void_p
+
+_SIGNATURES = {
+    "merge_samples": [_POINTER, _POINTER, _NUMBER, _POINTER, _POINTER, _NUMBER, _NUMBER],
+    "merge_products": [*[_POINTER] * 4, _NUMBER, _POINTER, _POINTER, _NUMBER, _NUMBER, _POINTER],
+}
+"""Arguments of each source's functions, which return a float64 and are named by the source and their dtype."""
+
+_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class NotBuiltError(Exception):
@@ -45,11 +57,13 @@ class Tools:
         compiler: The command.
         flags: Of compiling.
         openmp: What to link for threads.
+        sources: Names of what is built. Products need wide vectors to be faster than torch's.
     """
 
     compiler: tuple[str, ...]
     flags: tuple[str, ...]
     openmp: tuple[str, ...]
+    sources: tuple[str, ...]
 
     @classmethod
     def at_hand(cls) -> Tools:
@@ -66,7 +80,8 @@ class Tools:
         if not compiler:
             raise NotBuiltError("no C++ compiler was found: install g++, or name one by CXX")
         vectors = _VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
-        return cls(tuple(compiler), ("-O3", "-std=c++17", "-fPIC", "-fopenmp", *vectors), _openmp())
+        flags = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=fast", *vectors)
+        return cls(tuple(compiler), flags, _openmp(), tuple(_SIGNATURES) if vectors else ("merge_samples",))
 
 
 def kernel() -> ctypes.CDLL | None:
@@ -79,14 +94,30 @@ def kernel() -> ctypes.CDLL | None:
     return None if isinstance(found, NotBuiltError) else found
 
 
+def function(name: str, dtype: torch.dtype) -> Callable[..., float] | None:
+    """One of the library's functions.
+
+    Args:
+        name: Its source.
+        dtype: Of the numbers.
+
+    Returns:
+        The function; None where it was not built.
+    """
+    library = kernel()
+    return getattr(library, f"{name}_{_DTYPES[dtype]}", None) if library is not None and dtype in _DTYPES else None
+
+
 def description() -> str:
     """What sums up per-sample gradients on a CPU, for a report's provenance.
 
     Returns:
-        ``"compiled"``, or ``"torch"`` with the reason.
+        ``"compiled"``, or ``"torch"`` with the reason; what of it torch does where the processor lacks vectors.
     """
     found = _library()
-    return f"torch ({found})" if isinstance(found, NotBuiltError) else "compiled"
+    if isinstance(found, NotBuiltError):
+        return f"torch ({found})"
+    return "compiled" if hasattr(found, "merge_products_float32") else "compiled, products by torch"
 
 
 @cache
@@ -103,9 +134,10 @@ def _found_or_built() -> Path:
     if sys.platform != "linux":
         raise NotBuiltError("compiled on Linux alone")
     tools = Tools.at_hand()
-    key = hashlib.sha256(SOURCE.read_bytes() + repr((tools, torch.__version__)).encode())
+    texts = b"".join(path.read_bytes() for path in sorted(FOLDER.iterdir()))
+    key = hashlib.sha256(texts + repr((tools, torch.__version__)).encode())
     folder = _folder()
-    target = folder / f"merge_samples-{key.hexdigest()[:16]}.so"
+    target = folder / f"kernels-{key.hexdigest()[:16]}.so"
     if not target.exists():
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -131,10 +163,10 @@ def _openmp() -> tuple[str, ...]:
 
 def _build(tools: Tools, target: Path) -> None:
     """Build beside the target and put it there in one step, since other processes may be at the same."""
+    sources = [str(FOLDER / f"{name}.cpp") for name in tools.sources]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made, built = Path(folder) / "made.o", Path(folder) / "built.so"
-        _run([*tools.compiler, *tools.flags, "-c", str(SOURCE), "-o", str(made)])
-        _run([*tools.compiler, "-shared", str(made), *tools.openmp, "-o", str(built)])
+        built = Path(folder) / "built.so"
+        _run([*tools.compiler, *tools.flags, "-shared", *sources, *tools.openmp, "-o", str(built)])
         built.replace(target)
 
 
@@ -151,11 +183,10 @@ def _run(command: list[str]) -> None:
 def _loaded(path: Path) -> ctypes.CDLL:
     try:
         found = ctypes.CDLL(str(path))
-        for name in ("merge_float32", "merge_float64"):
-            function = getattr(found, name)
-            function.restype = ctypes.c_double
-            number, pointer = ctypes.c_int64, ctypes.c_void_p
-            function.argtypes = [pointer, number, number, number, pointer, pointer, number, number]
+        for name in Tools.at_hand().sources:
+            for dtype in _DTYPES.values():
+                made = getattr(found, f"{name}_{dtype}")
+                made.restype, made.argtypes = ctypes.c_double, _SIGNATURES[name]
     except (OSError, AttributeError) as error:
         with suppress(OSError):
             path.unlink()  # damaged: the next process builds it anew

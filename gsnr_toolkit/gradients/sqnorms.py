@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-PASS_COST = 35.0
-"""What a pass over one entry of G costs beside its matrix product, in multiply-adds of a matrix product.
-``python -m benchmarks.products`` measures it."""
+PASS_COST, FUSED_COST = 35.0, 10.0
+"""What an entry of G costs beside its matrix product, in multiply-adds of a matrix product, where it is formed and read
+again, and where a compiled kernel sums it up as it is formed. ``python -m benchmarks.products`` measures both."""
 
 _GHOST_BYTES = 2**27
 
@@ -38,8 +38,14 @@ def ghost_sums(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -> t
     return total, ghost_sqnorms(left, right)
 
 
-def ghost_is_cheaper(rows: int, outputs: int, inputs: int) -> bool:
-    """Whether inner products of rows cost less than a pass over the matrix.
+def ghost_is_cheaper(rows: int, outputs: int, inputs: int, entry_cost: float = PASS_COST) -> bool:
+    """Whether inner products of rows cost less than forming the matrix.
+
+    Args:
+        rows: Of a sample.
+        outputs: Of the matrix.
+        inputs: Of the matrix.
+        entry_cost: What an entry costs beside its product.
 
     Returns:
         True for few rows and wide matrices.
@@ -47,7 +53,7 @@ def ghost_is_cheaper(rows: int, outputs: int, inputs: int) -> bool:
     >>> ghost_is_cheaper(1, 768, 768), ghost_is_cheaper(4096, 64, 64)
     (True, False)
     """
-    return rows * rows * (outputs + inputs) < PASS_COST * outputs * inputs
+    return rows * rows * (outputs + inputs) < entry_cost * outputs * inputs
 
 
 def ghost_sqnorms(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gsnr_toolkit.gradients import tiles
-from gsnr_toolkit.gradients.merge_products import mean_and_spread, merge_products
+from gsnr_toolkit.gradients.merge_products import merge_products, merge_products_spread
 from gsnr_toolkit.gradients.tiles import Workspace
 
 SHAPES = [(20, 5, 7, 3), (20, 5, 3, 7), (12, 2, 4, 4), (3, 5, 7, 3), (1, 5, 3, 4), (6, 1, 3, 5)]
@@ -59,7 +59,7 @@ def test_mean_and_spread_alone(sizes, shape):
         torch.full(shape[2:], float("nan"), dtype=torch.float64),
         torch.full(shape[:1:-1], float("nan"), dtype=torch.float64).t(),
     ):
-        assert mean_and_spread(left, right, mean, Workspace()) == pytest.approx(float(expected_m2.sum()), rel=1e-11)
+        assert merge_products_spread(left, right, mean, 0, Workspace()) == pytest.approx(float(expected_m2.sum()), rel=1e-11)
         torch.testing.assert_close(mean, expected_mean, rtol=1e-12, atol=1e-12)
 
 

@@ -1,0 +1,267 @@
+// Per-sample products L_i^T R_i merged into running moments without ever being written out.
+//
+// The loops are those of a matrix product (Goto & van de Geijn 2008): strips of both factors are copied into the order
+// in which they are read, and a tile that fits the registers is formed over all rows of a sample. It is taken at once
+// into the tile's mean and centred squares (Welford 1962), which lie in scratch memory, tile after tile: rows of the
+// matrix itself are often a power of two apart, and would push one another out of the cache.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "merge_moments.h"
+#include "threads.h"
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int VECTOR = 64, HIGH = 14, WIDE = 2; // bytes; rows of a tile, and its columns in vectors
+#else
+constexpr int VECTOR = 32, HIGH = 6, WIDE = 2;
+#endif
+
+constexpr int64_t LINE = 64;                 // bytes of the cache's unit
+constexpr int64_t LEFT_BYTES = 1250000;      // of a copy of the left factor: what a core's own cache holds
+constexpr int64_t SCRATCH_ENTRIES = 1 << 21; // of a thread, for means, and as many for squares
+constexpr int64_t FEW_ROWS = 32;             // samples of fewer are copied together
+constexpr int64_t SMALL = 1 << 20;           // multiplications that are done before another thread could start
+constexpr double LEFT_COST = 4, RIGHT_COST = 1; // of copying an entry, in multiplications of a vector
+
+int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+
+template <typename T>
+struct Factor { // shape (samples, rows, entries), any strides
+  const T* data;
+  int64_t sample, row, entry;
+
+  const T* at(int64_t i, int64_t t, int64_t j) const { return data + i * sample + t * row + j * entry; }
+};
+
+struct Cut { // of a matrix of tiles into blocks
+  int64_t down, across; // how many
+  int64_t high, wide;   // tiles of the largest
+};
+
+struct Block { // of tiles
+  int64_t top, bottom, first, last;
+
+  int64_t high() const { return bottom - top; }
+};
+
+// Strips of WIDTH entries of a sample's rows, each strip row after row; zeros beyond the last entry
+template <int64_t WIDTH, typename T>
+void copy_strips(const Factor<T>& factor, int64_t sample, int64_t rows, int64_t first, int64_t last, int64_t entries,
+                 T* to, int64_t apart) {
+  for (int64_t t = 0; factor.entry == 1 && t < rows; ++t)
+    for (int64_t s = first; s < last; ++s) {
+      const T* from = factor.at(sample, t, s * WIDTH);
+      T* row = to + (s - first) * apart + t * WIDTH;
+      const int64_t some = entries - s * WIDTH;
+      if (some >= WIDTH)
+        for (int64_t j = 0; j < WIDTH; ++j) row[j] = from[j];
+      else
+        for (int64_t j = 0; j < WIDTH; ++j) row[j] = j < some ? from[j] : T(0);
+    }
+  for (int64_t s = first; factor.entry != 1 && s < last; ++s)
+    for (int64_t j = 0; j < WIDTH; ++j) {
+      const bool inside = s * WIDTH + j < entries;
+      const T* from = factor.at(sample, 0, inside ? s * WIDTH + j : 0);
+      T* column = to + (s - first) * apart + j;
+      for (int64_t t = 0; t < rows; ++t) column[t * WIDTH] = inside ? from[t * factor.row] : T(0);
+    }
+}
+
+template <typename T>
+struct Ahead { // what is read after a tile's product, and so fetched while it is formed
+  const T *mean, *squares, *next;
+  int64_t row; // from row to row of the last
+};
+
+template <typename T>
+struct Tile {
+  typedef T Vector __attribute__((vector_size(VECTOR)));
+  static constexpr int64_t LANES = VECTOR / sizeof(T), WIDTH = WIDE * LANES, SIZE = HIGH * WIDTH;
+
+  // Fetching is spread over the rows: all at once, it would hold up what the product itself reads
+  static void product(const T* left, const T* right, int64_t rows, T* out, const Ahead<T>& ahead) {
+    Vector sums[HIGH][WIDE] = {};
+    for (int64_t part = 0; part < HIGH; ++part) {
+      for (int64_t j = 0; j < WIDTH; j += LINE / static_cast<int64_t>(sizeof(T))) {
+        __builtin_prefetch(ahead.mean + part * WIDTH + j, 1);
+        __builtin_prefetch(ahead.squares + part * WIDTH + j, 1);
+        __builtin_prefetch(ahead.next + part * ahead.row + j, 0, 2);
+      }
+      const int64_t some = rows * (part + 1) / HIGH - rows * part / HIGH;
+      for (int64_t t = 0; t < some; ++t, left += HIGH, right += WIDTH) {
+        const Vector* own = reinterpret_cast<const Vector*>(right);
+#pragma GCC unroll 16
+        for (int i = 0; i < HIGH; ++i)
+#pragma GCC unroll 2
+          for (int j = 0; j < WIDE; ++j) sums[i][j] += left[i] * own[j];
+      }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < HIGH; ++i)
+#pragma GCC unroll 2
+      for (int j = 0; j < WIDE; ++j) reinterpret_cast<Vector*>(out)[i * WIDE + j] = sums[i][j];
+  }
+
+  // One more sample; returns what the squares grow by where they are not kept
+  static double take_in(const T* sample, T* mean, T* squares, int64_t before) {
+    const Vector* given = reinterpret_cast<const Vector*>(sample);
+    Vector *held = reinterpret_cast<Vector*>(mean), *kept = reinterpret_cast<Vector*>(squares), added = {};
+    if (before == 0) {
+      for (int j = 0; j < HIGH * WIDE; ++j) held[j] = given[j];
+      for (int j = 0; kept != nullptr && j < HIGH * WIDE; ++j) kept[j] = Vector{};
+      return 0;
+    }
+    const T weight = T(1) / static_cast<T>(before + 1), cross = static_cast<T>(before) / static_cast<T>(before + 1);
+    for (int j = 0; j < HIGH * WIDE; ++j) {
+      const Vector gap = given[j] - held[j], grown = gap * gap * cross;
+      held[j] += gap * weight;
+      if (kept != nullptr) kept[j] += grown;
+      else added += grown;
+    }
+    double total = 0;
+    for (int64_t j = 0; kept == nullptr && j < LANES; ++j) total += static_cast<double>(added[j]);
+    return total;
+  }
+};
+
+template <typename T>
+struct Merge {
+  static constexpr int64_t WIDTH = Tile<T>::WIDTH, TILE = Tile<T>::SIZE;
+
+  Factor<T> left, right;
+  int64_t count, rows, height, width; // samples, rows of each, and the matrix
+  int64_t threads;
+  T *mean, *m2; // m2 may be null
+  int64_t stride, seen;
+
+  // Samples whose copies lie in the cache at the same time
+  int64_t together() const { return std::min(count, std::max<int64_t>(1, FEW_ROWS / rows)); }
+
+  Cut cut() const {
+    const int64_t tall = parts_of(height, HIGH), broad = parts_of(width, WIDTH);
+    const int64_t fit = LEFT_BYTES / static_cast<int64_t>(sizeof(T)) / (HIGH * rows * together());
+    const int64_t fewest = parts_of(tall, std::max<int64_t>(1, fit));
+    Cut best{};
+    for (int64_t down = fewest; down <= std::min(tall, fewest + threads - 1); ++down) {
+      const int64_t high = parts_of(tall, down);
+      const int64_t least = parts_of(broad, std::max<int64_t>(1, SCRATCH_ENTRIES / (high * TILE)));
+      for (int64_t across = least; across <= std::min(broad, least + threads - 1); ++across) {
+        const Cut other{down, across, high, parts_of(broad, across)};
+        if (best.down == 0 || work(other) < work(best)) best = other;
+      }
+    }
+    return best;
+  }
+
+  // Of the thread that has most, for one row
+  double work(const Cut& cut) const {
+    const double copied = LEFT_COST * static_cast<double>(cut.high * HIGH) + RIGHT_COST * static_cast<double>(cut.wide * WIDTH);
+    const double product = static_cast<double>(cut.high * HIGH * cut.wide * WIDE);
+    return static_cast<double>(parts_of(cut.down * cut.across, threads)) * (product + copied);
+  }
+
+  int64_t left_space(const Cut& cut) const { return cut.high * HIGH * rows * together(); }
+  int64_t right_space() const { return WIDTH * rows * together(); }
+  int64_t scratch_space(const Cut& cut) const { return cut.high * cut.wide * TILE; }
+
+  int64_t thread_space(const Cut& cut) const {
+    const int64_t scratch = (m2 == nullptr ? 1 : 2) * scratch_space(cut);
+    return parts_of(TILE + scratch + right_space() + left_space(cut), 1024) * 1024;
+  }
+
+  template <int64_t SIZE>
+  void copy(const Factor<T>& factor, int64_t first, int64_t last, int64_t entries, int64_t sample, int64_t many,
+            T* to) const {
+    for (int64_t i = 0; i < many; ++i)
+      copy_strips<SIZE>(factor, sample + i, rows, first, last, entries, to + i * rows * SIZE, many * rows * SIZE);
+  }
+
+  double block(const Block& block, const Cut& cut, T* memory) const {
+    T *tile = memory, *means = tile + TILE, *squares = m2 == nullptr ? nullptr : means + scratch_space(cut);
+    T *strip = means + (m2 == nullptr ? 1 : 2) * scratch_space(cut), *strips = strip + right_space();
+    double added = 0;
+    for (int64_t sample = 0; sample < count; sample += together()) {
+      const int64_t many = std::min(together(), count - sample);
+      copy<HIGH>(left, block.top, block.bottom, height, sample, many, strips);
+      for (int64_t s = block.first; s < block.last; ++s) {
+        const int64_t at = (s - block.first) * block.high() * TILE;
+        copy<WIDTH>(right, s, s + 1, width, sample, many, strip);
+        const T* next = right.at(sample, 0, std::min(s + 1, block.last - 1) * WIDTH);
+        added += column(block.high(), sample, many, strips, strip, next, tile, means + at,
+                        squares == nullptr ? nullptr : squares + at);
+      }
+    }
+    return added + store(block, means, squares);
+  }
+
+  // A column of tiles
+  double column(int64_t high, int64_t sample, int64_t many, const T* strips, const T* strip, const T* next, T* tile,
+                T* means, T* squares) const {
+    double added = 0;
+    for (int64_t p = 0; p < high; ++p)
+      for (int64_t i = 0; i < many; ++i) {
+        T *held = means + p * TILE, *kept = squares == nullptr ? nullptr : squares + p * TILE;
+        const int64_t fetched = std::min(p * HIGH, rows - 1);
+        const Ahead<T> ahead{held, kept == nullptr ? held : kept, next + i * right.sample + fetched * right.row, right.row};
+        Tile<T>::product(strips + (p * many + i) * rows * HIGH, strip + i * rows * WIDTH, rows, tile, ahead);
+        added += Tile<T>::take_in(tile, held, kept, sample + i);
+      }
+    return added;
+  }
+
+  double store(const Block& block, const T* means, T* squares) const {
+    double added = 0;
+    for (int64_t row = block.top * HIGH; row < std::min(block.bottom * HIGH, height); ++row)
+      for (int64_t s = block.first; s < block.last; ++s) {
+        const int64_t tile = (s - block.first) * block.high() + row / HIGH - block.top;
+        const int64_t from = tile * TILE + row % HIGH * WIDTH, to = row * stride + s * WIDTH;
+        const int64_t some = std::min(WIDTH, width - s * WIDTH);
+        if (m2 != nullptr) {
+          merge_moments(mean + to, m2 + to, seen, means + from, squares + from, count, some);
+          continue;
+        }
+        T grown[WIDTH] = {};
+        merge_moments<T>(mean + to, nullptr, seen, means + from, grown, count, some);
+        for (int64_t j = 0; j < some; ++j) added += static_cast<double>(grown[j]);
+      }
+    return added;
+  }
+
+  // Without memory: how many entries of it are needed
+  double run(T* memory) const {
+    const Cut cut = this->cut();
+    const int64_t tall = parts_of(height, HIGH), broad = parts_of(width, WIDTH), each = thread_space(cut);
+    if (memory == nullptr) return static_cast<double>(threads * each);
+    return sum_over_tasks(cut.down * cut.across, threads, [&](int64_t task, int64_t thread) {
+      const int64_t d = task / cut.across, a = task % cut.across;
+      const Block some{tall * d / cut.down, tall * (d + 1) / cut.down, broad * a / cut.across, broad * (a + 1) / cut.across};
+      return block(some, cut, memory + thread * each);
+    });
+  }
+};
+
+template <typename T>
+double merge(const T* left, const T* right, const int64_t* strides, const int64_t* shape, int64_t threads, T* mean,
+             T* m2, int64_t stride, int64_t seen, T* memory) {
+  const bool small = shape[0] * shape[1] * shape[2] * shape[3] <= SMALL;
+  const Factor<T> first{left, strides[0], strides[1], strides[2]}, second{right, strides[3], strides[4], strides[5]};
+  return Merge<T>{first, second, shape[0], shape[1], shape[2], shape[3], small ? 1 : threads, mean, m2, stride, seen}
+      .run(memory);
+}
+
+} // namespace
+
+extern "C" double merge_products_float32(const float* left, const float* right, const int64_t* strides,
+                                         const int64_t* shape, int64_t threads, float* mean, float* m2, int64_t stride,
+                                         int64_t seen, float* memory) {
+  return merge(left, right, strides, shape, threads, mean, m2, stride, seen, memory);
+}
+
+extern "C" double merge_products_float64(const double* left, const double* right, const int64_t* strides,
+                                         const int64_t* shape, int64_t threads, double* mean, double* m2,
+                                         int64_t stride, int64_t seen, double* memory) {
+  return merge(left, right, strides, shape, threads, mean, m2, stride, seen, memory);
+}

@@ -1,0 +1,33 @@
+// Work shared out over the threads that torch has already.
+//
+// The entry point of GNU's OpenMP is called by its name, since LLVM's and Intel's have it too: whichever of them torch
+// brings along, any compiler can be linked to it, and no second one keeps threads of its own.
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+extern "C" {
+void GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+int omp_get_thread_num();
+}
+
+// Sum of work(task, thread) over all tasks, always in the same order; a thread that is done takes the next task
+template <typename Work>
+double sum_over_tasks(int64_t tasks, int64_t threads, const Work& work) {
+  std::vector<double> sums(static_cast<size_t>(tasks));
+  std::atomic<int64_t> next{0};
+  auto share = [&](int64_t thread) {
+    for (int64_t task = next++; task < tasks; task = next++) sums[static_cast<size_t>(task)] = work(task, thread);
+  };
+  if (threads > 1 && tasks > 1) {
+    auto run = [](void* given) { (*static_cast<decltype(share)*>(given))(omp_get_thread_num()); };
+    GOMP_parallel(run, &share, static_cast<unsigned>(threads), 0);
+  } else {
+    share(0);
+  }
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
