@@ -57,15 +57,7 @@ class GroupMoments:
             mean: Their mean; used up. Before the first sample it may lie in what :meth:`place` gave out.
             spread: Their :math:`\sum_i |g_i - \bar g|^2`.
         """
-        held = self.place(name, mean)
-        if not seen:
-            self.squares[name] = spread
-            if mean is not held:
-                held.copy_(mean)
-            return
-        gap, both = mean.sub_(held), seen + added
-        self.squares[name] += spread + _sqnorm(gap) * seen * added / both
-        held.add_(gap, alpha=added / both)
+        self.grow(name, spread + merge_mean(self.place(name, mean), seen, added, mean))
 
     def grow(self, name: str, by: float) -> None:
         """Add to one parameter's sum of centred squares what new samples, merged into its mean, make it grow by."""
@@ -111,6 +103,31 @@ class GroupMoments:
     def is_zero(self, name: str) -> bool:
         """Whether a parameter's gradient was exactly zero for every sample."""
         return self.squares[name] == 0 and not bool(self.mean[name].any())
+
+
+def merge_mean(mean: Tensor, seen: int, added: int, other: Tensor) -> float:
+    """Merge the mean of more samples in (Chan et al.); in place.
+
+    Args:
+        mean: Mean of the samples so far; overwritten where there were none.
+        seen: How many they are.
+        added: New samples.
+        other: Their mean; used up. Before the first sample it may be ``mean`` itself.
+
+    Returns:
+        What the sum of all centred squares grows by beside the new samples' own.
+
+    >>> mean = torch.tensor([2.0])  # of 1 and 3
+    >>> merge_mean(mean, 2, 1, torch.tensor([8.0])), mean.item()
+    (24.0, 4.0)
+    """
+    if not seen:
+        if other is not mean:
+            mean.copy_(other)
+        return 0.0
+    gap, both = other.sub_(mean), seen + added
+    mean.add_(gap, alpha=added / both)
+    return _sqnorm(gap) * seen * added / both
 
 
 def _sqnorm(tensor: Tensor) -> float:

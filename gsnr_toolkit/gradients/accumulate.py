@@ -14,10 +14,10 @@ from torch import Tensor
 
 from gsnr_toolkit.gradients import fused_products
 from gsnr_toolkit.gradients.functional import AnyMoments
-from gsnr_toolkit.gradients.merge_products import merge_products, merge_products_spread
-from gsnr_toolkit.gradients.merging import merge_samples, merge_spread, square_sum
+from gsnr_toolkit.gradients.merge_products import merge_products
+from gsnr_toolkit.gradients.merging import merge_samples, square_sum
 from gsnr_toolkit.gradients.sqnorms import FUSED_COST, PASS_COST, ghost_is_cheaper, ghost_sums
-from gsnr_toolkit.gradients.terms import Gathered, Products, Term
+from gsnr_toolkit.gradients.terms import Gathered, Products, Term, Windows
 from gsnr_toolkit.gradients.tiles import Workspace
 from gsnr_toolkit.gradients.views import View, follow
 from gsnr_toolkit.moments import Moments
@@ -52,12 +52,14 @@ def add_parts(
         if len(parts) > 1 or view:
             _fade(mean, m2, seen, parts)
         for term, views in parts:
-            _add_moments(follow(views, mean), follow(views, m2), seen, term, workspace)
+            _merge_term(follow(views, mean), follow(views, m2), seen, term, workspace)
         return
     held = moments.place(name, param, blank=blank)
-    if blank and not _by_ghost(first, held):
-        moments.grow(name, _merge_spread(held, first, seen, workspace))
-        return
+    if blank:
+        parts = [(_ready(first, held), view)]
+        if not _by_ghost(parts[0][0], held):
+            moments.grow(name, _merge_term(held, None, seen, parts[0][0], workspace))
+            return
     mean = torch.zeros_like(held) if seen else held
     spread = sum(_batch_spread(follow(views, mean), term, workspace) for term, views in parts)
     moments.merge_in(name, seen, first.count, mean, spread)
@@ -82,22 +84,42 @@ def add_zeros(mean: Tensor, m2: Tensor, seen: int, added: int) -> None:
     mean.mul_(seen / (seen + added))
 
 
-def _add_moments(mean: Tensor, m2: Tensor, seen: int, term: Term, workspace: Workspace) -> None:
+def _merge_term(mean: Tensor, m2: Tensor | None, seen: int, term: Term, workspace: Workspace) -> float:
+    """Merge samples in; without m2, return what the sum of all centred squares grows by."""
+    term = _ready(term, mean)
+    if isinstance(term, Windows):
+        means, squares = mean.flatten(1), None if m2 is None else m2.flatten(1)
+        return fused_products.merge(term.left, term.windows, means, squares, seen, workspace, places=term.places)
     if isinstance(term, Products):
-        _add_products(mean, m2, seen, term, workspace)
-    elif isinstance(term, Gathered) and mean.is_contiguous():
+        return _merge_matrix(mean, m2, seen, term, workspace)
+    if isinstance(term, Gathered) and m2 is not None and mean.is_contiguous():
         _add_rows(mean, m2, seen, term)
-    else:
-        _add_samples(mean, m2, seen, term)
+        return 0.0
+    return _merge_formed(mean, m2, seen, term)
 
 
-def _add_products(mean: Tensor, m2: Tensor, seen: int, term: Products, workspace: Workspace) -> None:
+def _ready(term: Term, mean: Tensor) -> Term:
+    """Windows are written out where no kernel reads them in their place."""
+    if not isinstance(term, Windows) or (mean.is_contiguous() and fused_products.fits(term.left, term.windows, mean)):
+        return term
+    return term.products()
+
+
+def _merge_matrix(mean: Tensor, m2: Tensor | None, seen: int, term: Products, workspace: Workspace) -> float:
     size = (term.left.shape[2], term.right.shape[2])
     if mean.shape != size and not mean.is_contiguous():
-        _add_samples(mean, m2, seen, term)
-        return
-    flat_mean, flat_m2 = (tensor.view(size) if tensor.is_contiguous() else tensor for tensor in (mean, m2))
-    merge_products(term.left, term.right, flat_mean, flat_m2, seen, workspace)
+        return _merge_formed(mean, m2, seen, term)
+    if mean.shape != size:
+        mean, m2 = mean.view(size), None if m2 is None else m2.view(size)
+    return merge_products(term.left, term.right, mean, m2, seen, workspace)
+
+
+def _merge_formed(mean: Tensor, m2: Tensor | None, seen: int, term: Term) -> float:
+    grown = 0.0
+    for block in sample_blocks(term):
+        grown += merge_samples(block.to(mean.dtype, copy=True), mean, m2, seen)
+        seen += len(block)
+    return grown
 
 
 def _add_rows(mean: Tensor, m2: Tensor, seen: int, term: Gathered) -> None:
@@ -131,12 +153,6 @@ def row_blocks(term: Gathered) -> Iterator[tuple[Tensor, Tensor]]:
         yield used[start:stop], block.samples(0, term.count)
 
 
-def _add_samples(mean: Tensor, m2: Tensor, seen: int, term: Term) -> None:
-    for block in sample_blocks(term):
-        merge_samples(block.to(mean.dtype, copy=True), mean, m2, seen)
-        seen += len(block)
-
-
 def sample_blocks(term: Term) -> Iterator[Tensor]:
     """All samples of a term, formed some at a time.
 
@@ -149,46 +165,27 @@ def sample_blocks(term: Term) -> Iterator[Tensor]:
         yield term.samples(start, min(start + step, term.count))
 
 
-def _merge_spread(mean: Tensor, term: Term, seen: int, workspace: Workspace) -> float:
-    """Merge into the mean, and return what the sum of centred squares grows by."""
-    if isinstance(term, Products):
-        flat = mean.view(term.left.shape[2], term.right.shape[2])
-        return merge_products_spread(term.left, term.right, flat, seen, workspace)
-    grown = 0.0
-    for block in sample_blocks(term):
-        grown += merge_spread(block.to(mean.dtype, copy=True), mean, seen)
-        seen += len(block)
-    return grown
-
-
 def _batch_spread(mean: Tensor, term: Term, workspace: Workspace) -> float:
     """Put the batch's mean into zeros, and return its sum of centred squares."""
+    term = _ready(term, mean)
     if isinstance(term, Gathered):
         return _rows_spread(mean, term)
-    if not isinstance(term, Products):
-        return _merge_spread(mean, term, 0, workspace)
-    flat = mean.reshape(term.left.shape[2], term.right.shape[2])  # the same memory unless strides forbid it
-    spread = _ghost_spread(flat, term.left, term.right) if _by_ghost(term, mean) else None
-    if spread is None:
-        spread = _merge_spread(flat, term, 0, workspace)
-    if flat.data_ptr() != mean.data_ptr():
-        mean.copy_(flat.view(mean.shape))
-    return spread
+    spread = _ghost_spread(mean, term) if isinstance(term, Products) and _by_ghost(term, mean) else None
+    return _merge_term(mean, None, 0, term, workspace) if spread is None else spread
 
 
 def _by_ghost(term: Term, mean: Tensor) -> bool:
     if not isinstance(term, Products):
         return False
-    left, right = term.left, term.right
-    fused = fused_products.fits(left, right, mean)
-    return ghost_is_cheaper(left.shape[1], left.shape[2], right.shape[2], FUSED_COST if fused else PASS_COST)
+    cost = FUSED_COST if fused_products.fits(term.left, term.right, mean) else PASS_COST
+    return ghost_is_cheaper(term.left.shape[1], term.left.shape[2], term.right.shape[2], cost)
 
 
-def _ghost_spread(mean: Tensor, left: Tensor, right: Tensor) -> float | None:
+def _ghost_spread(mean: Tensor, term: Products) -> float | None:
     """Put the mean into its place, and return the spread about it; None where its digits are lost to the mean's."""
-    total, sqnorms = ghost_sums(left, right)
-    mean.copy_(total.div_(len(left)))
-    spread = sqnorms - len(left) * square_sum(mean)
+    total, sqnorms = ghost_sums(term.left, term.right)
+    mean.copy_(total.div_(term.count).view(mean.shape))
+    spread = sqnorms - term.count * square_sum(mean)
     return spread if spread >= _CANCELLED * torch.finfo(mean.dtype).eps * sqnorms else None
 
 

@@ -16,8 +16,8 @@ from gsnr_toolkit.gradients import native
 from gsnr_toolkit.gradients.tiles import Workspace
 
 MOST_ROWS = 384
-"""Rows of a sample. With more, strips of both factors outgrow the caches, and torch's products, whose price lies ever more
-in the product itself, are faster (``python -m benchmarks.products --tokens``)."""
+"""Rows of a sample. With more, strips of both factors outgrow the caches, and torch's products, the price of which lies
+ever more in the product itself, are faster (``python -m benchmarks.products --tokens``)."""
 
 
 def fits(left: Tensor, right: Tensor, mean: Tensor) -> bool:
@@ -25,11 +25,12 @@ def fits(left: Tensor, right: Tensor, mean: Tensor) -> bool:
 
     Args:
         left: Output gradients, shape ``(b, T, O)``.
-        right: Inputs, shape ``(b, T, I)``.
+        right: Inputs, as in :func:`merge`.
         mean: Where their mean goes, shape ``(O, I)`` or anything that flattens to it.
 
     Returns:
-        Whether it may be called with the factors in full precision: not on other devices, with one row a sample (which has a closed form), and not without the kernel.
+        Whether :func:`merge` may be called with the factors in full precision: False on other devices, with one row
+        a sample (which has a closed form), and without the kernel.
 
     >>> fits(torch.ones(3, 1, 4), torch.ones(3, 1, 4), torch.zeros(4, 4))
     False
@@ -42,16 +43,19 @@ def fits(left: Tensor, right: Tensor, mean: Tensor) -> bool:
     return native.function("merge_products", mean.dtype) is not None
 
 
-def merge(left: Tensor, right: Tensor, mean: Tensor, m2: Tensor | None, seen: int, workspace: Workspace) -> float:
+def merge(
+    left: Tensor, right: Tensor, mean: Tensor, m2: Tensor | None, seen: int, workspace: Workspace, *, places: int = 1
+) -> float:
     """Merge a batch's gradients into their moments, in place, where :func:`fits` says so.
 
     Args:
         left: Output gradients, shape ``(b, T, O)``, any strides.
-        right: Inputs, shape ``(b, T, I)``, any strides.
+        right: Inputs, shape ``(b, T, I)``, any strides; T and I may be dimensions that no view can join.
         mean: Mean of the samples so far, shape ``(O, I)``; overwritten where there were none.
         m2: Their sum of centred squares, likewise, with the mean's strides; None where only its sum is wanted.
         seen: How many they are.
         workspace: Memory.
+        places: How many of the right one's dimensions are T.
 
     Returns:
         What the sum of all centred squares grows by, where ``m2`` is None.
@@ -59,9 +63,13 @@ def merge(left: Tensor, right: Tensor, mean: Tensor, m2: Tensor | None, seen: in
     call = native.function("merge_products", mean.dtype)
     assert call is not None
     left, right = left.resolve_neg(), right.resolve_neg()
-    strides = (ctypes.c_int64 * 6)(*left.stride(), *right.stride())
-    shape = (ctypes.c_int64 * 4)(*left.shape, right.shape[2])
     squares = None if m2 is None else m2.data_ptr()
-    given = (left.data_ptr(), right.data_ptr(), strides, shape, torch.get_num_threads(), mean.data_ptr(), squares)
-    entries = int(call(*given, mean.stride(0), seen, None))
-    return call(*given, mean.stride(0), seen, workspace.take((entries,), mean).data_ptr())
+    factors = (left.data_ptr(), _layout(left, 1), right.data_ptr(), _layout(right, places))
+    given = (*factors, len(left), torch.get_num_threads(), mean.data_ptr(), squares, mean.stride(0), seen)
+    memory = workspace.take((int(call(*given, None)),), mean)
+    return call(*given, memory.data_ptr())
+
+
+def _layout(factor: Tensor, places: int) -> ctypes.Array[ctypes.c_int64]:
+    numbers = (factor.stride(0), places, factor.ndim - 1 - places, *factor.shape[1:], *factor.stride()[1:])
+    return (ctypes.c_int64 * len(numbers))(*numbers)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from gsnr_toolkit.gradients import native
 
-def merge_samples(samples: Tensor, mean: Tensor, m2: Tensor, seen: int) -> None:
+
+def merge_samples(samples: Tensor, mean: Tensor, m2: Tensor | None, seen: int) -> float:
     r"""Merge more samples into their moments, in place.
 
     With c new samples of mean :math:`\bar g_c` and :math:`\delta = \bar g_c - \bar g`:
@@ -27,44 +28,31 @@ def merge_samples(samples: Tensor, mean: Tensor, m2: Tensor, seen: int) -> None:
     Args:
         samples: Shape ``(c, *shape)``, c at least 1, of the mean's dtype; used up.
         mean: Mean of the samples so far, ``shape``; overwritten where n is 0.
-        m2: Their sum of centred squares, ``shape``; likewise.
+        m2: Their sum of centred squares, ``shape``; likewise. None where only its sum over all entries is wanted.
         seen: How many they are, n.
 
+    Returns:
+        What that sum grows by, where ``m2`` is None.
+
     >>> mean, m2 = torch.tensor([2.0]), torch.tensor([2.0])  # of 1 and 3
-    >>> merge_samples(torch.tensor([[8.0]]), mean, m2, 2)
+    >>> _ = merge_samples(torch.tensor([[8.0]]), mean, m2, 2)
     >>> mean.item(), m2.item()
     (4.0, 26.0)
+    >>> merge_samples(torch.tensor([[8.0]]), torch.tensor([2.0]), None, 2)
+    24.0
     """
     merge = _kernel_for(mean)
     if merge is not None:
-        _merge(merge, samples, mean, m2, seen)
-        return
+        return _merge(merge, samples, mean, m2, seen)
+    grown = _deviations(samples, mean, seen)
+    if m2 is None:
+        return sum(square_sum(gaps) for gaps in grown)
     if not seen:
         m2.zero_()
-    for gaps in _deviations(samples, mean, seen):
+    for gaps in grown:
         for gap in gaps.unbind():
             m2.addcmul_(gap, gap)
-
-
-def merge_spread(samples: Tensor, mean: Tensor, seen: int) -> float:
-    """The same where of the squares only their sum over all entries is kept.
-
-    Args:
-        samples: Shape ``(c, *shape)``, c at least 1, of the mean's dtype; used up.
-        mean: Mean of the samples so far, ``shape``; overwritten where there were none.
-        seen: How many they are.
-
-    Returns:
-        What the sum of all centred squares grows by.
-
-    >>> mean = torch.tensor([2.0])  # of 1 and 3
-    >>> merge_spread(torch.tensor([[8.0]]), mean, 2), mean.item()
-    (24.0, 4.0)
-    """
-    merge = _kernel_for(mean)
-    if merge is not None:
-        return _merge(merge, samples, mean, None, seen)
-    return sum(square_sum(gaps) for gaps in _deviations(samples, mean, seen))
+    return 0.0
 
 
 def square_sum(tensor: Tensor) -> float:

@@ -38,7 +38,7 @@ _NUMBER, _POINTER = ctypes.c_int64, ctypes.c_void_p
 
 _SIGNATURES = {
     "merge_samples": [_POINTER, _POINTER, _NUMBER, _POINTER, _POINTER, _NUMBER, _NUMBER],
-    "merge_products": [*[_POINTER] * 4, _NUMBER, _POINTER, _POINTER, _NUMBER, _NUMBER, _POINTER],
+    "merge_products": [*[_POINTER] * 4, _NUMBER, _NUMBER, _POINTER, _POINTER, _NUMBER, _NUMBER, _POINTER],
 }
 """Arguments of each source's functions, which return a float64 and are named by the source and their dtype."""
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from gsnr_toolkit.gradients.graph import Node
 from gsnr_toolkit.gradients.ownership import Owner
-from gsnr_toolkit.gradients.terms import Computed, Gathered, Products, Stored, Term, full_precision
+from gsnr_toolkit.gradients.terms import Computed, Gathered, Products, Stored, Term, Windows, full_precision
 
 
 @dataclass(frozen=True)
@@ -355,14 +355,19 @@ def _unfolds(use: Use) -> bool:
     return 4 * places * use.shape[1] * use.shape[2] * use.shape[3] <= _UNFOLDED_BYTES
 
 
-def _windows(use: Use) -> Products:
-    node = use.node
-    unfolded = functional.unfold(
-        full_precision(node._saved_input), use.shape[2:], node._saved_dilation, node._saved_padding, node._saved_stride
+def _windows(use: Use) -> Windows:
+    node, (down, across) = use.node, use.output_shape[2:]
+    above, left = node._saved_padding
+    padded = functional.pad(full_precision(node._saved_input), (left, left, above, above))
+    samples, channels, *_ = padded.shape
+    *outer, row, column = padded.stride()
+    step, gap = node._saved_stride, node._saved_dilation
+    windows = padded.as_strided(
+        (samples, down, across, channels, *use.shape[2:]),
+        (outer[0], row * step[0], column * step[1], outer[1], row * gap[0], column * gap[1]),
     )
-    rows = use.split(unfolded.mT).reshape(use.count, -1, unfolded.shape[1])
-    grad = use.split(full_precision(use.gradient).flatten(2).mT).reshape(use.count, -1, use.shape[0])
-    return Products(grad, rows, use.shape)
+    grad = use.split(full_precision(use.gradient).permute(0, 2, 3, 1)).flatten(1, -2)
+    return Windows(grad, use.split(windows), use.shape)
 
 
 RULES: dict[str, Rule] = {

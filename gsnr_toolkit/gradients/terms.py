@@ -69,6 +69,43 @@ class Products:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Products whose right factor is the windows of a convolution: they overlap, and are not written out.
+
+    Attributes:
+        left: Output gradients, shape ``(N, T, O)``.
+        windows: A view of the padded input, shape ``(N, *places, C, h, w)``: T places in all.
+        shape: The kernel's shape, ``(O, C, h, w)``.
+    """
+
+    left: Tensor
+    windows: Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number N of samples."""
+        return self.left.shape[0]
+
+    @property
+    def places(self) -> int:
+        """How many dimensions the places take."""
+        return self.windows.ndim - 4
+
+    def products(self) -> Products:
+        """Write the windows out."""
+        return Products(self.left, self.windows.flatten(-3).flatten(1, -2), self.shape)
+
+    def samples(self, start: int, stop: int) -> Tensor:
+        """Form some gradients.
+
+        Returns:
+            Shape ``(stop - start, *shape)``.
+        """
+        return Windows(self.left[start:stop], self.windows[start:stop], self.shape).products().samples(0, stop - start)
+
+
+@dataclass(frozen=True)
 class Stored:
     """Gradients that are small enough to be there.
 
@@ -228,6 +265,7 @@ def add_terms(terms: Sequence[Term]) -> Term:
     """
     if len(terms) == 1:
         return terms[0]
+    terms = [term.products() if isinstance(term, Windows) else term for term in terms]
     matrices = [term for term in terms if isinstance(term, Products)]
     if len(matrices) == len(terms):
         left, right = (torch.cat([getattr(term, side) for term in matrices], 1) for side in ("left", "right"))

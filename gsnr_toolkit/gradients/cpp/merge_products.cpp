@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "merge_moments.h"
 #include "threads.h"
@@ -28,12 +29,35 @@ constexpr double LEFT_COST = 4, RIGHT_COST = 1; // of copying an entry, in multi
 
 int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
-template <typename T>
-struct Factor { // shape (samples, rows, entries), any strides
-  const T* data;
-  int64_t sample, row, entry;
+// Where the entries of some dimensions lie, the last dimension fastest
+std::vector<int64_t> offsets(const int64_t* sizes, const int64_t* strides, int64_t dims) {
+  std::vector<int64_t> found{0};
+  for (int64_t d = 0; d < dims; ++d) {
+    std::vector<int64_t> inner;
+    for (const int64_t outer : found)
+      for (int64_t i = 0; i < sizes[d]; ++i) inner.push_back(outer + i * strides[d]);
+    found.swap(inner);
+  }
+  return found;
+}
 
-  const T* at(int64_t i, int64_t t, int64_t j) const { return data + i * sample + t * row + j * entry; }
+// Samples of rows of entries, each over several dimensions where they lie in windows of something else
+template <typename T>
+struct Factor {
+  const T* data;
+  int64_t sample; // from sample to sample
+  std::vector<int64_t> rows, entries;
+  bool dense; // entries follow one another
+
+  // layout: from sample to sample, dimensions of rows and of entries, sizes of all, strides of all
+  Factor(const T* data, const int64_t* layout) : data(data), sample(layout[0]) {
+    const int64_t across = layout[1], dims = layout[1] + layout[2];
+    const int64_t *sizes = layout + 3, *strides = sizes + dims;
+    rows = offsets(sizes, strides, across);
+    entries = offsets(sizes + across, strides + across, layout[2]);
+    dense = true;
+    for (size_t j = 0; j < entries.size(); ++j) dense = dense && entries[j] == static_cast<int64_t>(j);
+  }
 };
 
 struct Cut { // of a matrix of tiles into blocks
@@ -49,31 +73,28 @@ struct Block { // of tiles
 
 // Strips of WIDTH entries of a sample's rows, each strip row after row; zeros beyond the last entry
 template <int64_t WIDTH, typename T>
-void copy_strips(const Factor<T>& factor, int64_t sample, int64_t rows, int64_t first, int64_t last, int64_t entries,
-                 T* to, int64_t apart) {
-  for (int64_t t = 0; factor.entry == 1 && t < rows; ++t)
+void copy_strips(const Factor<T>& factor, int64_t sample, int64_t rows, int64_t first, int64_t last, T* to,
+                 int64_t apart) {
+  const int64_t entries = static_cast<int64_t>(factor.entries.size());
+  for (int64_t t = 0; t < rows; ++t) {
+    const T* from = factor.data + sample * factor.sample + factor.rows[static_cast<size_t>(t)];
     for (int64_t s = first; s < last; ++s) {
-      const T* from = factor.at(sample, t, s * WIDTH);
       T* row = to + (s - first) * apart + t * WIDTH;
-      const int64_t some = entries - s * WIDTH;
-      if (some >= WIDTH)
-        for (int64_t j = 0; j < WIDTH; ++j) row[j] = from[j];
+      const int64_t some = std::min(WIDTH, entries - s * WIDTH), *places = factor.entries.data() + s * WIDTH;
+      if (some == WIDTH && factor.dense)
+        for (int64_t j = 0; j < WIDTH; ++j) row[j] = from[s * WIDTH + j];
+      else if (some == WIDTH)
+        for (int64_t j = 0; j < WIDTH; ++j) row[j] = from[places[j]];
       else
-        for (int64_t j = 0; j < WIDTH; ++j) row[j] = j < some ? from[j] : T(0);
+        for (int64_t j = 0; j < WIDTH; ++j) row[j] = j < some ? from[places[j]] : T(0);
     }
-  for (int64_t s = first; factor.entry != 1 && s < last; ++s)
-    for (int64_t j = 0; j < WIDTH; ++j) {
-      const bool inside = s * WIDTH + j < entries;
-      const T* from = factor.at(sample, 0, inside ? s * WIDTH + j : 0);
-      T* column = to + (s - first) * apart + j;
-      for (int64_t t = 0; t < rows; ++t) column[t * WIDTH] = inside ? from[t * factor.row] : T(0);
-    }
+  }
 }
 
 template <typename T>
 struct Ahead { // what is read after a tile's product, and so fetched while it is formed
   const T *mean, *squares, *next;
-  int64_t row; // from row to row of the last
+  const int64_t* rows; // of the last: HIGH of them
 };
 
 template <typename T>
@@ -88,7 +109,7 @@ struct Tile {
       for (int64_t j = 0; j < WIDTH; j += LINE / static_cast<int64_t>(sizeof(T))) {
         __builtin_prefetch(ahead.mean + part * WIDTH + j, 1);
         __builtin_prefetch(ahead.squares + part * WIDTH + j, 1);
-        __builtin_prefetch(ahead.next + part * ahead.row + j, 0, 2);
+        __builtin_prefetch(ahead.next + ahead.rows[part] + j, 0, 2);
       }
       const int64_t some = rows * (part + 1) / HIGH - rows * part / HIGH;
       for (int64_t t = 0; t < some; ++t, left += HIGH, right += WIDTH) {
@@ -132,10 +153,11 @@ struct Merge {
   static constexpr int64_t WIDTH = Tile<T>::WIDTH, TILE = Tile<T>::SIZE;
 
   Factor<T> left, right;
-  int64_t count, rows, height, width; // samples, rows of each, and the matrix
-  int64_t threads;
-  T *mean, *m2; // m2 may be null
+  int64_t count, threads; // samples
+  T *mean, *m2;           // m2 may be null
   int64_t stride, seen;
+  int64_t rows = static_cast<int64_t>(right.rows.size());
+  int64_t height = static_cast<int64_t>(left.entries.size()), width = static_cast<int64_t>(right.entries.size());
 
   // Samples whose copies lie in the cache at the same time
   int64_t together() const { return std::min(count, std::max<int64_t>(1, FEW_ROWS / rows)); }
@@ -173,10 +195,9 @@ struct Merge {
   }
 
   template <int64_t SIZE>
-  void copy(const Factor<T>& factor, int64_t first, int64_t last, int64_t entries, int64_t sample, int64_t many,
-            T* to) const {
+  void copy(const Factor<T>& factor, int64_t first, int64_t last, int64_t sample, int64_t many, T* to) const {
     for (int64_t i = 0; i < many; ++i)
-      copy_strips<SIZE>(factor, sample + i, rows, first, last, entries, to + i * rows * SIZE, many * rows * SIZE);
+      copy_strips<SIZE>(factor, sample + i, rows, first, last, to + i * rows * SIZE, many * rows * SIZE);
   }
 
   double block(const Block& block, const Cut& cut, T* memory) const {
@@ -185,11 +206,12 @@ struct Merge {
     double added = 0;
     for (int64_t sample = 0; sample < count; sample += together()) {
       const int64_t many = std::min(together(), count - sample);
-      copy<HIGH>(left, block.top, block.bottom, height, sample, many, strips);
+      copy<HIGH>(left, block.top, block.bottom, sample, many, strips);
       for (int64_t s = block.first; s < block.last; ++s) {
         const int64_t at = (s - block.first) * block.high() * TILE;
-        copy<WIDTH>(right, s, s + 1, width, sample, many, strip);
-        const T* next = right.at(sample, 0, std::min(s + 1, block.last - 1) * WIDTH);
+        copy<WIDTH>(right, s, s + 1, sample, many, strip);
+        const size_t after = static_cast<size_t>(std::min(s + 1, block.last - 1) * WIDTH);
+        const T* next = right.data + sample * right.sample + right.entries[after];
         added += column(block.high(), sample, many, strips, strip, next, tile, means + at,
                         squares == nullptr ? nullptr : squares + at);
       }
@@ -204,8 +226,8 @@ struct Merge {
     for (int64_t p = 0; p < high; ++p)
       for (int64_t i = 0; i < many; ++i) {
         T *held = means + p * TILE, *kept = squares == nullptr ? nullptr : squares + p * TILE;
-        const int64_t fetched = std::min(p * HIGH, rows - 1);
-        const Ahead<T> ahead{held, kept == nullptr ? held : kept, next + i * right.sample + fetched * right.row, right.row};
+        const int64_t* fetched = right.rows.data() + std::min(p * HIGH, std::max<int64_t>(rows - HIGH, 0));
+        const Ahead<T> ahead{held, kept == nullptr ? held : kept, next + i * right.sample, fetched};
         Tile<T>::product(strips + (p * many + i) * rows * HIGH, strip + i * rows * WIDTH, rows, tile, ahead);
         added += Tile<T>::take_in(tile, held, kept, sample + i);
       }
@@ -244,24 +266,24 @@ struct Merge {
 };
 
 template <typename T>
-double merge(const T* left, const T* right, const int64_t* strides, const int64_t* shape, int64_t threads, T* mean,
-             T* m2, int64_t stride, int64_t seen, T* memory) {
-  const bool small = shape[0] * shape[1] * shape[2] * shape[3] <= SMALL;
-  const Factor<T> first{left, strides[0], strides[1], strides[2]}, second{right, strides[3], strides[4], strides[5]};
-  return Merge<T>{first, second, shape[0], shape[1], shape[2], shape[3], small ? 1 : threads, mean, m2, stride, seen}
-      .run(memory);
+double merge(const T* left, const int64_t* left_layout, const T* right, const int64_t* right_layout, int64_t count,
+             int64_t threads, T* mean, T* m2, int64_t stride, int64_t seen, T* memory) {
+  Merge<T> whole{{left, left_layout}, {right, right_layout}, count, threads, mean, m2, stride, seen};
+  if (count * whole.rows * whole.height * whole.width <= SMALL) whole.threads = 1;
+  while (whole.right.rows.size() < HIGH) whole.right.rows.push_back(whole.right.rows.back());
+  return whole.run(memory);
 }
 
 } // namespace
 
-extern "C" double merge_products_float32(const float* left, const float* right, const int64_t* strides,
-                                         const int64_t* shape, int64_t threads, float* mean, float* m2, int64_t stride,
-                                         int64_t seen, float* memory) {
-  return merge(left, right, strides, shape, threads, mean, m2, stride, seen, memory);
+extern "C" double merge_products_float32(const float* left, const int64_t* left_layout, const float* right,
+                                         const int64_t* right_layout, int64_t count, int64_t threads, float* mean,
+                                         float* m2, int64_t stride, int64_t seen, float* memory) {
+  return merge(left, left_layout, right, right_layout, count, threads, mean, m2, stride, seen, memory);
 }
 
-extern "C" double merge_products_float64(const double* left, const double* right, const int64_t* strides,
-                                         const int64_t* shape, int64_t threads, double* mean, double* m2,
-                                         int64_t stride, int64_t seen, double* memory) {
-  return merge(left, right, strides, shape, threads, mean, m2, stride, seen, memory);
+extern "C" double merge_products_float64(const double* left, const int64_t* left_layout, const double* right,
+                                         const int64_t* right_layout, int64_t count, int64_t threads, double* mean,
+                                         double* m2, int64_t stride, int64_t seen, double* memory) {
+  return merge(left, left_layout, right, right_layout, count, threads, mean, m2, stride, seen, memory);
 }

@@ -14,7 +14,7 @@ from gsnr_toolkit.gradients import accumulate, sqnorms, tiles
 from gsnr_toolkit.gradients.accumulate import add_parts, row_blocks, sample_blocks
 from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.gradients.terms import Computed, Gathered, Products, Stored, add_terms
+from gsnr_toolkit.gradients.terms import Computed, Gathered, Products, Stored, Windows, add_terms
 from gsnr_toolkit.gradients.tiles import Workspace
 from gsnr_toolkit.gradients.views import View, follow
 from gsnr_toolkit.group_moments import GroupMoments
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not sup
 
 
 @pytest.fixture(autouse=True)
-def poisoned_memory(both_kernels, monkeypatch):
-    """Both ways to sum; and memory that nobody wrote to is not a number."""
+def poisoned_memory(every_kernel, monkeypatch):
+    """Every way to sum; and memory that nobody wrote to is not a number."""
     empty = torch.empty
 
     def poisoned(*args, **settings):
@@ -278,6 +278,33 @@ def test_ghost_norms_of_some_samples_at_a_time(monkeypatch):
     for size in (2**27, 8 * 9 * 2, 1):
         monkeypatch.setattr(sqnorms, "_GHOST_BYTES", size)
         assert sqnorms.ghost_sqnorms(left, right) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("places", [(4, 3), (2, 4, 3)])
+@pytest.mark.parametrize("name", ["kernel", "kernel, inputs first", "some of a stack", "two uses"])
+def test_windows_of_a_convolution(places, name):
+    """Read in their place, and written out where a view or a second use of the kernel asks for it."""
+    shape = (6, 3, 2, 2)
+
+    def windows(count):
+        image = 1 + rand(count, *places[:-2], 3, 5, 4)
+        outer = image.stride()[: len(places) - 1]
+        return image.as_strided((count, *places, 3, 2, 2), (*outer, 4, 1, 20, 4, 1))
+
+    terms = [Windows(rand(n, torch.Size(places).numel(), 6), windows(n), shape) for n in (4, 1, 3)]
+    for term in terms:
+        assert term.samples(1, term.count).shape == (term.count - 1, *shape)
+        assert term.products().right.shape == (term.count, torch.Size(places).numel(), 12)
+    if name == "two uses":
+        check_both([add_terms([term, Stored(rand(term.count, *shape))]) for term in terms], shape)
+        joined = add_terms([terms[0], terms[0]])
+        torch.testing.assert_close(joined.samples(0, 4), 2 * terms[0].samples(0, 4))
+    elif name == "kernel":
+        check_both(terms, shape)
+    elif name == "some of a stack":
+        check_both(terms, (2, *shape), (View("SelectBackward", (0, 1)),))
+    else:
+        check_both(terms, (3, 6, 2, 2), (View("TransposeBackward", (0, 1)),))
 
 
 TRANSPOSED = (View("TBackward"),)

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from gsnr_toolkit.gradients import tiles
-from gsnr_toolkit.gradients.merge_products import merge_products, merge_products_spread
+from gsnr_toolkit.gradients.merge_products import merge_products
 from gsnr_toolkit.gradients.tiles import Workspace
 
 SHAPES = [(20, 5, 7, 3), (20, 5, 3, 7), (12, 2, 4, 4), (3, 5, 7, 3), (1, 5, 3, 4), (6, 1, 3, 5)]
 SMALL_TILES = [(2**20, 1024, 8), (6, 2, 3), (1, 1, 1)]
 
 
-pytestmark = pytest.mark.usefixtures("both_kernels")
+pytestmark = pytest.mark.usefixtures("every_kernel")
 
 
 @pytest.fixture(params=SMALL_TILES)
@@ -52,14 +52,16 @@ def test_every_tile_is_right(sizes, shape, parts):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_mean_and_spread_alone(sizes, shape):
+def test_mean_and_sum_of_the_squares(sizes, shape):
     left, right = _factors(shape)
     expected_mean, expected_m2, _ = _two_passes(left, right)
     for mean in (
         torch.full(shape[2:], float("nan"), dtype=torch.float64),
         torch.full(shape[:1:-1], float("nan"), dtype=torch.float64).t(),
     ):
-        assert merge_products_spread(left, right, mean, 0, Workspace()) == pytest.approx(float(expected_m2.sum()), rel=1e-11)
+        assert merge_products(left, right, mean, None, 0, Workspace()) == pytest.approx(
+            float(expected_m2.sum()), rel=1e-11
+        )
         torch.testing.assert_close(mean, expected_mean, rtol=1e-12, atol=1e-12)
 
 

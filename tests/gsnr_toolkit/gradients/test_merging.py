@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gsnr_toolkit.gradients.merging import merge_samples, merge_spread, square_sum
+from gsnr_toolkit.gradients.merging import merge_samples, square_sum
 
-pytestmark = pytest.mark.usefixtures("both_kernels")
+pytestmark = pytest.mark.usefixtures("every_kernel")
 
 
 def _samples(count, shape, dtype=torch.float64, shift=0.0):
@@ -26,7 +26,7 @@ def test_chunks_of_any_shape(shape, parts):
     held, seen, spread = mean.clone(), 0, 0.0
     for chunk in samples.split(parts):
         merge_samples(chunk.clone(), mean, m2, seen)
-        spread += merge_spread(chunk.clone(), held, seen)
+        spread += merge_samples(chunk.clone(), held, None, seen)
         seen += len(chunk)
     expected_mean, expected_m2 = _expected(samples)
     torch.testing.assert_close(mean, expected_mean, rtol=1e-13, atol=1e-13)
@@ -109,7 +109,7 @@ def test_the_threads_share_a_large_matrix():
     torch.testing.assert_close(mean.double(), expected_mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(m2.double(), expected_m2, rtol=1e-5, atol=1e-6)
     held = torch.zeros(300, 1000)
-    assert merge_spread(samples.clone(), held, 0) == pytest.approx(float(expected_m2.sum()), rel=1e-6)
+    assert merge_samples(samples.clone(), held, None, 0) == pytest.approx(float(expected_m2.sum()), rel=1e-6)
 
 
 def test_a_million_float32_entries_lose_nothing():
