@@ -170,22 +170,27 @@ def _batch_spread(mean: Tensor, term: Term, workspace: Workspace) -> float:
     term = _ready(term, mean)
     if isinstance(term, Gathered):
         return _rows_spread(mean, term)
-    spread = _ghost_spread(mean, term) if isinstance(term, Products) and _by_ghost(term, mean) else None
+    spread = None
+    if isinstance(term, Products | Windows) and _by_ghost(term, mean):
+        term = term if isinstance(term, Products) else term.products()
+        spread = _ghost_spread(mean, term)
     return _merge_term(mean, None, 0, term, workspace) if spread is None else spread
 
 
 def _by_ghost(term: Term, mean: Tensor) -> bool:
-    if not isinstance(term, Products):
+    if not isinstance(term, Products | Windows):
         return False
-    cost = FUSED_COST if fused_products.fits(term.left, term.right, mean) else PASS_COST
-    return ghost_is_cheaper(term.left.shape[1], term.left.shape[2], term.right.shape[2], cost)
+    (rows, outputs), right = term.left.shape[1:], term.right if isinstance(term, Products) else term.windows
+    cost = FUSED_COST if fused_products.fits(term.left, right, mean) else PASS_COST
+    return ghost_is_cheaper(rows, outputs, right[0].numel() // max(1, rows), cost)
 
 
 def _ghost_spread(mean: Tensor, term: Products) -> float | None:
     """Put the mean into its place, and return the spread about it; None where its digits are lost to the mean's."""
     total, sqnorms = ghost_sums(term.left, term.right)
-    mean.copy_(total.div_(term.count).view(mean.shape))
-    spread = sqnorms - term.count * square_sum(mean)
+    own = total.div_(term.count)
+    mean.copy_(own.view(mean.shape))
+    spread = sqnorms - term.count * square_sum(own)
     return spread if spread >= _CANCELLED * torch.finfo(mean.dtype).eps * sqnorms else None
 
 

@@ -93,8 +93,9 @@ class Windows:
         return self.windows.ndim - 4
 
     def products(self) -> Products:
-        """Write the windows out."""
-        return Products(self.left, self.windows.flatten(-3).flatten(1, -2), self.shape)
+        """Write the windows out, along the places: a window's entries are only a few in a row."""
+        entries_first = self.windows.movedim((-3, -2, -1), (1, 2, 3)).flatten(4).flatten(1, 3)
+        return Products(self.left, entries_first.mT, self.shape)
 
     def samples(self, start: int, stop: int) -> Tensor:
         """Form some gradients.

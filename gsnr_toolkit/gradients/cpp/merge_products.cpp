@@ -23,7 +23,7 @@ constexpr int VECTOR = 32, HIGH = 6, WIDE = 2;
 constexpr int64_t LINE = 64;                 // bytes of the cache's unit
 constexpr int64_t LEFT_BYTES = 1250000;      // of a copy of the left factor: what a core's own cache holds
 constexpr int64_t SCRATCH_ENTRIES = 1 << 21; // of a thread, for means, and as many for squares
-constexpr int64_t FEW_ROWS = 32;             // samples of fewer are copied together
+constexpr int64_t FEW_ROWS = 256;            // of several samples that are copied together
 constexpr int64_t SMALL = 1 << 20;           // multiplications that are done before another thread could start
 constexpr double LEFT_COST = 4, RIGHT_COST = 1; // of copying an entry, in multiplications of a vector
 
@@ -102,16 +102,18 @@ struct Tile {
   typedef T Vector __attribute__((vector_size(VECTOR)));
   static constexpr int64_t LANES = VECTOR / sizeof(T), WIDTH = WIDE * LANES, SIZE = HIGH * WIDTH;
 
-  // Fetching is spread over the rows: all at once, it would hold up what the product itself reads
+  // With PARTS = HIGH, fetches what comes next: a row of each with every part of the rows, since all at once would hold up
+  // what the product itself reads. With PARTS = 1, fetches nothing
+  template <int64_t PARTS>
   static void product(const T* left, const T* right, int64_t rows, T* out, const Ahead<T>& ahead) {
     Vector sums[HIGH][WIDE] = {};
-    for (int64_t part = 0; part < HIGH; ++part) {
-      for (int64_t j = 0; j < WIDTH; j += LINE / static_cast<int64_t>(sizeof(T))) {
+    for (int64_t part = 0; part < PARTS; ++part) {
+      for (int64_t j = 0; PARTS > 1 && j < WIDTH; j += LINE / static_cast<int64_t>(sizeof(T))) {
         __builtin_prefetch(ahead.mean + part * WIDTH + j, 1);
         __builtin_prefetch(ahead.squares + part * WIDTH + j, 1);
         __builtin_prefetch(ahead.next + ahead.rows[part] + j, 0, 2);
       }
-      const int64_t some = rows * (part + 1) / HIGH - rows * part / HIGH;
+      const int64_t some = rows * (part + 1) / PARTS - rows * part / PARTS;
       for (int64_t t = 0; t < some; ++t, left += HIGH, right += WIDTH) {
         const Vector* own = reinterpret_cast<const Vector*>(right);
 #pragma GCC unroll 16
@@ -162,6 +164,9 @@ struct Merge {
   // Samples whose copies lie in the cache at the same time
   int64_t together() const { return std::min(count, std::max<int64_t>(1, FEW_ROWS / rows)); }
 
+  // Then a tile's moments are done before the next tile
+  bool at_once() const { return together() == count; }
+
   Cut cut() const {
     const int64_t tall = parts_of(height, HIGH), broad = parts_of(width, WIDTH);
     const int64_t fit = LEFT_BYTES / static_cast<int64_t>(sizeof(T)) / (HIGH * rows * together());
@@ -169,7 +174,7 @@ struct Merge {
     Cut best{};
     for (int64_t down = fewest; down <= std::min(tall, fewest + threads - 1); ++down) {
       const int64_t high = parts_of(tall, down);
-      const int64_t least = parts_of(broad, std::max<int64_t>(1, SCRATCH_ENTRIES / (high * TILE)));
+      const int64_t least = at_once() ? 1 : parts_of(broad, std::max<int64_t>(1, SCRATCH_ENTRIES / (high * TILE)));
       for (int64_t across = least; across <= std::min(broad, least + threads - 1); ++across) {
         const Cut other{down, across, high, parts_of(broad, across)};
         if (best.down == 0 || work(other) < work(best)) best = other;
@@ -187,7 +192,7 @@ struct Merge {
 
   int64_t left_space(const Cut& cut) const { return cut.high * HIGH * rows * together(); }
   int64_t right_space() const { return WIDTH * rows * together(); }
-  int64_t scratch_space(const Cut& cut) const { return cut.high * cut.wide * TILE; }
+  int64_t scratch_space(const Cut& cut) const { return cut.high * (at_once() ? 1 : cut.wide) * TILE; }
 
   int64_t thread_space(const Cut& cut) const {
     const int64_t scratch = (m2 == nullptr ? 1 : 2) * scratch_space(cut);
@@ -208,15 +213,16 @@ struct Merge {
       const int64_t many = std::min(together(), count - sample);
       copy<HIGH>(left, block.top, block.bottom, sample, many, strips);
       for (int64_t s = block.first; s < block.last; ++s) {
-        const int64_t at = (s - block.first) * block.high() * TILE;
+        const int64_t at = at_once() ? 0 : (s - block.first) * block.high() * TILE;
         copy<WIDTH>(right, s, s + 1, sample, many, strip);
         const size_t after = static_cast<size_t>(std::min(s + 1, block.last - 1) * WIDTH);
         const T* next = right.data + sample * right.sample + right.entries[after];
         added += column(block.high(), sample, many, strips, strip, next, tile, means + at,
                         squares == nullptr ? nullptr : squares + at);
+        if (at_once()) added += store({block.top, block.bottom, s, s + 1}, means, squares);
       }
     }
-    return added + store(block, means, squares);
+    return at_once() ? added : added + store(block, means, squares);
   }
 
   // A column of tiles
@@ -228,7 +234,9 @@ struct Merge {
         T *held = means + p * TILE, *kept = squares == nullptr ? nullptr : squares + p * TILE;
         const int64_t* fetched = right.rows.data() + std::min(p * HIGH, std::max<int64_t>(rows - HIGH, 0));
         const Ahead<T> ahead{held, kept == nullptr ? held : kept, next + i * right.sample, fetched};
-        Tile<T>::product(strips + (p * many + i) * rows * HIGH, strip + i * rows * WIDTH, rows, tile, ahead);
+        const T *lefts = strips + (p * many + i) * rows * HIGH, *rights = strip + i * rows * WIDTH;
+        if (i == 0) Tile<T>::template product<HIGH>(lefts, rights, rows, tile, ahead);
+        else Tile<T>::template product<1>(lefts, rights, rows, tile, ahead);
         added += Tile<T>::take_in(tile, held, kept, sample + i);
       }
     return added;
