@@ -13,7 +13,8 @@ from torch import Tensor
 
 PASS_COST, FUSED_COST = 35.0, 10.0
 """What an entry of G costs beside its matrix product, in multiply-adds of a matrix product, where it is formed and read
-again, and where a compiled kernel sums it up as it is formed. ``python -m benchmarks.products`` measures both."""
+again (at least: up to twice that was measured), and where a compiled kernel sums it up as it is formed. ``python -m
+benchmarks.products`` measures both."""
 
 _GHOST_BYTES = 2**27
 

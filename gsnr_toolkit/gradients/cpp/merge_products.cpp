@@ -25,7 +25,7 @@ constexpr int64_t LEFT_BYTES = 1250000;      // of a copy of the left factor: wh
 constexpr int64_t SCRATCH_ENTRIES = 1 << 21; // of a thread, for means, and as many for squares
 constexpr int64_t FEW_ROWS = 256;            // of several samples that are copied together
 constexpr int64_t SMALL = 1 << 20;           // multiplications that are done before another thread could start
-constexpr double LEFT_COST = 4, RIGHT_COST = 1; // of copying an entry, in multiplications of a vector
+constexpr int64_t LEFT_COST = 4, RIGHT_COST = 1; // of copying an entry, in multiplications of a vector
 
 int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
@@ -99,11 +99,11 @@ struct Ahead { // what is read after a tile's product, and so fetched while it i
 
 template <typename T>
 struct Tile {
-  typedef T Vector __attribute__((vector_size(VECTOR)));
+  typedef T Vector __attribute__((vector_size(VECTOR), may_alias));
   static constexpr int64_t LANES = VECTOR / sizeof(T), WIDTH = WIDE * LANES, SIZE = HIGH * WIDTH;
 
-  // With PARTS = HIGH, fetches what comes next: a row of each with every part of the rows, since all at once would hold up
-  // what the product itself reads. With PARTS = 1, fetches nothing
+  // With PARTS = HIGH, fetches what comes next, one row of each with every part of the rows: all at once would hold up
+  // what the product itself reads. With PARTS = 1, fetches nothing.
   template <int64_t PARTS>
   static void product(const T* left, const T* right, int64_t rows, T* out, const Ahead<T>& ahead) {
     Vector sums[HIGH][WIDE] = {};
@@ -155,7 +155,8 @@ struct Merge {
   static constexpr int64_t WIDTH = Tile<T>::WIDTH, TILE = Tile<T>::SIZE;
 
   Factor<T> left, right;
-  int64_t count, threads; // samples
+  int64_t count; // samples
+  int64_t threads;
   T *mean, *m2;           // m2 may be null
   int64_t stride, seen;
   int64_t rows = static_cast<int64_t>(right.rows.size());
@@ -184,10 +185,9 @@ struct Merge {
   }
 
   // Of the thread that has most, for one row
-  double work(const Cut& cut) const {
-    const double copied = LEFT_COST * static_cast<double>(cut.high * HIGH) + RIGHT_COST * static_cast<double>(cut.wide * WIDTH);
-    const double product = static_cast<double>(cut.high * HIGH * cut.wide * WIDE);
-    return static_cast<double>(parts_of(cut.down * cut.across, threads)) * (product + copied);
+  int64_t work(const Cut& cut) const {
+    const int64_t high = cut.high * HIGH, blocks = parts_of(cut.down * cut.across, threads);
+    return blocks * (high * cut.wide * WIDE + LEFT_COST * high + RIGHT_COST * cut.wide * WIDTH);
   }
 
   int64_t left_space(const Cut& cut) const { return cut.high * HIGH * rows * together(); }
@@ -263,12 +263,14 @@ struct Merge {
   // Without memory: how many entries of it are needed
   double run(T* memory) const {
     const Cut cut = this->cut();
-    const int64_t tall = parts_of(height, HIGH), broad = parts_of(width, WIDTH), each = thread_space(cut);
-    if (memory == nullptr) return static_cast<double>(threads * each);
-    return sum_over_tasks(cut.down * cut.across, threads, [&](int64_t task, int64_t thread) {
+    const int64_t blocks = cut.down * cut.across, each = thread_space(cut);
+    if (memory == nullptr) return static_cast<double>(std::min(threads, blocks) * each);
+    const int64_t tall = parts_of(height, HIGH), broad = parts_of(width, WIDTH);
+    return sum_over_tasks(blocks, threads, [&](int64_t task, int64_t thread) {
       const int64_t d = task / cut.across, a = task % cut.across;
-      const Block some{tall * d / cut.down, tall * (d + 1) / cut.down, broad * a / cut.across, broad * (a + 1) / cut.across};
-      return block(some, cut, memory + thread * each);
+      const int64_t top = tall * d / cut.down, bottom = tall * (d + 1) / cut.down;
+      const int64_t first = broad * a / cut.across, last = broad * (a + 1) / cut.across;
+      return block({top, bottom, first, last}, cut, memory + thread * each);
     });
   }
 };

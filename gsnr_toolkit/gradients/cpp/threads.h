@@ -15,12 +15,14 @@ void GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned f
 int omp_get_thread_num();
 }
 
-// Sum of work(task, thread) over all tasks, always in the same order; a thread that is done takes the next task
+// Sum of work(task, thread) over all tasks, always in the same order. A thread that is done takes the next task; as many as
+// there are tasks take part. The others are started all the same, since a team of another size would be made anew.
 template <typename Work>
 double sum_over_tasks(int64_t tasks, int64_t threads, const Work& work) {
   std::vector<double> sums(static_cast<size_t>(tasks));
   std::atomic<int64_t> next{0};
   auto share = [&](int64_t thread) {
+    if (thread >= tasks) return;
     for (int64_t task = next++; task < tasks; task = next++) sums[static_cast<size_t>(task)] = work(task, thread);
   };
   if (threads > 1 && tasks > 1) {

@@ -120,7 +120,9 @@ def test_factors_of_any_strides(way, other):
     assert spread == pytest.approx(float(expected_m2.sum()), rel=1e-11)
 
 
-def test_results_lie_where_they_are_wanted_and_memory_is_not_overrun():
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_results_lie_where_they_are_wanted_and_memory_is_not_overrun(count, threads):
+    threads(count)
     left, right = _factors((6, 40, 33, 70), torch.float32)
     whole = torch.full((2, 66, 90), float("nan"))
     mean, m2 = whole[0, ::2, 10:80], whole[1, ::2, 10:80]
