@@ -1,7 +1,7 @@
 """The C++ of this room: built once per machine by the compiler at hand, and loaded. Without one, torch does the work.
 
 Nothing is built when the package is installed, so that it needs no compiler; the library is made where it is first of
-use, in about a second, and kept in the user's cache folder.
+use, in about two seconds, and kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ _VECTORS = {
     "AVX2": ("-mavx2", "-mfma"),
 }
 """Flags for what torch found the processor to have, not for the machine that compiles: folders are shared."""
-
 
 _NUMBER, _POINTER = ctypes.c_int64, ctypes.c_void_p
 
