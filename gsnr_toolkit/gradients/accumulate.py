@@ -56,10 +56,12 @@ def add_parts(
         return
     held = moments.place(name, param, blank=blank)
     if blank:
-        parts = [(_ready(first, held), view)]
-        if not _by_ghost(parts[0][0], held):
-            moments.grow(name, _merge_term(held, None, seen, parts[0][0], workspace))
+        ready = _ready(first, held)
+        ghost = _for_ghost_norms(ready, held)
+        if ghost is None:
+            moments.grow(name, _merge_term(held, None, seen, ready, workspace))
             return
+        parts = [(ghost, view)]
     mean = torch.zeros_like(held) if seen else held
     spread = sum(_batch_spread(follow(views, mean), term, workspace) for term, views in parts)
     moments.merge_in(name, seen, first.count, mean, spread)
@@ -167,22 +169,23 @@ def sample_blocks(term: Term) -> Iterator[Tensor]:
 
 def _batch_spread(mean: Tensor, term: Term, workspace: Workspace) -> float:
     """Put the batch's mean into zeros, and return its sum of centred squares."""
-    term = _ready(term, mean)
     if isinstance(term, Gathered):
         return _rows_spread(mean, term)
-    spread = None
-    if isinstance(term, Products | Windows) and _by_ghost(term, mean):
-        term = term if isinstance(term, Products) else term.products()
-        spread = _ghost_spread(mean, term)
-    return _merge_term(mean, None, 0, term, workspace) if spread is None else spread
+    term = _ready(term, mean)
+    ghost = _for_ghost_norms(term, mean)
+    spread = None if ghost is None else _ghost_spread(mean, ghost)
+    return _merge_term(mean, None, 0, ghost or term, workspace) if spread is None else spread
 
 
-def _by_ghost(term: Term, mean: Tensor) -> bool:
+def _for_ghost_norms(term: Term, mean: Tensor) -> Products | None:
+    """The two factors, where norms from inner products of their rows cost less than forming the products."""
     if not isinstance(term, Products | Windows):
-        return False
+        return None
     (rows, outputs), right = term.left.shape[1:], term.right if isinstance(term, Products) else term.windows
     cost = FUSED_COST if fused_products.fits(term.left, right, mean) else PASS_COST
-    return ghost_is_cheaper(rows, outputs, right[0].numel() // max(1, rows), cost)
+    if not ghost_is_cheaper(rows, outputs, right[0].numel() // max(1, rows), cost):
+        return None
+    return term if isinstance(term, Products) else term.products()
 
 
 def _ghost_spread(mean: Tensor, term: Products) -> float | None:

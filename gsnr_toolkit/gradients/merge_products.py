@@ -1,4 +1,4 @@
-r"""Moments of a matmul layer's per-sample weight gradients :math:`G_i = L_i^T R_i`, of which some exist at a time.
+r"""Moments of a matmul layer's per-sample weight gradients :math:`G_i = L_i^T R_i`, by whichever way there is.
 
 On a CPU a compiled kernel forms and merges them at once (:mod:`.fused_products`). Without it, and with very many rows a
 sample, a tile of some samples is formed (:mod:`.tiles`) and merged into the sums while it lies in the cache

@@ -1,8 +1,8 @@
-"""Per-sample products formed some samples and one tile at a time, at nearly the speed of one product over the batch.
+"""Per-sample products formed some samples and one tile at a time, at the best speed that torch's own products give.
 
-Measured (``python -m benchmarks.products``): that takes one batched call for some samples, each on a core of its own,
-tiles that leave all of them in the cache, and memory that is used again and again; fresh memory for each product costs
-as much as the product.
+Measured (``python -m benchmarks.products --tiles``): that takes one batched call for some samples, each on a core of
+its own, tiles that leave all of them in the cache, and memory that is used again and again; fresh memory for each
+product costs as much as the product.
 """
 
 from __future__ import annotations

@@ -12,13 +12,8 @@ def every_kernel(request, monkeypatch):
         monkeypatch.setattr(native, "kernel", lambda: None)
     elif native.kernel() is None:
         pytest.skip(native.description())
-    elif request.param == "products by torch":
-        without_products(monkeypatch)
-
-
-def without_products(monkeypatch):
-    """Leave the kernel of products out, as on a processor without wide vectors."""
-    function = native.function
-    monkeypatch.setattr(
-        native, "function", lambda name, dtype: None if name == "merge_products" else function(name, dtype)
-    )
+    elif request.param == "products by torch":  # as on a processor without wide vectors
+        function = native.function
+        monkeypatch.setattr(
+            native, "function", lambda name, dtype: None if name == "merge_products" else function(name, dtype)
+        )

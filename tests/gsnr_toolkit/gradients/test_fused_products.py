@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from products_reference import factors, two_passes
 
 from gsnr_toolkit.gradients import fused_products, native
 from gsnr_toolkit.gradients.fused_products import fits, merge
@@ -35,19 +36,6 @@ def threads():
     torch.set_num_threads(held)
 
 
-def _factors(shape, dtype=torch.float64, shift=0.5):
-    samples, rows, outputs, inputs = shape
-    generator = torch.Generator().manual_seed(0)
-    left = torch.randn(samples, rows, outputs, generator=generator, dtype=torch.float64) + shift
-    right = torch.randn(samples, rows, inputs, generator=generator, dtype=torch.float64) + shift
-    return left.to(dtype), right.to(dtype)
-
-
-def _two_passes(left, right):
-    grads = left.double().mT @ right.double()
-    return grads.mean(0), (grads - grads.mean(0)).square().sum(0)
-
-
 def _empty(left, right):
     return torch.full((2, left.shape[2], right.shape[2]), float("nan"), dtype=left.dtype).unbind()
 
@@ -68,10 +56,10 @@ def _merged(left, right, parts):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("parts", [1000, 3, 1])
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-11), (torch.float32, 2e-5)])
-def test_moments_equal_two_passes(shape, parts, dtype, rtol):
-    left, right = _factors(shape, dtype)
+def test_moments_equaltwo_passes(shape, parts, dtype, rtol):
+    left, right = factors(shape, dtype, 0.5)
     mean, m2, spread = _merged(left, right, parts)
-    expected_mean, expected_m2 = _two_passes(left, right)
+    expected_mean, expected_m2, _ = two_passes(left, right)
     scale = float((left.double().mT @ right.double()).abs().max())
     torch.testing.assert_close(mean.double(), expected_mean, rtol=rtol, atol=rtol * scale)
     torch.testing.assert_close(m2.double(), expected_m2, rtol=rtol, atol=rtol * scale**2)
@@ -81,7 +69,7 @@ def test_moments_equal_two_passes(shape, parts, dtype, rtol):
 @pytest.mark.parametrize("shape", [(3, 40, 1500, 1300), (2, 300, 1200, 40), (2, 2, 40, 3000)])
 def test_threads_and_blocks_change_no_bit(shape, threads):
     """Several blocks of both factors and of scratch memory; each entry is summed in the same order in all of them."""
-    left, right = _factors(shape, torch.float32)
+    left, right = factors(shape, torch.float32, 0.5)
     found = []
     for count in (1, 2, 3, 8):
         threads(count)
@@ -90,7 +78,7 @@ def test_threads_and_blocks_change_no_bit(shape, threads):
         torch.testing.assert_close(mean, found[0][0], rtol=0, atol=0)
         torch.testing.assert_close(m2, found[0][1], rtol=0, atol=0)
         assert spread == pytest.approx(found[0][2], rel=1e-9)
-    expected_mean, expected_m2 = _two_passes(left, right)
+    expected_mean, expected_m2, _ = two_passes(left, right)
     torch.testing.assert_close(found[0][0].double(), expected_mean, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[0][1].double(), expected_m2, rtol=1e-3, atol=1e-2)
     assert found[0][2] == pytest.approx(float(expected_m2.sum()), rel=1e-5)
@@ -111,10 +99,10 @@ STRIDED = {
 @pytest.mark.parametrize("other", STRIDED)
 @pytest.mark.parametrize("way", STRIDED)
 def test_factors_of_any_strides(way, other):
-    left, right = _factors((4, 5, 17, 35))
+    left, right = factors((4, 5, 17, 35), shift=0.5)
     left, right = STRIDED[way](left), STRIDED[other](right)
     mean, m2, spread = _merged(left, right, 3)
-    expected_mean, expected_m2 = _two_passes(left, right)
+    expected_mean, expected_m2, _ = two_passes(left, right)
     torch.testing.assert_close(mean, expected_mean, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(m2, expected_m2, rtol=1e-11, atol=1e-11)
     assert spread == pytest.approx(float(expected_m2.sum()), rel=1e-11)
@@ -123,13 +111,13 @@ def test_factors_of_any_strides(way, other):
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_results_lie_where_they_are_wanted_and_memory_is_not_overrun(count, threads):
     threads(count)
-    left, right = _factors((6, 40, 33, 70), torch.float32)
+    left, right = factors((6, 40, 33, 70), torch.float32, 0.5)
     whole = torch.full((2, 66, 90), float("nan"))
     mean, m2 = whole[0, ::2, 10:80], whole[1, ::2, 10:80]
     memory = _Guarded()
     merge(left, right, mean, m2, 0, memory)
     assert bool((memory.held[memory.asked :] == -7).all())
-    expected_mean, expected_m2 = _two_passes(left, right)
+    expected_mean, expected_m2, _ = two_passes(left, right)
     torch.testing.assert_close(mean.double(), expected_mean, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(m2.double(), expected_m2, rtol=1e-4, atol=1e-2)
     assert int(whole.isfinite().sum()) == 2 * 33 * 70
@@ -146,15 +134,15 @@ class _Guarded:
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, 30.0, 1000.0])
 def test_float32_keeps_its_digits_however_large_the_mean(shift):
-    left, right = _factors((64, 5, 40, 30), torch.float32, shift)
+    left, right = factors((64, 5, 40, 30), torch.float32, shift)
     _, m2, _ = _merged(left, right, 16)
-    _, expected = _two_passes(left, right)
-    rounding = 20 * torch.finfo(torch.float32).eps * (left.double().mT @ right.double()).abs().max()
+    _, expected, grads = two_passes(left, right)
+    rounding = 20 * torch.finfo(torch.float32).eps * grads.abs().max()
     torch.testing.assert_close((m2.double() / 64).sqrt(), (expected / 64).sqrt(), rtol=64e-6, atol=float(rounding))
 
 
 def test_what_is_not_finite_stays_so_and_spoils_no_other_entry():
-    left, right = _factors((9, 20, 30, 40))
+    left, right = factors((9, 20, 30, 40), shift=0.5)
     left[3, 2, 7], right[5, 0, 38] = float("nan"), float("inf")
     mean, m2, spread = _merged(left, right, 4)
     bad = torch.zeros(30, 40, dtype=torch.bool)
@@ -162,12 +150,12 @@ def test_what_is_not_finite_stays_so_and_spoils_no_other_entry():
     assert torch.equal(~m2.isfinite(), bad)
     assert torch.equal(~mean.isfinite(), bad)
     assert spread != spread
-    expected = _two_passes(left, right)[1]
+    expected = two_passes(left, right)[1]
     torch.testing.assert_close(m2[~bad], expected[~bad], rtol=1e-11, atol=1e-11)
 
 
 def test_rows_that_no_sample_uses_are_exactly_zero():
-    left, right = _factors((16, 5, 20, 40), torch.float32)
+    left, right = factors((16, 5, 20, 40), torch.float32, 0.5)
     left[:, :, 1] = 0
     mean, m2, _ = _merged(left, right, 4)
     assert float(mean[1].abs().max()) == float(m2[1].max()) == 0
@@ -175,14 +163,14 @@ def test_rows_that_no_sample_uses_are_exactly_zero():
 
 def test_windows_are_read_in_their_place():
     """Overlapping windows of an image, as of a 3 x 3 convolution of stride 2."""
-    left, _ = _factors((4, 12, 6, 1))
+    left, _ = factors((4, 12, 6, 1), shift=0.5)
     image = torch.randn(4, 5, 9, 7, dtype=torch.float64)
     windows = image.as_strided((4, 4, 3, 5, 3, 3), (315, 14, 2, 63, 7, 1))
     right = torch.nn.functional.unfold(image, 3, stride=2).mT
     mean, m2 = _empty(left, right)
     spread = merge(left, windows, mean.clone(), None, 0, Workspace(), places=2)
     merge(left, windows, mean, m2, 0, Workspace(), places=2)
-    expected_mean, expected_m2 = _two_passes(left, right)
+    expected_mean, expected_m2, _ = two_passes(left, right)
     torch.testing.assert_close(mean, expected_mean, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(m2, expected_m2, rtol=1e-11, atol=1e-11)
     assert spread == pytest.approx(float(expected_m2.sum()), rel=1e-11)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from products_reference import factors, two_passes
 
 from gsnr_toolkit.gradients import tiles
 from gsnr_toolkit.gradients.merge_products import merge_products
@@ -20,19 +21,6 @@ def sizes(request, monkeypatch):
         monkeypatch.setattr(tiles, name, value)
 
 
-def _factors(shape, dtype=torch.float64, shift=0.0):
-    samples, rows, outputs, inputs = shape
-    generator = torch.Generator().manual_seed(0)
-    left = torch.randn(samples, rows, outputs, generator=generator, dtype=torch.float64) + shift
-    right = torch.randn(samples, rows, inputs, generator=generator, dtype=torch.float64) + shift
-    return left.to(dtype), right.to(dtype)
-
-
-def _two_passes(left, right):
-    grads = left.double().mT @ right.double()
-    return grads.mean(0), (grads - grads.mean(0)).square().sum(0), grads
-
-
 def _merged(left, right, mean, m2, parts=None):
     seen = 0
     for some_left, some_right in zip(left.split(parts or len(left)), right.split(parts or len(left)), strict=True):
@@ -44,17 +32,17 @@ def _merged(left, right, mean, m2, parts=None):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("parts", [None, 2])
 def test_every_tile_is_right(sizes, shape, parts):
-    left, right = _factors(shape)
+    left, right = factors(shape)
     mean, m2 = _merged(left, right, *torch.full((2, *shape[2:]), float("nan"), dtype=torch.float64), parts)
-    expected_mean, expected_m2, _ = _two_passes(left, right)
+    expected_mean, expected_m2, _ = two_passes(left, right)
     torch.testing.assert_close(mean, expected_mean, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(m2, expected_m2, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_mean_and_sum_of_the_squares(sizes, shape):
-    left, right = _factors(shape)
-    expected_mean, expected_m2, _ = _two_passes(left, right)
+    left, right = factors(shape)
+    expected_mean, expected_m2, _ = two_passes(left, right)
     for mean in (
         torch.full(shape[2:], float("nan"), dtype=torch.float64),
         torch.full(shape[:1:-1], float("nan"), dtype=torch.float64).t(),
@@ -67,9 +55,9 @@ def test_mean_and_sum_of_the_squares(sizes, shape):
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, 30.0, 1000.0])
 def test_float32_keeps_its_digits_however_large_the_mean(shift):
-    left, right = _factors((16, 5, 40, 30), torch.float32, shift)
+    left, right = factors((16, 5, 40, 30), torch.float32, shift)
     _, m2 = _merged(left, right, *torch.zeros(2, 40, 30))
-    _, expected, grads = _two_passes(left, right)
+    _, expected, grads = two_passes(left, right)
     # rounding of a sample's own gradient, of size |G| eps, is all that may be lost
     rounding = 20 * torch.finfo(torch.float32).eps * grads.abs().amax(0)
     spread = (expected / len(left)).sqrt()
@@ -79,8 +67,8 @@ def test_float32_keeps_its_digits_however_large_the_mean(shift):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_results_lie_where_they_are_wanted(sizes, shape):
     """In every other row of something, and in something transposed."""
-    left, right = _factors(shape)
-    expected_mean, expected_m2, _ = _two_passes(left, right)
+    left, right = factors(shape)
+    expected_mean, expected_m2, _ = two_passes(left, right)
     mean, m2 = torch.full((2, 2 * shape[2], shape[3]), float("nan"), dtype=torch.float64)
     _merged(left, right, mean[::2], m2[::2])
     torch.testing.assert_close(mean[::2], expected_mean, rtol=1e-12, atol=1e-12)
@@ -94,25 +82,25 @@ def test_results_lie_where_they_are_wanted(sizes, shape):
 
 
 def test_half_precision_is_summed_in_float32():
-    left, right = (factor.bfloat16() for factor in _factors((9, 5, 4, 3)))
+    left, right = (factor.bfloat16() for factor in factors((9, 5, 4, 3)))
     mean, m2 = _merged(left, right, *torch.zeros(2, 4, 3))
-    expected_mean, expected_m2, _ = _two_passes(left, right)
+    expected_mean, expected_m2, _ = two_passes(left, right)
     torch.testing.assert_close(mean.double(), expected_mean, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(m2.double(), expected_m2, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_not_finite_stays_so_and_costs_the_others_no_digits():
-    left, right = _factors((16, 5, 4, 3), torch.float32, shift=100.0)
+    left, right = factors((16, 5, 4, 3), torch.float32, shift=100.0)
     left[3, 0, 0] = float("nan")
     mean, m2 = _merged(left, right, *torch.zeros(2, 4, 3), parts=8)
-    expected = _two_passes(left, right)[1]
+    expected = two_passes(left, right)[1]
     assert bool(mean[0].isnan().all())
     assert bool(m2[0].isnan().all())
     torch.testing.assert_close(m2[1:].double(), expected[1:], rtol=1e-3, atol=0.0)
 
 
 def test_rows_that_no_sample_uses_are_exactly_zero():
-    left, right = _factors((16, 5, 4, 3), torch.float32)
+    left, right = factors((16, 5, 4, 3), torch.float32)
     left[:, :, 1] = 0
     mean, m2 = _merged(left, right, *torch.ones(2, 4, 3), parts=4)
     assert float(mean[1].abs().max()) == float(m2[1].max()) == 0
