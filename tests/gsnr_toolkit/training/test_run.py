@@ -30,7 +30,7 @@ def _steady(row):
     return {key: value for key, value in row.items() if key not in TIMES}
 
 
-def _same(one, other):
+def _assert_same(one, other):
     assert one.keys() == other.keys()
     for key in one:
         assert one[key] == other[key] or (one[key] != one[key] and other[key] != other[key]), key
@@ -66,7 +66,7 @@ def test_runs_that_share_open_data_give_the_same_and_draw_once(finished, tmp_pat
     monkeypatch.setattr(type(next(iter(opened.values()))), "_make", None)  # drawing again would be an error
     second = run_training(replace(CONFIG, rho=0.02), tmp_path / "second", device="cpu", opened=opened)
     assert opened == kept
-    _same(_steady(first), _steady(finished[1]))
+    _assert_same(_steady(first), _steady(finished[1]))
     assert second["key"] != first["key"]
     monkeypatch.undo()
     run_training(replace(CONFIG, strength=1.0), tmp_path / "third", device="cpu", opened=opened)
@@ -76,8 +76,8 @@ def test_runs_that_share_open_data_give_the_same_and_draw_once(finished, tmp_pat
 def test_a_finished_run_is_not_run_again(finished, monkeypatch):
     folder, row = finished
     monkeypatch.setattr(running, "build_model", None)
-    _same(run_training(CONFIG, folder), row)
-    _same(read_result(folder, CONFIG), row)
+    _assert_same(run_training(CONFIG, folder), row)
+    _assert_same(read_result(folder, CONFIG), row)
 
 
 def test_two_runs_are_equal_bit_for_bit_and_leave_the_random_state(finished, tmp_path):
@@ -85,7 +85,7 @@ def test_two_runs_are_equal_bit_for_bit_and_leave_the_random_state(finished, tmp
     state = random_state()
     row = run_training(CONFIG, tmp_path, device="cpu", checkpoint_seconds=0)
     assert random_state() == state
-    _same(_steady(row), _steady(finished[1]))
+    _assert_same(_steady(row), _steady(finished[1]))
     assert (tmp_path / "log.csv").read_text() == (finished[0] / "log.csv").read_text()
 
 
@@ -114,7 +114,7 @@ def test_after_kill_9_it_goes_on_bit_for_bit(finished, tmp_path):
     assert not (folder / "result.json").exists()
     step = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
     assert 0 < step < 12
-    _same(_steady(run_training(CONFIG, folder, device="cpu")), _steady(finished[1]))
+    _assert_same(_steady(run_training(CONFIG, folder, device="cpu")), _steady(finished[1]))
     assert (folder / "log.csv").read_text() == (finished[0] / "log.csv").read_text()
     assert (folder / "report" / "layers.csv").read_text() == (finished[0] / "report" / "layers.csv").read_text()
 
@@ -138,7 +138,7 @@ def test_every_kind_of_state_is_resumed(tmp_path, monkeypatch, changes):
         patch.setattr(running._Run, "save", save_and_break)
         with pytest.raises(_Stop):
             run_training(config, tmp_path / "broken", device="cpu", checkpoint_seconds=0)
-    _same(_steady(run_training(config, tmp_path / "broken", device="cpu")), _steady(whole))
+    _assert_same(_steady(run_training(config, tmp_path / "broken", device="cpu")), _steady(whole))
 
 
 def test_a_folder_of_another_run_is_refused(finished, tmp_path):
