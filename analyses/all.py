@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -24,28 +23,41 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from analyses.laboratory import common_options, read_options, spread
+from analyses.collapse.laboratory import common_options, read_options, spread
+
+
+class Script(NamedTuple):
+    """A script of the study.
+
+    Attributes:
+        module: Its module in ``analyses``.
+        makes: What it makes, in a few words.
+    """
+
+    module: str
+    makes: str
+
 
 SCRIPTS = {
-    "foretell_collapse": "COR and others foretold against found",
-    "cor_signs": "which way COR moves with GSNR",
-    "collapse_controls": 'rho="auto" and others against fixed radii',
-    "corit_ladder": "what each part of CoRIT is worth, step by step",
-    "corit_baselines": "CoRIT beside its baselines",
-    "corit_ablation": "CoRIT without each part",
-    "corit_proxy": "the proxy's GSNR against the true one",
-    "corit_evaluation": "CoRIT by every measure, on all test sets and on worse images",
-    "figure1": "AUC at 0.05, COR by layer, samples",
-    "figure2": "AUC against the radius",
-    "figure3": "GSNR and COR over steps",
-    "figure4": "CoRIT's pipeline",
-    "figure5": "loss within and across data sets",
-    "attribution": "why layers differ in COR",
-    "gsnr_bias": "plug-in GSNR against n",
-    "engine_cost": "cost of the engines",
-    "result_tables": "tables of results, and published numbers",
+    "foretell_collapse": Script("collapse.foretell_collapse", "COR and others foretold against found"),
+    "cor_signs": Script("collapse.cor_signs", "which way COR moves with GSNR"),
+    "collapse_controls": Script("collapse.collapse_controls", 'rho="auto" and others against fixed radii'),
+    "corit_ladder": Script("corit.ladder", "what each part of CoRIT is worth, step by step"),
+    "corit_baselines": Script("corit.baselines", "CoRIT beside its baselines"),
+    "corit_ablation": Script("corit.ablation", "CoRIT without each part"),
+    "corit_proxy": Script("corit.proxy", "the proxy's GSNR against the true one"),
+    "corit_evaluation": Script("corit.evaluation", "CoRIT by every measure, on all test sets and on worse images"),
+    "figure1": Script("figures.figure1", "AUC at 0.05, COR by layer, samples"),
+    "figure2": Script("figures.figure2", "AUC against the radius"),
+    "figure3": Script("figures.figure3", "GSNR and COR over steps"),
+    "figure4": Script("figures.figure4", "CoRIT's pipeline"),
+    "figure5": Script("figures.figure5", "loss within and across data sets"),
+    "attribution": Script("figures.attribution", "why layers differ in COR"),
+    "gsnr_bias": Script("figures.gsnr_bias", "plug-in GSNR against n"),
+    "engine_cost": Script("figures.engine_cost", "cost of the engines"),
+    "result_tables": Script("tables.result_tables", "tables of results, and published numbers"),
 }
-"""Scripts in their order, in which a script's tables come before the figures that use them, and what each makes."""
+"""Scripts by name, in an order in which a script's tables come before the figures that use them."""
 
 EMBEDDED_ONLY = "corit_"
 """How scripts begin that know no other model and data. They do not need each other, and one core is enough for each, so
@@ -66,27 +78,18 @@ class Outcome(NamedTuple):
     made: list[str]
 
 
-def known_scripts() -> list[str]:
-    """Scripts that this copy has.
-
-    Returns:
-        Names, in order.
-    """
-    return [name for name in SCRIPTS if find_spec(f"analyses.{name}") is not None]
-
-
 def run_script(name: str, arguments: Sequence[str]) -> str | None:
     """Run one script to its end, whatever happens in it.
 
     Args:
-        name: Of its module in ``analyses``.
+        name: A key of :data:`SCRIPTS`.
         arguments: Of its command line.
 
     Returns:
         None, or what went wrong, in a line.
     """
     try:
-        main: Callable[[list[str]], None] = import_module(f"analyses.{name}").main
+        main: Callable[[list[str]], None] = import_module(f"analyses.{SCRIPTS[name].module}").main
         main(list(arguments))
     except SystemExit as stop:  # argparse ends so, on options that a script does not know
         return f"exit status {stop.code}" if stop.code not in (None, 0) else None
@@ -188,14 +191,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = common_options(__doc__)
     parser.add_argument("--only", help="names of scripts, with commas")
     chosen = read_options(parser, arguments)
-    names = chosen.only.split(",") if chosen.only else known_scripts()
+    names = chosen.only.split(",") if chosen.only else list(SCRIPTS)
     unknown = sorted(set(names) - set(SCRIPTS))
     if unknown:
         parser.error(f"--only: no script is called {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
     table = Table("script", "what", "made", "seconds", "result", title="figures and tables")
     left_out = [name for name in names if name.startswith(EMBEDDED_ONLY) and (chosen.model or chosen.data_root)]
     for name in left_out:
-        table.add_row(name, SCRIPTS[name], "nothing", "0", "left out: on embedded data alone")
+        table.add_row(name, SCRIPTS[name].makes, "nothing", "0", "left out: on embedded data alone")
     rest = [name for name in names if name not in left_out]
     arguments, places = forwarded(chosen, parser), [chosen.out, chosen.out.parent]
     failed = []
@@ -204,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
         own = [*arguments, "--workers", "1"] if len(group) > 1 else arguments
         for name, (problem, seconds, made) in run_group(group, own, places, chosen.workers).items():
             failed += [name] if problem else []
-            table.add_row(name, SCRIPTS[name], "\n".join(made) or "nothing", f"{seconds:.0f}", problem or "ok")
+            table.add_row(name, SCRIPTS[name].makes, "\n".join(made) or "nothing", f"{seconds:.0f}", problem or "ok")
     console = Console()
     console.print(table)
     if failed:

@@ -2,7 +2,7 @@
 
 Claim: every parameter of every architecture is covered, by a rule or by another engine, and agrees with one backward
 per sample. Command: ``python -m benchmarks.coverage`` (a minute on two cores). It writes
-``docs/engine-coverage.md``. The models are those of ``tests/zoo.py``: real classes with random weights, in tiny
+``docs/engine-coverage.md``. The models are those of ``tests/support/zoo.py``: real classes with random weights, in tiny
 configurations.
 """
 
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.loop import loop_gradients
-from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.losses import resolve_loss
+from gsnr_toolkit.gradients.taps.engine import TapsEngine
+from gsnr_toolkit.gradients.task import GradientTask, trainable_params
+from gsnr_toolkit.inputs.losses import resolve_loss
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "engine-coverage.md"
@@ -27,7 +27,7 @@ PAGE = ROOT / "docs" / "engine-coverage.md"
 HEAD = """# Coverage of the taps engine
 
 Written by `python -m benchmarks.coverage`. The lines down to `TransformerEncoder` are real classes of public libraries
-with random weights in a tiny configuration (`tests/zoo.py`), the others constructions made to be hard. *rules*: share
+with random weights in a tiny configuration (`tests/support/zoo.py`), the others constructions made to be hard. *rules*: share
 of its parameters whose gradients come from a rule; the others come from `vmap` or one backward per sample, for the
 reason given, so that all parameters are always covered. *difference*: largest deviation from one backward per sample in
 float64, over all samples and parameters, as a share of the largest entry of the model's gradient.

@@ -19,13 +19,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.methods import METHODS
-from benchmarks.one_case import Case
-from benchmarks.settings import MODELS
+from benchmarks.comparison.methods import METHODS
+from benchmarks.comparison.one_case import Case
+from benchmarks.comparison.settings import MODELS, RESULTS
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.registry import is_target
+from gsnr_toolkit.support.lookup import is_target
 
-RESULTS = Path(__file__).with_name("engines.json")
 PEERS = ("opacus", "backpack-for-pytorch", "opt_einsum", "torchjd", "traker", "torchvision")
 
 
@@ -41,7 +40,7 @@ def measure(case: Case, timeout: float) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "row.json"
-        command = [sys.executable, "-m", "benchmarks.one_case", json.dumps(asdict(case)), str(result)]
+        command = [sys.executable, "-m", "benchmarks.comparison.one_case", json.dumps(asdict(case)), str(result)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
             failure = _exit_reason(done.returncode, done.stderr)
@@ -91,7 +90,7 @@ def provenance(arguments: list[str], rows: list[dict[str, Any]]) -> dict[str, An
     """
     import torch
 
-    from gsnr_toolkit.provenance import environment
+    from gsnr_toolkit.support.provenance import environment
 
     found = environment() | {"command": ["python", "-m", "benchmarks.engines", *arguments]}
     found["versions"] |= {name: _version(name) for name in PEERS}
@@ -156,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
             add_memory_ratios(rows)
             _write(options.output, {"provenance": None, "rows": rows})  # a long run may be cut short
     _write(options.output, {"provenance": provenance(given, rows), "rows": rows})
-    from benchmarks.table import draw, markdown
+    from benchmarks.comparison.table import draw, markdown
 
     print(markdown(rows))
     draw(rows, options.output.with_suffix(""))

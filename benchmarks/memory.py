@@ -34,12 +34,12 @@ def _peak() -> float:
 def _child(model_name: str, engine_name: str, chunk: int) -> dict[str, float]:
     import torch
 
-    from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
     from gsnr_toolkit.gradients.select import make_engine, predicted_bytes
-    from gsnr_toolkit.gradients.taps import TapsEngine
-    from gsnr_toolkit.losses import inferred_loss
+    from gsnr_toolkit.gradients.taps.engine import TapsEngine
+    from gsnr_toolkit.gradients.task import GradientTask, trainable_params
+    from gsnr_toolkit.inputs.losses import inferred_loss
     from gsnr_toolkit.models.registry import build_model
-    from gsnr_toolkit.moments import Moments
+    from gsnr_toolkit.moments.by_parameter import Moments
 
     model = build_model(model_name, weights=None if model_name == "clip-demo" else "random").eval()
     side = int(model.image_size)  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def main() -> None:
         row = json.loads(done.stdout.splitlines()[-1])
         rows.append({"model": model, "engine": engine, "chunk": chunk, **row})
         print(f"| {model} | {engine} | {chunk} | {row['predicted']:.2f} | {row['measured']:.2f} |", flush=True)
-    from gsnr_toolkit.provenance import environment
+    from gsnr_toolkit.support.provenance import environment
 
     TABLE.write_text(json.dumps({"provenance": environment(), "rows": rows}, indent=1) + "\n", encoding="utf8")
 

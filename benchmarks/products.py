@@ -18,10 +18,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.gradients import native, tiles, triton_products
-from gsnr_toolkit.gradients.merge_products import merge_products
-from gsnr_toolkit.gradients.products import plain_product_sums
-from gsnr_toolkit.gradients.tiles import Workspace
+from gsnr_toolkit.gradients.kernels import native, tiles, triton_products
+from gsnr_toolkit.gradients.kernels.merge_products import merge_products
+from gsnr_toolkit.gradients.kernels.products import plain_product_sums
+from gsnr_toolkit.gradients.kernels.tiles import Workspace
 
 LAYERS = ((2304, 768), (768, 768), (3072, 768), (768, 3072))
 TILES = ((2**18, 1024, 8), (2**19, 1024, 8), (2**20, 1024, 8), (2**20, 1024, 4), (2**19, 1024, 16), (2**20, 2048, 4))

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.settings import build_setting
-from gsnr_toolkit.allocator import keep_freed_memory
-from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.moments import Moments
-from gsnr_toolkit.probing import estimate_gsnr
-from gsnr_toolkit.provenance import environment
+from benchmarks.comparison.settings import build_setting
+from gsnr_toolkit.gradients.taps.engine import TapsEngine
+from gsnr_toolkit.moments.by_parameter import Moments
+from gsnr_toolkit.probing.estimate import estimate_gsnr
+from gsnr_toolkit.support.allocator import keep_freed_memory
+from gsnr_toolkit.support.provenance import environment
 
 TABLE = Path(__file__).with_name("scaling.json")
 

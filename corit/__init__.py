@@ -13,20 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
-    "CoRIT": "corit.detector",
-    "CoRITConfig": "corit.config",
-    "DetectorTraining": "corit.train_config",
-    "Explanation": "corit.explanation",
-    "SelfBlendedCounterparts": "corit.counterparts",
-    "calibrate": "corit.shared",
-    "check_proxy": "corit.proxy_check",
-    "load_detector": "corit.weights",
-    "load_head": "corit.weights",
-    "load_trained": "corit.trained",
-    "pair_loss": "corit.pairs",
-    "proxy_gsnr": "corit.proxy",
-    "save_detector": "corit.weights",
-    "train_detector": "corit.train",
+    "CoRIT": "corit.model.detector",
+    "CoRITConfig": "corit.model.config",
+    "DetectorTraining": "corit.training.config",
+    "Explanation": "corit.model.explanation",
+    "SelfBlendedCounterparts": "corit.model.counterparts",
+    "calibrate": "corit.model.shared",
+    "check_proxy": "corit.proxy.check",
+    "load_detector": "corit.model.head_files",
+    "load_head": "corit.model.head_files",
+    "load_trained": "corit.model.trained",
+    "pair_loss": "corit.model.pairs",
+    "proxy_gsnr": "corit.proxy.gsnr",
+    "save_detector": "corit.model.head_files",
+    "train_detector": "corit.training.train",
 }
 
 __all__ = [
@@ -47,18 +47,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from corit.config import CoRITConfig
-    from corit.counterparts import SelfBlendedCounterparts
-    from corit.detector import CoRIT
-    from corit.explanation import Explanation
-    from corit.pairs import pair_loss
-    from corit.proxy import proxy_gsnr
-    from corit.proxy_check import check_proxy
-    from corit.shared import calibrate
-    from corit.train import train_detector
-    from corit.train_config import DetectorTraining
-    from corit.trained import load_trained
-    from corit.weights import load_detector, load_head, save_detector
+    from corit.model.config import CoRITConfig
+    from corit.model.counterparts import SelfBlendedCounterparts
+    from corit.model.detector import CoRIT
+    from corit.model.explanation import Explanation
+    from corit.model.head_files import load_detector, load_head, save_detector
+    from corit.model.pairs import pair_loss
+    from corit.model.shared import calibrate
+    from corit.model.trained import load_trained
+    from corit.proxy.check import check_proxy
+    from corit.proxy.gsnr import proxy_gsnr
+    from corit.training.config import DetectorTraining
+    from corit.training.train import train_detector
 
 
 def __getattr__(name: str) -> Any:

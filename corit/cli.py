@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gsnr_toolkit.command import EXIT_ERROR, run_command
+from gsnr_toolkit.commands.common import EXIT_ERROR, run_command
 from gsnr_toolkit.errors import ProbeError
 
 if TYPE_CHECKING:
-    from corit.train_config import DetectorTraining
-    from corit.trained import Trained
+    from corit.model.trained import Trained
+    from corit.training.config import DetectorTraining
 
 EXIT_UNSCORED, EXIT_INTERRUPTED = 1, 130
 
@@ -94,7 +94,7 @@ def train_command(
     given = {"data": data, "encoder": encoder, "method": method, "fakes": fakes, "rho": rho, "steps": steps}
     given |= {"seed": seed, "eval_data": evaluate, "data_root": None if data_root is None else str(data_root)}
     config = _config(given, settings)
-    from corit.train import train_detector
+    from corit.training.train import train_detector
 
     where = _cache(cache, no_cache)
     result = train_detector(config, out, device=device, cache=where, progress=not quiet)
@@ -132,7 +132,7 @@ def eval_command(
     """Test a detector: AUC, AP, EER, accuracy and calibration by frame and by video, with intervals over videos."""
     if level not in ("video", "frame"):
         raise ProbeError(f"expected --level video or frame, got {level!r}")
-    from corit.evaluate_many import evaluate_many, expand_names, read_perturbations
+    from corit.scoring.evaluate_many import evaluate_many, expand_names, read_perturbations
 
     wanted = read_perturbations(robustness)
     names = expand_names(data)
@@ -179,13 +179,13 @@ def predict_command(
         raise ProbeError(f"expected --crop none or face, got {crop!r}")
     if face_model is not None and crop == "none":
         raise ProbeError("expected --crop face with --face-model, got --crop none; add --crop face")
-    from corit.media import find_inputs
+    from corit.prediction.media import find_inputs
 
     find_inputs(inputs)  # before a model is loaded
     trained = _load(detector, encoder_weights, device)
     from corit.console import show_predictions
-    from corit.crop import FaceCropper
-    from corit.predict import predict_files, save_predictions
+    from corit.prediction.crop import FaceCropper
+    from corit.prediction.predict import predict_files, save_predictions
 
     where = out if heatmaps and trained.has_regions else None
     found = predict_files(
@@ -229,7 +229,7 @@ def ablate_command(
         raise ProbeError("expected a folder for the trainings; add --out DIR")
     given = {"data": data, "encoder": encoder, "eval_data": evaluate}
     config = _config({**given, "data_root": None if data_root is None else str(data_root)}, settings)
-    from corit.ablate import PARTS, ablate, grid_variants, summarise
+    from corit.training.ablate import PARTS, ablate, grid_variants, summarise
 
     axes = _axes(vary or ["parts"])
     variants = PARTS if axes is None else grid_variants(axes)
@@ -259,8 +259,8 @@ def proxy_check_command(
 
     Example: corit proxy-check --data demo-df,demo-nt,demo-fs --steps 0,100,200 --out proxy
     """
-    from corit.evaluate_many import expand_names
-    from corit.proxy_run import read_steps, run_proxy_check, save_check
+    from corit.proxy.run import read_steps, run_proxy_check, save_check
+    from corit.scoring.evaluate_many import expand_names
 
     chosen: dict[str, Any] = {"weights": encoder_weights, "root": data_root, "steps": read_steps(steps)}
     chosen |= {"samples": samples, "pool": pool, "layerwise": layerwise}
@@ -291,7 +291,7 @@ def _axes(vary: Sequence[str]) -> dict[str, list[str]] | None:
 
 
 def _config(given: dict[str, str | None], settings: list[str] | None) -> DetectorTraining:
-    from corit.train_config import DetectorTraining
+    from corit.training.config import DetectorTraining
 
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for item in settings or []:
@@ -306,7 +306,7 @@ def _config(given: dict[str, str | None], settings: list[str] | None) -> Detecto
 
 
 def _load(path: Path | None, weights: str | None, device: str | None) -> Trained:
-    from corit.trained import DEMO_FILE, load_trained
+    from corit.model.trained import DEMO_FILE, load_trained
 
     trained = load_trained(DEMO_FILE if path is None else path, weights=weights, device=_device(device))
     if trained.is_demo:
@@ -321,7 +321,7 @@ def _load(path: Path | None, weights: str | None, device: str | None) -> Trained
 def _device(name: str | None) -> Any:
     import torch
 
-    from gsnr_toolkit.prepare import find_device
+    from gsnr_toolkit.inputs.batches import find_device
 
     return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -335,7 +335,7 @@ def _cache(folder: Path | None, none: bool) -> Path | None:
 
 
 def _print_settings() -> None:
-    from corit.train_config import describe_training
+    from corit.training.config import describe_training
 
     for name, text in describe_training().items():
         typer.echo(f"{name:<18} {text}")

@@ -11,13 +11,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from corit.evaluate import wide_table
-from corit.metrics import METRICS
+from corit.scoring.evaluate import wide_table
+from corit.scoring.metrics import METRICS
 
 if TYPE_CHECKING:
-    from corit.predict import Predictions
-    from corit.proxy_check import ProxyCheck
-    from corit.trained import Trained
+    from corit.model.trained import Trained
+    from corit.prediction.predict import Predictions
+    from corit.proxy.check import ProxyCheck
 
 __all__ = ["show_ablation", "show_evaluation", "show_predictions", "show_proxy_check", "show_training"]
 
@@ -26,7 +26,7 @@ def show_training(result: dict[str, Any], folder: Path) -> None:
     """Print what a training gave.
 
     Args:
-        result: What :func:`corit.train.train_detector` returned.
+        result: What :func:`corit.training.train.train_detector` returned.
         folder: Where it is.
     """
     console = _console()
@@ -47,7 +47,7 @@ def show_evaluation(found: pd.DataFrame, level: str, folder: Path | None) -> Non
     """Print a table of measures, and what they rest on.
 
     Args:
-        found: A table, columns :data:`corit.evaluate.COLUMNS`.
+        found: A table, columns :data:`corit.scoring.evaluate.COLUMNS`.
         level: ``"video"`` or ``"frame"``.
         folder: Where it was saved, if it was.
     """
@@ -120,7 +120,7 @@ def show_ablation(summary: pd.DataFrame, folder: Path) -> None:
     """Print an ablation.
 
     Args:
-        summary: What :func:`corit.ablate.summarise` gave.
+        summary: What :func:`corit.training.ablate.summarise` gave.
         folder: Where it is.
     """
     seeds = int(summary["seeds"].max())

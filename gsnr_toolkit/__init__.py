@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "estimate_cor": "gsnr_toolkit.probing",
-    "estimate_gsnr": "gsnr_toolkit.probing",
-    "probe": "gsnr_toolkit.probing",
-    "iter_probe": "gsnr_toolkit.probing",
-    "Report": "gsnr_toolkit.report",
-    "ProbeOptions": "gsnr_toolkit.options",
+    "estimate_cor": "gsnr_toolkit.probing.estimate",
+    "estimate_gsnr": "gsnr_toolkit.probing.estimate",
+    "probe": "gsnr_toolkit.probing.estimate",
+    "iter_probe": "gsnr_toolkit.probing.estimate",
+    "Report": "gsnr_toolkit.report.report",
+    "ProbeOptions": "gsnr_toolkit.inputs.options",
     "ProbeError": "gsnr_toolkit.errors",
     "ProbeWarning": "gsnr_toolkit.errors",
-    "Moments": "gsnr_toolkit.moments",
+    "Moments": "gsnr_toolkit.moments.by_parameter",
     "SAM": "gsnr_toolkit.optim.sam",
-    "AutoRho": "gsnr_toolkit.optim.auto",
+    "AutoRho": "gsnr_toolkit.training.auto_rho",
     "build_model": "gsnr_toolkit.models.registry",
     "open_dataset": "gsnr_toolkit.data.registry",
     "probe_loader": "gsnr_toolkit.data.loaders",
-    "Recorder": "gsnr_toolkit.training.recorder",
+    "Recorder": "gsnr_toolkit.probing.recorder",
     "TrainConfig": "gsnr_toolkit.training.config",
-    "collapse_radii": "gsnr_toolkit.collapse",
+    "collapse_radii": "gsnr_toolkit.sweeps.collapse",
     "sweep": "gsnr_toolkit.sweeps.sweep",
     "run_training": "gsnr_toolkit.training.run",
 }
@@ -58,20 +58,20 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gsnr_toolkit.collapse import collapse_radii
     from gsnr_toolkit.data.loaders import probe_loader
     from gsnr_toolkit.data.registry import open_dataset
     from gsnr_toolkit.errors import ProbeError, ProbeWarning
+    from gsnr_toolkit.inputs.options import ProbeOptions
     from gsnr_toolkit.models.registry import build_model
-    from gsnr_toolkit.moments import Moments
-    from gsnr_toolkit.optim.auto import AutoRho
+    from gsnr_toolkit.moments.by_parameter import Moments
     from gsnr_toolkit.optim.sam import SAM
-    from gsnr_toolkit.options import ProbeOptions
-    from gsnr_toolkit.probing import estimate_cor, estimate_gsnr, iter_probe, probe
-    from gsnr_toolkit.report import Report
+    from gsnr_toolkit.probing.estimate import estimate_cor, estimate_gsnr, iter_probe, probe
+    from gsnr_toolkit.probing.recorder import Recorder
+    from gsnr_toolkit.report.report import Report
+    from gsnr_toolkit.sweeps.collapse import collapse_radii
     from gsnr_toolkit.sweeps.sweep import sweep
+    from gsnr_toolkit.training.auto_rho import AutoRho
     from gsnr_toolkit.training.config import TrainConfig
-    from gsnr_toolkit.training.recorder import Recorder
     from gsnr_toolkit.training.run import run_training
 
 

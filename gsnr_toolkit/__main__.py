@@ -1,5 +1,5 @@
 """``python -m gsnr_toolkit`` is ``gsnr-probe``."""
 
-from gsnr_toolkit.cli import main
+from gsnr_toolkit.commands.probe import main
 
 main()

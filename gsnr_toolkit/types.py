@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+Floats: TypeAlias = NDArray[np.float64]
+"""A numpy array of float64."""
 
 Params: TypeAlias = dict[str, Tensor]
 """Parameter name, as in ``model.named_parameters()``, to a tensor of that parameter's shape."""

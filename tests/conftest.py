@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("gsnr_toolkit.estimators", "beartype.beartype")
+install_import_hook(["gsnr_toolkit.estimators", "gsnr_toolkit.moments"], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsnr_toolkit.registry import Registry, call_with_known, did_you_mean, is_target, load_target
+from gsnr_toolkit.support.lookup import Registry, call_with_known, did_you_mean, is_target, load_target
 
 if TYPE_CHECKING:
     from gsnr_toolkit.data.base import ForgeryDataset
@@ -56,13 +56,13 @@ def _demo(family: str, description: str, split: str = "train") -> DatasetInfo:
 
 
 def _ff(name: str, description: str) -> DatasetInfo:
-    return DatasetInfo(description, f"{_DATA}.faceforensics:open_faceforensics", {"name": name})
+    return DatasetInfo(description, f"{_DATA}.layouts.faceforensics:open_faceforensics", {"name": name})
 
 
 def _listed(
     name: str, list_name: str, description: str, opener: str = "deepfakebench:open_deepfakebench", **changes: Any
 ) -> DatasetInfo:
-    return DatasetInfo(description, f"{_DATA}.{opener}", {"name": name, "list_name": list_name}, **changes)
+    return DatasetInfo(description, f"{_DATA}.layouts.{opener}", {"name": name, "list_name": list_name}, **changes)
 
 
 _TEST_FACES: dict[str, Any] = {"kind": "forged faces to test on", "split": "test"}
@@ -74,7 +74,9 @@ def _generated(prefix: str, opener: str, kind: str, texts: Mapping[str | None, s
     names = {generator: f"{prefix}-{generator}" if generator else prefix for generator in texts}
     common: dict[str, Any] = {"kind": f"generated images: {kind}", "split": "test", "image_size": 224}
     return {
-        name: DatasetInfo(texts[generator], f"{_DATA}.{opener}", {"name": name, "generator": generator}, **common)
+        name: DatasetInfo(
+            texts[generator], f"{_DATA}.layouts.{opener}", {"name": name, "generator": generator}, **common
+        )
         for generator, name in names.items()
     }
 
@@ -234,10 +236,10 @@ def _open_folder(
         raise DataError("image-folder needs a path after the colon, such as image-folder:/data/faces")
     folder = Path(root or ".").expanduser() / Path(path).expanduser()
     arguments = {"name": name, "path": folder, **common}
-    return _call(name, "gsnr_toolkit.data.image_folder:open_image_folder", arguments, options)
+    return _call(name, "gsnr_toolkit.data.layouts.image_folder:open_image_folder", arguments, options)
 
 
-#: What :func:`gsnr_toolkit.data.files.open_videos` takes, for the openers that pass options on to it.
+#: What :func:`gsnr_toolkit.data.layouts.image_files.open_videos` takes, for the openers that pass options on to it.
 _FILE_OPTIONS = ("frames_per_video", "verify", "fit")
 
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from gsnr_toolkit.estimators.uncertainty import Floats, bootstrap_weights, expanded_percentiles
+from gsnr_toolkit.estimators.uncertainty import bootstrap_weights, expanded_percentiles
+from gsnr_toolkit.types import Floats
 
 DRAWS = 2000
 """Bootstrap draws for the intervals of COR."""

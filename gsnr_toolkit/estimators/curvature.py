@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from gsnr_toolkit.estimators.uncertainty import Floats
+from gsnr_toolkit.types import Floats
 
 GradientAt = Callable[[Floats], Floats]
 """Displacement from the present parameters, shape ``(P,)``, to the mean gradient there, shape ``(P,)``."""

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gsnr_toolkit.estimators.uncertainty import Floats, bootstrap_weights, expanded_percentiles
+from gsnr_toolkit.estimators.uncertainty import bootstrap_weights, expanded_percentiles
+from gsnr_toolkit.types import Floats
 
 
 @dataclass(frozen=True)

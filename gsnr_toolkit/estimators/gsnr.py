@@ -14,11 +14,12 @@ from jaxtyping import Float
 from scipy import special
 from torch import Tensor
 
-from gsnr_toolkit.estimators.rows import RowPlan
-from gsnr_toolkit.estimators.shards import ShardSummary, sums_of_squares
-from gsnr_toolkit.estimators.uncertainty import Floats, jackknife_error, student_quantile
-from gsnr_toolkit.group_moments import GroupMoments
-from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.estimators.uncertainty import jackknife_error, student_quantile
+from gsnr_toolkit.moments.by_group import GroupMoments
+from gsnr_toolkit.moments.by_parameter import Moments
+from gsnr_toolkit.moments.shards import ShardSummary, sums_of_squares
+from gsnr_toolkit.moments.sketches import RowPlan
+from gsnr_toolkit.types import Floats
 
 _SUMMARY = ("gsnr_param_median", "gsnr_param_p95", "gsnr_param_above_floor", "zero_variance")
 

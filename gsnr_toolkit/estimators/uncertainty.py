@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import special
 
-Floats: TypeAlias = NDArray[np.float64]
+from gsnr_toolkit.types import Floats
 
 
 def jackknife_error(deleted: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray, "*shape"]:

@@ -8,9 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.batches import batch_length, take_rows
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.gradients.functional import GradientTask
+from gsnr_toolkit.gradients.task import GradientTask
+from gsnr_toolkit.inputs.batches import batch_length, take_rows
 from gsnr_toolkit.types import Batch, Params
 
 _Result = TypeVar("_Result")
@@ -27,8 +27,8 @@ class BatchGradient:
         task: As above.
         chunk_size: As above; it only shrinks.
 
-    >>> from gsnr_toolkit.losses import resolve_loss
-    >>> from gsnr_toolkit.gradients.functional import trainable_params
+    >>> from gsnr_toolkit.inputs.losses import resolve_loss
+    >>> from gsnr_toolkit.gradients.task import trainable_params
     >>> model, batch = torch.nn.Linear(1, 1), (torch.ones(3, 1), torch.tensor([0, 1, 1]))
     >>> task = GradientTask(model, trainable_params(model), resolve_loss(None))
     >>> (one, _), (other, losses) = BatchGradient(task, 2)(batch), BatchGradient(task)(batch)

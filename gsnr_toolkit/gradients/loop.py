@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gsnr_toolkit.batches import batch_length, take_rows
-from gsnr_toolkit.gradients.functional import GradientChunk, GradientTask
+from gsnr_toolkit.gradients.task import GradientChunk, GradientTask
+from gsnr_toolkit.inputs.batches import batch_length, take_rows
 from gsnr_toolkit.types import Batch
 
 
@@ -21,8 +21,8 @@ def loop_gradients(task: GradientTask, batch: Batch, *, chunk_size: int = 1) -> 
         N chunks of one sample each; gradients have shape ``(1, *parameter.shape)``.
 
     >>> import torch
-    >>> from gsnr_toolkit.gradients.functional import trainable_params
-    >>> from gsnr_toolkit.losses import inferred_loss
+    >>> from gsnr_toolkit.gradients.task import trainable_params
+    >>> from gsnr_toolkit.inputs.losses import inferred_loss
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> task = GradientTask(model, trainable_params(model), inferred_loss)
     >>> chunks = list(loop_gradients(task, (torch.ones(3, 2), torch.ones(3))))

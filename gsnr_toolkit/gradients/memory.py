@@ -8,10 +8,10 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.batches import batch_length
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.gradients.functional import GradientTask
-from gsnr_toolkit.preserve import preserved_rng
+from gsnr_toolkit.gradients.task import GradientTask
+from gsnr_toolkit.inputs.batches import batch_length
+from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.types import Batch
 
 SHARE = 4

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.gradients.functional import Engine, GradientTask
+from gsnr_toolkit.gradients.kernels.tiles import SAMPLES_AT_ONCE, TILE_ENTRIES
 from gsnr_toolkit.gradients.loop import loop_gradients
 from gsnr_toolkit.gradients.memory import BACKWARD_SHARE, SHARE, free_memory, saved_bytes_per_sample
 from gsnr_toolkit.gradients.streaming import StreamingEngine
-from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.gradients.tiles import SAMPLES_AT_ONCE, TILE_ENTRIES
+from gsnr_toolkit.gradients.taps.engine import TapsEngine
+from gsnr_toolkit.gradients.task import Engine, GradientTask
 from gsnr_toolkit.gradients.vmap import vmap_bytes_per_sample, vmap_gradients
 from gsnr_toolkit.types import Batch
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.gradients.functional import AnyMoments, GradientChunk, GradientTask
+from gsnr_toolkit.gradients.task import AnyMoments, GradientChunk, GradientTask
 from gsnr_toolkit.types import Batch
 
 
@@ -18,10 +18,10 @@ class StreamingEngine:
         name: Name in reports.
         stream: ``(task, batch, chunk_size=...)``, yields chunks.
 
-    >>> from gsnr_toolkit.gradients.functional import trainable_params
+    >>> from gsnr_toolkit.gradients.task import trainable_params
     >>> from gsnr_toolkit.gradients.loop import loop_gradients
-    >>> from gsnr_toolkit.losses import inferred_loss
-    >>> from gsnr_toolkit.moments import Moments
+    >>> from gsnr_toolkit.inputs.losses import inferred_loss
+    >>> from gsnr_toolkit.moments.by_parameter import Moments
     >>> model = torch.nn.Linear(2, 1)
     >>> task = GradientTask(model, trainable_params(model), inferred_loss)
     >>> moments = Moments()

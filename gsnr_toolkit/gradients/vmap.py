@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from gsnr_toolkit.batches import batch_length, map_tensors, take_rows, tensors_of
 from gsnr_toolkit.errors import EngineError
-from gsnr_toolkit.gradients.functional import GradientChunk, GradientTask
-from gsnr_toolkit.preserve import preserved_rng, same_buffer_objects
+from gsnr_toolkit.gradients.task import GradientChunk, GradientTask
+from gsnr_toolkit.inputs.batches import batch_length, map_tensors, take_rows, tensors_of
+from gsnr_toolkit.inputs.preserve import preserved_rng, same_buffer_objects
 from gsnr_toolkit.types import Batch, Params
 
 
@@ -31,8 +31,8 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
         EngineError: If the model holds an operation that cannot be vectorised; the loop engine can do it.
         RuntimeError: If the model itself fails, on one sample too, or memory runs out.
 
-    >>> from gsnr_toolkit.gradients.functional import trainable_params
-    >>> from gsnr_toolkit.losses import inferred_loss
+    >>> from gsnr_toolkit.gradients.task import trainable_params
+    >>> from gsnr_toolkit.inputs.losses import inferred_loss
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> task = GradientTask(model, trainable_params(model), inferred_loss)
     >>> chunks = list(vmap_gradients(task, (torch.ones(3, 2), torch.ones(3)), chunk_size=2))

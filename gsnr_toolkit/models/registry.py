@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gsnr_toolkit.registry import Registry, TargetError, call_with_known, is_target, load_target
+from gsnr_toolkit.support.lookup import Registry, TargetError, call_with_known, is_target, load_target
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,7 @@ def build_model(name: str, *, weights: str | None = None, seed: int = 0, num_out
 
     >>> build_model("clip-vit-l41")
     Traceback (most recent call last):
-    gsnr_toolkit.registry.UnknownNameError: no model is called 'clip-vit-l41'. Did you mean 'clip-vit-l14'?...
+    gsnr_toolkit.support.lookup.UnknownNameError: no model is called 'clip-vit-l41'. Did you mean 'clip-vit-l14'?...
     """
     if is_target(name):
         return _build_own(name, weights, seed, num_outputs)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.registry import did_you_mean
+from gsnr_toolkit.support.lookup import did_you_mean
 
 __all__ = [
     "WeightsError",

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.inputs.tuning import is_norm
 from gsnr_toolkit.optim.rho import check_radius
-from gsnr_toolkit.training.tuning import is_norm
 from gsnr_toolkit.types import Params
 
 Perturb: TypeAlias = str | Callable[[str, Tensor], bool]

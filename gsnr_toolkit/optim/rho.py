@@ -17,7 +17,7 @@ RhoSchedule: TypeAlias = Callable[[int], float]
 
 @runtime_checkable
 class RadiusController(Protocol):
-    """Sets the radius from what it measures; see :class:`gsnr_toolkit.optim.auto.AutoRho`."""
+    """Sets the radius from what it measures; see :class:`gsnr_toolkit.training.auto_rho.AutoRho`."""
 
     def attach(self, perturbed: Collection[Tensor], *, adaptive: bool) -> None:
         """Learn which parameters are perturbed, and refuse what the radius would not hold for."""

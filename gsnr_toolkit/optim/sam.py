@@ -25,9 +25,9 @@ from gsnr_toolkit.optim.parameters import (
     make_base,
     parameter_groups,
 )
+from gsnr_toolkit.optim.perturbation import ascent_norm, perturb_
 from gsnr_toolkit.optim.rho import RadiusController, RhoSchedule, check_radius, fixed_radius
 from gsnr_toolkit.optim.scaling import Unscaler, all_agree, gradients_finite, spoil
-from gsnr_toolkit.perturbation import ascent_norm, perturb_
 
 _OWN_STATE = "sam"
 _COUNTERS = ("steps", "skipped", "unperturbed")
@@ -47,7 +47,7 @@ class SAM(Optimizer):
             have a ``rho`` of its own; a group with rho 0 is not perturbed and does not count in the norm.
         base_optimizer: An optimizer class, or a function that makes one from parameter groups.
         rho: Radius, in units of the parameters; or a controller that sets it, such as
-            :class:`gsnr_toolkit.optim.auto.AutoRho`.
+            :class:`gsnr_toolkit.training.auto_rho.AutoRho`.
         adaptive: Take ASAM's step. Biases and norms are scaled too, so that the step does not change when layers
             are rescaled.
         adaptive_eta: What ASAM adds to each ``|theta|``; 0 is exactly scale-invariant but never moves a zero.

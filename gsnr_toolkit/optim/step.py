@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gsnr_toolkit.batches import batch_length, take_rows
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.losses import check_loss_shape, resolve_loss
+from gsnr_toolkit.inputs.batches import batch_length, take_rows
+from gsnr_toolkit.inputs.losses import check_loss_shape, resolve_loss
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.optim.statistics import keep_running_stats
 from gsnr_toolkit.types import Batch, PerSampleLoss

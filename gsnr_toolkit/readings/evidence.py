@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gsnr_toolkit.estimators.rows import RowPlan
-from gsnr_toolkit.estimators.shards import ShardSummary
-from gsnr_toolkit.estimators.uncertainty import Floats
-from gsnr_toolkit.gradients.functional import AnyMoments
-from gsnr_toolkit.measure import DriftMeasurement
+from gsnr_toolkit.gradients.task import AnyMoments
+from gsnr_toolkit.moments.shards import ShardSummary
+from gsnr_toolkit.moments.sketches import RowPlan
+from gsnr_toolkit.readings.drift import DriftMeasurement
+from gsnr_toolkit.types import Floats
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gsnr_toolkit.batches import batch_length, take_rows
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.estimators.uncertainty import Floats
-from gsnr_toolkit.groups import find_blocks
-from gsnr_toolkit.losses import binary_labels
-from gsnr_toolkit.measure import Advance
-from gsnr_toolkit.types import Batch
+from gsnr_toolkit.inputs.batches import batch_length, take_rows
+from gsnr_toolkit.inputs.groups import find_blocks
+from gsnr_toolkit.inputs.losses import binary_labels
+from gsnr_toolkit.readings.drift import Advance
+from gsnr_toolkit.types import Batch, Floats
 
 _CLASS_TOKENS = ("class_embedding", "cls_token", "class_token")
 

@@ -14,10 +14,10 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from gsnr_toolkit.estimators.cor import DriftGrams
-from gsnr_toolkit.estimators.uncertainty import Floats
-from gsnr_toolkit.measure import DriftMeasurement
-from gsnr_toolkit.prepare import MAX_BATCHES
+from gsnr_toolkit.readings.drift import DriftMeasurement
 from gsnr_toolkit.readings.features import BlockFeatures
+from gsnr_toolkit.setup.mini_batches import MAX_BATCHES
+from gsnr_toolkit.types import Floats
 
 
 def head_gradients(data: BlockFeatures, heads: Mapping[str, Floats]) -> dict[str, Tensor]:
@@ -99,7 +99,7 @@ def head_drift(data: BlockFeatures, heads: Mapping[str, Floats], radii: Floats, 
         batch_size: Samples per mini-batch.
 
     Returns:
-        The same inner products that :func:`gsnr_toolkit.measure.measure_drift` takes of a model.
+        The same inner products that :func:`gsnr_toolkit.readings.drift.measure_drift` takes of a model.
     """
     count = min(len(data.labels) // batch_size, MAX_BATCHES) * batch_size
     labels = data.labels[:count].reshape(-1, batch_size)

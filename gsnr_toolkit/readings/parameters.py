@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import torch
 
-from gsnr_toolkit.batches import batch_length, take_rows
-from gsnr_toolkit.distributed import current_ranks
-from gsnr_toolkit.engine_choice import describe_setup
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.estimators.curvature import largest_curvature
-from gsnr_toolkit.estimators.rows import plan_rows
-from gsnr_toolkit.estimators.shards import MAX_SHARDS, ShardCollector
-from gsnr_toolkit.estimators.uncertainty import Floats
 from gsnr_toolkit.gradients.batch_gradient import BatchGradient
-from gsnr_toolkit.gradients.functional import AnyMoments
 from gsnr_toolkit.gradients.select import MEAN_ONLY, choose_chunk, make_engine
-from gsnr_toolkit.group_moments import GroupMoments
-from gsnr_toolkit.losses import split_inputs
-from gsnr_toolkit.measure import DriftMeasurement, Known, measure_drift
-from gsnr_toolkit.moment_pass import MomentPass
-from gsnr_toolkit.moments import Moments
-from gsnr_toolkit.perturbation import perturbed
-from gsnr_toolkit.prepare import Setup, full_batches
-from gsnr_toolkit.preserve import preserved_rng
-from gsnr_toolkit.progress import stage
+from gsnr_toolkit.gradients.task import AnyMoments
+from gsnr_toolkit.inputs.batches import batch_length, take_rows
+from gsnr_toolkit.inputs.losses import split_inputs
+from gsnr_toolkit.moments.by_group import GroupMoments
+from gsnr_toolkit.moments.by_parameter import Moments
+from gsnr_toolkit.moments.shards import MAX_SHARDS, ShardCollector
+from gsnr_toolkit.moments.sketches import plan_rows
+from gsnr_toolkit.readings.drift import DriftMeasurement, Known, measure_drift
 from gsnr_toolkit.readings.evidence import Evidence
-from gsnr_toolkit.types import Batch, Params
+from gsnr_toolkit.readings.hessian import largest_hessian_eigenvalue
+from gsnr_toolkit.readings.moment_pass import MomentPass
+from gsnr_toolkit.setup.distributed import current_ranks
+from gsnr_toolkit.setup.engine_choice import describe_setup
+from gsnr_toolkit.setup.mini_batches import full_batches
+from gsnr_toolkit.setup.prepare import Setup
+from gsnr_toolkit.support.progress import stage
+from gsnr_toolkit.types import Batch, Floats
 
 
 def gather_parameters(
@@ -137,34 +134,3 @@ class LabelWatch:
     def labels(self) -> Floats | None:
         """Labels of all samples, shape ``(n,)``."""
         return np.concatenate(self._seen) if self._seen else None
-
-
-def largest_hessian_eigenvalue(gradient: BatchGradient, batches: list[Batch], seed: int) -> float:
-    """Largest absolute curvature of the mean loss over all mini-batches.
-
-    Args:
-        gradient: Takes mini-batch gradients.
-        batches: Mini-batches of one size.
-        seed: Of everything random.
-
-    Returns:
-        ``lambda_max(|H|)``; NaN if Lanczos did not converge.
-    """
-    params = gradient.task.params
-    sizes = [param.numel() for param in params.values()]
-
-    def shaped(flat: Floats) -> Params:
-        pieces = torch.from_numpy(flat).split(sizes)
-        return {n: v.view(p.shape).to(p) for (n, p), v in zip(params.items(), pieces, strict=True)}
-
-    def gradient_at(displacement: Floats) -> Floats:
-        moved = perturbed(params, shaped(displacement), 1.0)
-        total = np.zeros(sum(sizes))
-        for index, batch in enumerate(batches):
-            with preserved_rng(seed=seed + index):
-                found, _ = gradient(batch, moved)
-            total += torch.cat([value.flatten() for value in found.values()]).double().cpu().numpy()
-        return total / len(batches)
-
-    longest = max(batch_length(batch) for batch in batches)
-    return gradient.until_it_fits(lambda: largest_curvature(gradient_at, sum(sizes), seed=seed), longest)

@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gsnr_toolkit.batches import batch_length
-from gsnr_toolkit.checks import check_count
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.estimators.rows import plan_rows
-from gsnr_toolkit.estimators.shards import MAX_SHARDS, ShardCollector
-from gsnr_toolkit.groups import Group
-from gsnr_toolkit.measure import DriftMeasurement
-from gsnr_toolkit.moments import Moments
-from gsnr_toolkit.prepare import MIN_BATCHES, PREFERRED_BATCHES, Setup
-from gsnr_toolkit.progress import stage
+from gsnr_toolkit.inputs.batches import batch_length
+from gsnr_toolkit.inputs.groups import Group
+from gsnr_toolkit.moments.by_parameter import Moments
+from gsnr_toolkit.moments.shards import MAX_SHARDS, ShardCollector
+from gsnr_toolkit.moments.sketches import plan_rows
+from gsnr_toolkit.readings.drift import DriftMeasurement
 from gsnr_toolkit.readings.evidence import Evidence
 from gsnr_toolkit.readings.features import BlockFeatures, collect_features
 from gsnr_toolkit.readings.heads import fitted_heads, head_drift, head_gradients, zero_heads
+from gsnr_toolkit.setup.batch_guards import check_count
+from gsnr_toolkit.setup.mini_batches import MIN_BATCHES, PREFERRED_BATCHES
+from gsnr_toolkit.setup.prepare import Setup
+from gsnr_toolkit.support.progress import stage
 from gsnr_toolkit.types import Batch
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gsnr_toolkit.atomic import read_json, write_json
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.atomic import read_json, write_json
 from gsnr_toolkit.sweeps.grid import Grid
 from gsnr_toolkit.training.config import TrainConfig
 

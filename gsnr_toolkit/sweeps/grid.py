@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.registry import did_you_mean
+from gsnr_toolkit.support.lookup import did_you_mean
 from gsnr_toolkit.training.config import TrainConfig
 
 __all__ = ["Grid", "check_names", "label", "make_grid", "read_grid"]
@@ -173,9 +173,9 @@ def check_names(grid: Grid) -> None:
         ProbeError: If a name is unknown; with the nearest known one.
     """
     from gsnr_toolkit.data.registry import DATASETS
+    from gsnr_toolkit.inputs.tuning import parse_tuning
     from gsnr_toolkit.models.registry import MODELS
-    from gsnr_toolkit.registry import is_target
-    from gsnr_toolkit.training.tuning import parse_tuning
+    from gsnr_toolkit.support.lookup import is_target
 
     data = [*grid.values["data"], *(name for names in grid.values["eval_data"] for name in names)]
     for name in data:

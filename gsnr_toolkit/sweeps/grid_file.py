@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.registry import did_you_mean
+from gsnr_toolkit.support.lookup import did_you_mean
 from gsnr_toolkit.training.config import TrainConfig
 
 __all__ = ["read_grid_file"]

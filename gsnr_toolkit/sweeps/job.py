@@ -7,9 +7,9 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from gsnr_toolkit.atomic import write_json
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.registry import load_target
+from gsnr_toolkit.support.atomic import write_json
+from gsnr_toolkit.support.lookup import load_target
 from gsnr_toolkit.training.config import TrainConfig
 
 __all__ = ["TRAIN", "Job", "perform", "write_failure"]

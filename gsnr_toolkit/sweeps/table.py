@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsnr_toolkit.atomic import write_text
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.atomic import write_text
 from gsnr_toolkit.sweeps.folder import SweepFolder
 from gsnr_toolkit.training.config import TrainConfig
 

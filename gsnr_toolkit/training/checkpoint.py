@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsnr_toolkit.atomic import atomic_file
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.atomic import atomic_file
 
 _FORMAT = 1
 

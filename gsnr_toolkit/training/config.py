@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.settings import Settings, describe_settings, setting, settle_settings
+from gsnr_toolkit.support.settings import Settings, describe_settings, setting, settle_settings
 
 __all__ = ["AUTO", "TrainConfig", "describe_fields"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gsnr_toolkit.batches import batch_length, move_batch
-from gsnr_toolkit.losses import check_loss_shape, resolve_loss
+from gsnr_toolkit.inputs.batches import batch_length, move_batch
+from gsnr_toolkit.inputs.losses import check_loss_shape, resolve_loss
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.types import Batch, PerSampleLoss
 

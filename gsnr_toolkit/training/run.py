@@ -14,14 +14,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gsnr_toolkit.atomic import read_json, write_json, write_text
 from gsnr_toolkit.data.loaders import probe_loader
+from gsnr_toolkit.inputs.batches import find_device
+from gsnr_toolkit.inputs.preserve import preserved_rng
+from gsnr_toolkit.inputs.tuning import set_tuning
 from gsnr_toolkit.models.registry import build_model
-from gsnr_toolkit.prepare import find_device
-from gsnr_toolkit.preserve import preserved_rng
-from gsnr_toolkit.progress import Advance, stage
-from gsnr_toolkit.provenance import environment
-from gsnr_toolkit.run_folder import CONFIG, RESULT, read_finished
+from gsnr_toolkit.probing.recorder import Recorder
+from gsnr_toolkit.support.atomic import read_json, write_json, write_text
+from gsnr_toolkit.support.progress import Advance, stage
+from gsnr_toolkit.support.provenance import environment
+from gsnr_toolkit.support.run_folder import CONFIG, RESULT, read_finished
 from gsnr_toolkit.training.checkpoint import (
     load_checkpoint,
     load_model_state,
@@ -33,9 +35,7 @@ from gsnr_toolkit.training.config import TrainConfig
 from gsnr_toolkit.training.diagnosis import PlateauWatch, diagnose
 from gsnr_toolkit.training.evaluate import Evaluation, evaluate
 from gsnr_toolkit.training.loop import Callback, StepLog, train
-from gsnr_toolkit.training.recorder import Recorder
 from gsnr_toolkit.training.setup import Opened, TrainingData, learning_rate, make_optimizer, open_data
-from gsnr_toolkit.training.tuning import set_tuning
 
 __all__ = ["read_result", "run_training"]
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.models.spec import InputSpec, input_spec
-from gsnr_toolkit.optim.auto import AutoRho
 from gsnr_toolkit.optim.rho import Cosine, Linear, RhoSchedule, WarmStart
 from gsnr_toolkit.optim.sam import SAM
+from gsnr_toolkit.training.auto_rho import AutoRho
 from gsnr_toolkit.training.config import AUTO, TrainConfig
 from gsnr_toolkit.training.stream import balanced_rows, training_batches
 from gsnr_toolkit.types import Loader

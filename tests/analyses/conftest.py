@@ -2,7 +2,7 @@
 
 import pytest
 
-from analyses import laboratory
+from analyses.collapse import laboratory
 
 
 @pytest.fixture(scope="session")

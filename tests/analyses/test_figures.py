@@ -11,23 +11,13 @@ import pandas as pd
 import pytest
 
 from analyses import all as everything
-from analyses import (
-    attribution,
-    engine_cost,
-    figure1,
-    figure2,
-    figure3,
-    figure4,
-    figure5,
-    gsnr_bias,
-    laboratory,
-    recordings,
-)
-from analyses.collapse_controls_plot import draw_controls
-from analyses.figure import caption_line, data_words, over_seeds, read_table
-from analyses.laboratory import chosen_config
+from analyses.collapse import laboratory, recordings
+from analyses.collapse.collapse_controls_plot import draw_controls
+from analyses.collapse.laboratory import chosen_config
+from analyses.figures import attribution, engine_cost, figure1, figure2, figure3, figure4, figure5, gsnr_bias
+from analyses.support.figure import caption_line, data_words, over_seeds, read_table
 from gsnr_toolkit import Report, TrainConfig
-from gsnr_toolkit.plots.style import root_figure, save
+from gsnr_toolkit.report.plots.style import root_figure, save
 
 STORED = Path(__file__).parents[2] / "figures" / "data"
 

@@ -2,9 +2,10 @@
 
 import pandas as pd
 import pytest
-from disk import METHODS, Disk
 
-from analyses import figure3, laboratory
+from analyses.collapse import laboratory
+from analyses.figures import figure3
+from tests.support.disk import METHODS, Disk
 
 
 @pytest.fixture

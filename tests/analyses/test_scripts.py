@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from analyses import collapse_controls, cor_signs, foretell_collapse
+from analyses.collapse import collapse_controls, cor_signs, foretell_collapse
 
 
 def test_foretell_collapse(options, tmp_path, runs):

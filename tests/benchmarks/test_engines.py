@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.agreement import agreement
+from benchmarks.comparison.agreement import agreement
+from benchmarks.comparison.methods import METHODS, Method, deliver, find_method
+from benchmarks.comparison.one_case import Case
+from benchmarks.comparison.settings import build_setting
+from benchmarks.comparison.table import figure_of, markdown, note
 from benchmarks.engines import add_memory_ratios, measure
-from benchmarks.methods import METHODS, Method, deliver, find_method
-from benchmarks.one_case import Case
-from benchmarks.settings import build_setting
-from benchmarks.table import figure_of, markdown, note
 
 ROOT = Path(__file__).parents[2]
 
 INJECTED = """
 import os, signal, time
 
-from benchmarks.methods import MOMENTS, Method
+from benchmarks.comparison.methods import MOMENTS, Method
 
 def _raises(setting, chunk_size):
     raise ValueError("no rule for this layer\\nand more of it")

@@ -11,7 +11,7 @@ from corit.sbi.loaders import PairBatches
 from gsnr_toolkit.data import open_dataset
 from gsnr_toolkit.data.base import DataError
 from gsnr_toolkit.data.demo.dataset import open_demo
-from gsnr_toolkit.data.image_folder import open_image_folder
+from gsnr_toolkit.data.layouts.image_folder import open_image_folder
 from gsnr_toolkit.data.loaders import probe_loader, train_loader
 from gsnr_toolkit.data.own import in_memory, wrap
 from gsnr_toolkit.data.transforms import image_to_tensor

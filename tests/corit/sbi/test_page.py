@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import sbi as benchmark
+from benchmarks.corit import sbi as benchmark
 
 PAGE = Path(__file__).parents[3] / "docs" / "sbi.md"
 

@@ -1,5 +1,6 @@
 import pytest
-from disk import Disk
+
+from tests.support.disk import Disk
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import gsnr_toolkit.data
-from gsnr_toolkit.data import forensynths, genimage
 from gsnr_toolkit.data.base import DataError
+from gsnr_toolkit.data.layouts import forensynths, genimage
 from gsnr_toolkit.data.registry import DATASETS, open_dataset
-from gsnr_toolkit.registry import TargetError, UnknownNameError
+from gsnr_toolkit.support.lookup import TargetError, UnknownNameError
 
 
 @pytest.fixture

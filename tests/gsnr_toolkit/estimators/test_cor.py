@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import debiased_sqnorm
 
 from gsnr_toolkit.estimators.cor import DriftGrams, debiased, decompose, first_crossing, first_misalignment, group_cor
 from gsnr_toolkit.estimators.curvature import largest_curvature
+from tests.support.reference import debiased_sqnorm
 
 RADII = np.geomspace(0.01, 10, 13)
 

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from reference import group_gsnr as reference_gsnr
-from reference import mcclandish_two_batch
 from scipy import stats
 
 from gsnr_toolkit.estimators.gsnr import (
@@ -13,10 +11,12 @@ from gsnr_toolkit.estimators.gsnr import (
     samples_needed,
     summarise_parameters,
 )
-from gsnr_toolkit.estimators.rows import plan_rows
-from gsnr_toolkit.estimators.shards import MAX_SHARDS, ShardCollector
-from gsnr_toolkit.groups import Group
-from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.inputs.groups import Group
+from gsnr_toolkit.moments.by_parameter import Moments
+from gsnr_toolkit.moments.shards import MAX_SHARDS, ShardCollector
+from gsnr_toolkit.moments.sketches import plan_rows
+from tests.support.reference import group_gsnr as reference_gsnr
+from tests.support.reference import mcclandish_two_batch
 
 
 def _estimate(grads, shard_size=None, budget=2**30, confidence=0.95):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gsnr_toolkit.gradients import native
+from gsnr_toolkit.gradients.kernels import native
 
 
 @pytest.fixture(params=["compiled", "products by torch", "torch"])

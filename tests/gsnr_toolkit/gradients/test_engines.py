@@ -1,14 +1,14 @@
 import pytest
 import torch
-from cases import CASES
-from reference import one_row, per_sample_gradients
 from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.memory import parse_bytes
 from gsnr_toolkit.gradients.select import ENGINES, make_engine
-from gsnr_toolkit.losses import resolve_loss
+from gsnr_toolkit.gradients.task import GradientTask, trainable_params
+from gsnr_toolkit.inputs.losses import resolve_loss
+from tests.support.cases import CASES
+from tests.support.reference import one_row, per_sample_gradients
 
 
 def _task(case, dtype=torch.float64):

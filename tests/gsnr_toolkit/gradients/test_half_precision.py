@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from cases import TiedLanguageModel, TinyViT, next_token_loss
-from tapped import ROWS, gradients, make_task, six_rows, truth
 from torch import nn
 
-from gsnr_toolkit.gradients.forward import run_forward
-from gsnr_toolkit.gradients.graph import Graph
-from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.gradients.taps.engine import TapsEngine
+from gsnr_toolkit.gradients.taps.forward import run_forward
+from gsnr_toolkit.gradients.taps.graph import Graph
+from gsnr_toolkit.moments.by_parameter import Moments
+from tests.support.cases import TiedLanguageModel, TinyViT, next_token_loss
+from tests.support.tapped import ROWS, gradients, make_task, six_rows, truth
 
 
 class Cast(nn.Module):

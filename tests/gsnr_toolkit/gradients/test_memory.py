@@ -5,7 +5,6 @@ import os
 
 import pytest
 import torch
-from tapped import make_task
 from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
@@ -20,6 +19,7 @@ from gsnr_toolkit.gradients.select import (
     predicted_bytes,
     without_taps,
 )
+from tests.support.tapped import make_task
 
 CPU = torch.device("cpu")
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tapped import Net, gradients, make_task, six_rows, square_loss
 from torch import nn
 from torch.nn import functional as F
 
 from gsnr_toolkit.errors import MixedSamplesError
-from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.gradients.taps.engine import TapsEngine
+from gsnr_toolkit.moments.by_parameter import Moments
+from tests.support.tapped import Net, gradients, make_task, six_rows, square_loss
 
 
 class Centred(nn.Module):

@@ -1,13 +1,13 @@
 """Dropout and drop path: masks of the forward that was run, the same expectation as the loop, no state used up."""
 
 import torch
-from tapped import ROWS, Net, assert_right, assert_same, gradients, make_task, six_rows, tapped
 from torch import nn
 
-from gsnr_toolkit.gradients.forward import run_forward
 from gsnr_toolkit.gradients.loop import loop_gradients
-from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.gradients.taps.engine import TapsEngine
+from gsnr_toolkit.gradients.taps.forward import run_forward
+from gsnr_toolkit.moments.by_parameter import Moments
+from tests.support.tapped import ROWS, Net, assert_right, assert_same, gradients, make_task, six_rows, tapped
 
 
 def _dropping(p=0.3):

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from cases import CASES
-from reference import one_row, per_sample_gradients
 from torch import nn
-from zoo import ZOO, to_dtype
 
-from gsnr_toolkit.batches import take_rows
-from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.select import ENGINES, make_engine
-from gsnr_toolkit.gradients.taps import TapsEngine
-from gsnr_toolkit.group_moments import GroupMoments
-from gsnr_toolkit.losses import resolve_loss
-from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.gradients.taps.engine import TapsEngine
+from gsnr_toolkit.gradients.task import GradientTask, trainable_params
+from gsnr_toolkit.inputs.batches import take_rows
+from gsnr_toolkit.inputs.losses import resolve_loss
+from gsnr_toolkit.moments.by_group import GroupMoments
+from gsnr_toolkit.moments.by_parameter import Moments
+from tests.support.cases import CASES
+from tests.support.reference import one_row, per_sample_gradients
+from tests.support.zoo import ZOO, to_dtype
 
 SOME = [
     "open_clip ViT, own attention, q and k normalised",

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from reference import one_row
-from tapped import ROWS, Net, assert_right, assert_same, gradients, make_task, six_rows, truth
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.gradients.loop import loop_gradients
-from gsnr_toolkit.gradients.taps import TapsEngine
+from gsnr_toolkit.gradients.taps.engine import TapsEngine
 from gsnr_toolkit.gradients.vmap import vmap_gradients
-from gsnr_toolkit.moments import Moments
+from gsnr_toolkit.moments.by_parameter import Moments
+from tests.support.reference import one_row
+from tests.support.tapped import ROWS, Net, assert_right, assert_same, gradients, make_task, six_rows, truth
 
 
 def _overwriting(net, x):

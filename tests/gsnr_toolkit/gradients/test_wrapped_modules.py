@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from tapped import Net, assert_same, gradients, make_task, six_rows, truth
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.gradients.functional import trainable_params
 from gsnr_toolkit.gradients.loop import loop_gradients
-from gsnr_toolkit.gradients.taps import TapsEngine
+from gsnr_toolkit.gradients.taps.engine import TapsEngine
+from gsnr_toolkit.gradients.task import trainable_params
+from tests.support.tapped import Net, assert_same, gradients, make_task, six_rows, truth
 
 
 def _checkpointed(reentrant, on=True):

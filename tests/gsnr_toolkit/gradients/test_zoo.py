@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference import one_row, per_sample_gradients
-from zoo import FLOAT32_INSIDE, FLOAT32_SUMS, ZOO, assert_gradients_close, cast, to_dtype, vanishing
 
 from benchmarks.coverage import Row
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.gradients.functional import GradientTask, trainable_params
 from gsnr_toolkit.gradients.select import make_engine
-from gsnr_toolkit.losses import resolve_loss
+from gsnr_toolkit.gradients.task import GradientTask, trainable_params
+from gsnr_toolkit.inputs.losses import resolve_loss
+from tests.support.reference import one_row, per_sample_gradients
+from tests.support.zoo import FLOAT32_INSIDE, FLOAT32_SUMS, ZOO, assert_gradients_close, cast, to_dtype, vanishing
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 

@@ -13,7 +13,7 @@ from gsnr_toolkit.models import clip
 from gsnr_toolkit.models.clip import Detector
 from gsnr_toolkit.models.registry import MODELS, ModelInfo, build_model
 from gsnr_toolkit.models.weights_files import WeightsError, read_state_dict
-from gsnr_toolkit.registry import Registry, UnknownNameError
+from gsnr_toolkit.support.lookup import Registry, UnknownNameError
 
 CONFIG = {
     "embed_dim": 12,

@@ -11,8 +11,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from gsnr_toolkit.models.demo_clip import WEIGHTS_DIR, WEIGHTS_PATH, build_demo_clip, load_demo_clip
-from gsnr_toolkit.models.demo_eval import Auc, auc, logistic_probe, probe_forgery, zero_shot_table
+from gsnr_toolkit.models.demo_training.clip import WEIGHTS_DIR, WEIGHTS_PATH, build_demo_clip, load_demo_clip
+from gsnr_toolkit.models.demo_training.evaluate import Auc, auc, logistic_probe, probe_forgery, zero_shot_table
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_swapped_identity_is_seen_but_not_solved(probes: dict[str, Auc]) -> No
 def test_the_files_are_small_and_complete() -> None:
     assert WEIGHTS_PATH.stat().st_size < 6e6
     card = (WEIGHTS_DIR / "clip-demo.md").read_text()
-    for word in ("python -m gsnr_toolkit.models.pretrain_demo", "--seed", "minutes", "demo-nt", "expression"):
+    for word in ("python -m gsnr_toolkit.models.demo_training.pretrain", "--seed", "minutes", "demo-nt", "expression"):
         assert word in card
 
 

@@ -4,7 +4,7 @@ import pytest
 
 import gsnr_toolkit.models
 from gsnr_toolkit.models.registry import MODELS, ModelInfo, build_model
-from gsnr_toolkit.registry import TargetError
+from gsnr_toolkit.support.lookup import TargetError
 
 CODE = """
 import torch

@@ -1,7 +1,8 @@
 """The small network and a batch of the literal SAM step, for tests that need one of each."""
 
 import pytest
-from sam_reference import make_batch, make_model
+
+from tests.support.sam_reference import make_batch, make_model
 
 
 @pytest.fixture

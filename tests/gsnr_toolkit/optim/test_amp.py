@@ -4,10 +4,10 @@ import warnings
 
 import pytest
 import torch
-from sam_reference import assert_same_bits, bits, losses, make_batch, make_model
 
 from gsnr_toolkit import SAM
 from gsnr_toolkit.optim import WarmStart, sam_step
+from tests.support.sam_reference import assert_same_bits, bits, losses, make_batch, make_model
 
 SCALE = 2.0**10
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from sam_reference import bits, literal_gradient, literal_sgd, losses, make_batch, make_model
 from torch.nn.parallel import DistributedDataParallel
 
 from gsnr_toolkit import SAM, AutoRho
 from gsnr_toolkit.optim import WarmStart, sam_step
+from tests.support.sam_reference import bits, literal_gradient, literal_sgd, losses, make_batch, make_model
 
 LR, RHO, STEPS = 0.3, 0.4, 3
 

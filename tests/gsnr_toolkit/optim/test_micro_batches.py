@@ -4,11 +4,19 @@ import math
 
 import pytest
 import torch
-from sam_reference import assert_same_bits, bits, literal_gradient, literal_sgd, losses, make_batch, make_model
 from torch import nn
 
 from gsnr_toolkit import SAM, ProbeError, ProbeWarning
 from gsnr_toolkit.optim import WarmStart, keep_running_stats, sam_step
+from tests.support.sam_reference import (
+    assert_same_bits,
+    bits,
+    literal_gradient,
+    literal_sgd,
+    losses,
+    make_batch,
+    make_model,
+)
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 

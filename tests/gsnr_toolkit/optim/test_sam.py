@@ -9,7 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sam_reference import (
+from torch import nn
+
+from gsnr_toolkit import SAM
+from gsnr_toolkit.optim.perturbation import ascent_direction, perturbed
+from tests.support.sam_reference import (
     EXACT,
     assert_same_bits,
     bits,
@@ -21,10 +25,6 @@ from sam_reference import (
     make_model,
     run,
 )
-from torch import nn
-
-from gsnr_toolkit import SAM
-from gsnr_toolkit.perturbation import ascent_direction, perturbed
 
 
 @pytest.mark.parametrize(("adaptive", "eta"), [(False, 0.0), (True, 0.0), (True, 0.01)])

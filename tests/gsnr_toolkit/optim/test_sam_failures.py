@@ -5,11 +5,11 @@ import re
 
 import pytest
 import torch
-from sam_reference import assert_same_bits, bits, losses, make_batch, make_model
 from torch import nn
 
 from gsnr_toolkit import SAM, ProbeError, ProbeWarning
 from gsnr_toolkit.optim import WarmStart
+from tests.support.sam_reference import assert_same_bits, bits, losses, make_batch, make_model
 
 
 class Failure(Exception):

@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from sam_reference import assert_same_bits, bits, losses, make_batch, make_model
 
 from gsnr_toolkit import SAM, AutoRho, ProbeError
 from gsnr_toolkit.optim import Constant, Cosine, Linear, WarmStart
+from tests.support.sam_reference import assert_same_bits, bits, losses, make_batch, make_model
 
 
 def through_a_file(state):

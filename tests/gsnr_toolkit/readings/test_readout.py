@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from cases import TinyViT, open_clip_tower
 from sklearn.covariance import empirical_covariance
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -9,6 +8,7 @@ from torch import nn
 from gsnr_toolkit import ProbeError, estimate_cor, estimate_gsnr, probe
 from gsnr_toolkit.readings.features import BlockFeatures, collect_features, pool_tokens
 from gsnr_toolkit.readings.heads import fitted_heads, head_drift, head_gradients, head_losses, zero_heads
+from tests.support.cases import TinyViT, open_clip_tower
 
 
 def _features(n=60, width=4, seed=0):

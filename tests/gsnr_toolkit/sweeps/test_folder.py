@@ -2,13 +2,13 @@ import subprocess
 import sys
 
 import pytest
-from fake_training import result
 
-from gsnr_toolkit.atomic import write_json
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.atomic import write_json
 from gsnr_toolkit.sweeps.folder import SweepFolder
 from gsnr_toolkit.sweeps.grid import make_grid
 from gsnr_toolkit.training.config import TrainConfig
+from tests.support.fake_training import result
 
 SMALL = make_grid(TrainConfig(steps=5), {"rho": [0, 0.1]})
 LARGER = make_grid(TrainConfig(steps=5), {"rho": [0, 0.1, 0.2], "seed": [0, 1]})

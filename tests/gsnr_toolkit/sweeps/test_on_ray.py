@@ -1,12 +1,12 @@
 import sys
 
 import pytest
-from fake_training import FAILS, KILLED_ONCE, SAYS_NOTHING
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.sweeps.grid import make_grid
 from gsnr_toolkit.sweeps.sweep import run_grid
 from gsnr_toolkit.training.config import TrainConfig
+from tests.support.fake_training import FAILS, KILLED_ONCE, SAYS_NOTHING
 
 FAKE = "fake_training:run_training"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_training import FAILS, HANGS_ONCE, KILLED_ONCE, SAYS_NOTHING
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.sweeps import local
@@ -23,6 +22,7 @@ from gsnr_toolkit.sweeps.show import line
 from gsnr_toolkit.sweeps.sweep import run_grid, sweep
 from gsnr_toolkit.sweeps.table import read_table
 from gsnr_toolkit.training.config import TrainConfig
+from tests.support.fake_training import FAILS, HANGS_ONCE, KILLED_ONCE, SAYS_NOTHING
 
 FAKE = "fake_training:run_training"
 TESTS = Path(__file__).parents[2]

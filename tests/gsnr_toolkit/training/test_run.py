@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.preserve import random_state
+from gsnr_toolkit.inputs.preserve import random_state
 from gsnr_toolkit.training import run as running
 from gsnr_toolkit.training.config import TrainConfig
 from gsnr_toolkit.training.run import read_result, run_training

@@ -1,0 +1,67 @@
+"""How early can it be told? Candidates over the first steps of the plain runs alone, against what was found."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from analyses.collapse.predictors import escape, escape_below, over_seeds
+from analyses.collapse.scoring import score_table
+
+__all__ = ["CANDIDATES", "CUTOFFS", "early_scores", "first_steps"]
+
+CUTOFFS = (0, 40, 80, 120, 160, 200, 300)
+"""Last steps that may be looked at; 0 is before training."""
+
+CANDIDATES = ("cor", "gsnr", "grad_norm", "escape_lower", "escape_radius")
+"""Those that can be computed from what is stored by step."""
+
+_OF_COR = ("cor", "gsnr", "grad_norm")
+
+
+def first_steps(steps: pd.DataFrame, last: int) -> pd.DataFrame:
+    """Candidates of every setting over the first steps of its plain runs.
+
+    Args:
+        steps: A row per setting, seed and recorded step: ``foretell_collapse_steps.csv``.
+        last: The last step that may be looked at.
+
+    Returns:
+        A row per setting, which is the index: :data:`CANDIDATES`, geometric means over seeds, and ``cor_step``; NaN
+        where a seed has no signal that early.
+    """
+    seen = steps[steps["step"] <= last].sort_values("step")
+    found = {}
+    for setting, runs in seen.groupby("setting", sort=False):
+        found[setting] = over_seeds(pd.DataFrame([_candidates(run) for _, run in runs.groupby("seed")]))
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def _candidates(run: pd.DataFrame) -> dict[str, float]:
+    found = {"escape_lower": escape_below(run), "escape_radius": escape(run) if len(run) > 1 else math.nan}
+    signal = run[run["cor"].notna()]
+    if signal.empty:
+        return found | dict.fromkeys((*_OF_COR, "cor_step"), math.nan)
+    at = signal.loc[signal["cor"].idxmin()]
+    return found | {name: float(at[name]) for name in _OF_COR} | {"cor_step": float(at["step"])}
+
+
+def early_scores(by_setting: pd.DataFrame, steps: pd.DataFrame, targets: tuple[str, ...]) -> pd.DataFrame:
+    """Score the candidates of the first steps.
+
+    Args:
+        by_setting: One row per setting, with the radii found.
+        steps: What was recorded along the plain runs.
+        targets: Columns of ``by_setting`` to score against.
+
+    Returns:
+        One row per last step, target and candidate.
+    """
+    frames = []
+    for last in CUTOFFS:
+        table = first_steps(steps, last).reindex(by_setting["setting"]).reset_index(drop=True)
+        for target in targets:
+            scored = score_table(table.assign(found=by_setting[target].to_numpy()), list(CANDIDATES), "found")
+            frames.append(scored.assign(target=target, last_step=last))
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,87 @@
+"""GSNR and COR along the plain runs of the four families, in both readings of "layer-wise"; several figures share them.
+
+The plain runs are those of ``foretell_collapse``. The reading by ``parameters`` was recorded in them; for the reading
+by ``readout`` heads the same run is made again, bit for bit on one CPU, with another recorder. Table:
+``figures/data/recordings.csv``, a row per reading, family, seed, step and layer (``total``: the whole model).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+
+import pandas as pd
+
+from analyses.collapse.foretell_collapse import settings
+from analyses.collapse.laboratory import Setting, chosen_config, run_folder, train_all
+from analyses.collapse.record_again import Again, record_again
+from analyses.support.figure import family_of, store
+from gsnr_toolkit import Report, TrainConfig
+
+__all__ = ["READINGS", "TABLE", "TOTAL", "compute", "family_settings", "weakest_step"]
+
+TABLE, TOTAL = "recordings", "total"
+
+READINGS = {"parameters": "a layer's own parameters", "readout": "a readout head on each layer"}
+"""The two readings, in words."""
+
+_COLUMNS = [
+    "step", "group", "depth", "num_samples", "noise_floor", "gsnr", "gsnr_low", "gsnr_high", "status", "cor", "cor_low",
+    "cor_high", "signal_fraction", "misspecification", "grad_norm",
+]  # fmt: skip
+
+
+def family_settings(chosen: argparse.Namespace) -> list[Setting]:
+    """One setting of the study for each family: all parameters trained.
+
+    Args:
+        chosen: With ``smoke``, ``model`` and ``data_root``.
+
+    Returns:
+        The settings, on the chosen model and data.
+    """
+    wanted = ("-smoke",) if chosen.smoke else ("-full",)
+    some = [setting for setting in settings(smoke=chosen.smoke) if setting.name.endswith(wanted)]
+    return [replace(item, config=chosen_config(item.config, chosen)) for item in some]
+
+
+def compute(chosen: argparse.Namespace) -> pd.DataFrame:
+    """Make what is missing, and write the table.
+
+    Args:
+        chosen: Options of a figure's script.
+
+    Returns:
+        The table.
+    """
+    configs = [item.run_config(0.0, seed) for item in family_settings(chosen) for seed in range(chosen.seeds)]
+    for config in train_all(configs, chosen.runs, workers=chosen.workers, device=chosen.device):
+        sys.stdout.write(f"{config.data} seed {config.seed}: recorded\n")
+    reports = {(config, "parameters"): Report.load(run_folder(chosen.runs, config) / "report") for config in configs}
+    readout = Again("readouts", layerwise="readout")
+    found = record_again(configs, readout, chosen.runs, workers=chosen.workers, device=chosen.device)
+    reports |= {(config, "readout"): report for config, report in zip(configs, found, strict=True)}
+    table = pd.concat([_rows(report, *key) for key, report in reports.items()], ignore_index=True)
+    store(chosen.out, TABLE, {"": table}, configs=[config.to_dict() for config in configs])
+    return table
+
+
+def _rows(report: Report, config: TrainConfig, reading: str) -> pd.DataFrame:
+    totals = report.totals.assign(group=TOTAL, depth=-1)
+    rows = pd.concat([frame.reindex(columns=_COLUMNS) for frame in (report.layers, totals)], ignore_index=True)
+    words = report.settings.get("caption") or config.data
+    return rows.assign(reading=reading, family=family_of(config.data), seed=config.seed, caption=words)
+
+
+def weakest_step(rows: pd.DataFrame) -> int:
+    """The step at which a run's whole COR is smallest; the last one where it never has one.
+
+    Args:
+        rows: Of one reading, family and seed.
+
+    Returns:
+        The step.
+    """
+    totals = rows[(rows["group"] == TOTAL) & (rows["status"] == "ok") & rows["cor"].notna()]
+    return int(rows["step"].max() if totals.empty else totals.loc[totals["cor"].idxmin(), "step"])

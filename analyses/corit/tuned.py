@@ -1,0 +1,119 @@
+"""Methods that train the encoder, for ``corit_baselines``: trained as ``corit train`` does, tested beside heads."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analyses.collapse.laboratory import BASE, RATES
+from analyses.corit.heads import FAMILIES, Bench, open_images, score
+from corit.model.features import image_logits
+from corit.model.trained import load_trained
+from corit.training.config import DetectorTraining
+from corit.training.train import train_detector
+from gsnr_toolkit.data.loaders import probe_loader
+from gsnr_toolkit.models.spec import input_spec
+from gsnr_toolkit.probing.estimate import estimate_cor
+from gsnr_toolkit.support.atomic import read_json, write_json
+
+LAB = Bench(encoder="clip-lab", strength=2.0)
+SMOKE_LAB = Bench(encoder="clip-lab", strength=2.0, train_images=48, val_images=32, test_images=32, steps=12)
+
+TUNED: dict[str, dict[str, Any]] = {
+    "LN-tuning": {"method": "norms", "lr": BASE.lr * RATES["norms"]},
+    "last 3 blocks": {"method": "last-3", "lr": BASE.lr},
+    "full fine-tuning": {"method": "full", "lr": BASE.lr},
+    "plain SBI classifier": {"method": "sbi", "lr": BASE.lr, "fakes": "sbi"},
+}
+"""Learning rates are those at which plain runs of the laboratory train."""
+
+STEPS, BATCH = 300, 32
+
+
+def tuned_rows(
+    bench: Bench, method: str, rho: float, seeds: int, runs: Path, device: str | None
+) -> list[dict[str, Any]]:
+    """Train one method at one radius with every seed, and test it.
+
+    Args:
+        bench: Encoder, strength and sizes; all seeds share the training images of ``seeds`` heads.
+        method: A key of :data:`TUNED`.
+        rho: SAM's radius.
+        seeds: Number of seeds.
+        runs: Where trainings are kept.
+        device: Where to work.
+
+    Returns:
+        A row for each seed and test set.
+    """
+    base = DetectorTraining(
+        encoder=bench.encoder,
+        data="demo-nt",
+        strength=bench.strength,
+        train_samples=bench.train_images * seeds,
+        val_samples=bench.val_images,
+        eval_samples=bench.test_images,
+        batch_size=BATCH,
+        steps=min(STEPS, bench.steps),
+        eval_every=100,
+        rho=rho,
+        **{"fakes": "given", **TUNED[method]},
+    )
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        config = DetectorTraining.from_dict({**base.to_dict(), "seed": seed})
+        rows += [{"encoder": bench.encoder, "method": method, **row} for row in _one(bench, config, runs, device)]
+    return rows
+
+
+def _one(bench: Bench, config: DetectorTraining, runs: Path, device: str | None) -> list[dict[str, Any]]:
+    place = runs / "tuned" / config.key
+    done = place / "tests.json"
+    if done.exists():
+        return read_json(done)
+    began = _start(bench, config) if config.rho == 0 else {"cor": math.nan, "gsnr": math.nan}
+    result = train_detector(config, place, device=device or "cpu", draws=0)
+    trained = load_trained(place / "selected.safetensors", device=device or "cpu")
+    losses = pd.read_csv(place / "log.csv")["loss"]
+    stretch = max(1, len(losses) // 40)
+    about = {
+        "trained_on": "sbi" if config.fakes == "sbi" else "nt",
+        "rho": config.rho,
+        "seed": config.seed,
+        "lr": config.lr,
+        "val_auc": result["val_auc_selected"],
+        "train_loss": result["train_loss"],
+        "status": result["status"],
+        "num_train": config.train_samples,
+        "loss_curve": " ".join(f"{value:.4f}" for value in losses.groupby(losses.index // stretch).mean()),
+        **began,
+        "gsnr_start": began["gsnr"],
+    }
+    rows = []
+    for family in FAMILIES:
+        data = open_images(bench, family, "test", bench.test_images, trained.spec)
+        found = score(image_logits(trained.model, data, device or "cpu"), _labels(data))
+        rows.append({**about, "test": family, "num_test": len(data), **found})
+    write_json(done, rows)
+    return rows
+
+
+def _start(bench: Bench, config: DetectorTraining) -> dict[str, float]:
+    """COR and GSNR of the trained parameters before the first step."""
+    from corit.training.data import open_split
+    from corit.training.tasks import build_untrained
+
+    model = build_untrained(config)
+    data = open_split(config, "val", input_spec(model))
+    loader = probe_loader(data, min(256, bench.val_images // 2), batch_size=config.batch_size)
+    report = estimate_cor(model, loader, batch_size=min(BATCH, bench.val_images // 16), progress=False)
+    return {"cor": float(report.total["cor"]), "gsnr": float(report.total["gsnr"])}
+
+
+def _labels(data: Any) -> Any:
+    import torch
+
+    return torch.tensor(data.labels)

@@ -1,0 +1,255 @@
+"""Figure 5: loss along training on the data set that is trained on (dashed) and on others (solid), by method.
+
+Claim (the paper's Figure 5): the compared methods' loss falls within a data set while it stays or rises across data
+sets. Command: ``python -m analyses.figures.figure5`` (``--replot``, ``--smoke``, ``--family``). Hardware: 2 CPU cores, 10
+minutes. Obtained: see ``analyses/README.md``. Table: ``figures/data/figure5.csv``, a row per method, seed, step and
+test set; "across" is the mean over the other families, at the strengths of the laboratory, and people and camera that
+no run has seen (``demo-cdf``).
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analyses.collapse.foretell_collapse import STRENGTHS
+from analyses.collapse.laboratory import BASE, RATES, chosen_config, common_options, read_options, real_name, spread
+from analyses.collapse.replay import Watcher, replay
+from analyses.support.figure import FAMILIES, caption_line, data_words, family_of, read_table, save_figure, store
+from gsnr_toolkit import TrainConfig
+from gsnr_toolkit.data.loaders import probe_loader
+from gsnr_toolkit.data.registry import open_dataset
+from gsnr_toolkit.inputs.preserve import preserved_rng
+from gsnr_toolkit.models.spec import input_spec
+from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
+from gsnr_toolkit.support.atomic import write_text
+from gsnr_toolkit.training.diagnosis import PLATEAU
+from gsnr_toolkit.training.evaluate import evaluate
+
+METHODS: dict[str, tuple[str, float, float]] = {
+    "linear head": ("head", 0.0, RATES["head"]),
+    "norms": ("norms", 0.0, RATES["norms"]),
+    "last 3 blocks": ("last-3", 0.0, 1.0),
+    "all": ("full", 0.0, 1.0),
+    "all, SAM 0.05": ("full", 0.05, 1.0),
+    "all, SAM 0.2": ("full", 0.2, 1.0),
+}
+"""Name to tuning, radius, and factor on the learning rate."""
+
+EVERY, IMAGES = 50, 300
+OWN, ACROSS = "own", "across"
+
+
+class LossCurves(Watcher):
+    """Loss and AUC on several test sets along a run.
+
+    Args:
+        config: Of the run.
+        model: What is trained.
+        data: Not used: test sets are opened by their names.
+        device: Where the model is.
+    """
+
+    def __init__(self, config: TrainConfig, model: torch.nn.Module, data: Any, device: torch.device) -> None:
+        del data
+        self._model, self._device = model, device
+        self._every = max(1, min(EVERY, config.steps // 2))
+        self._loaders = {name: _loader(config, model, *place) for name, place in test_sets(config).items()}
+        self.rows: list[dict[str, Any]] = []
+
+    def before_step(self, step: int) -> None:
+        """Evaluate where that is due.
+
+        Args:
+            step: Updates made so far.
+        """
+        if step % self._every == 0:
+            self.finish(step)
+
+    def finish(self, step: int) -> None:
+        """Evaluate now.
+
+        Args:
+            step: Updates made so far.
+        """
+        for name, loader in self._loaders.items():
+            with preserved_rng():
+                found = evaluate(self._model, loader, self._device)
+            self.rows.append({"step": step, "test": name, "loss": found.loss, "auc": found.auc.value,
+                              "n": found.auc.count})  # fmt: skip
+
+
+def _loader(config: TrainConfig, model: torch.nn.Module, name: str, strength: float | None) -> Any:
+    spec = input_spec(model)
+    extra: dict[str, Any] = {} if strength is None else {"strength": strength}
+    size: dict[str, Any] = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std}
+    dataset = open_dataset(name, split="test", root=config.data_root, **size, **extra)
+    return probe_loader(dataset, min(IMAGES, config.eval_samples, dataset.records["source"].nunique()), 150)
+
+
+def test_sets(config: TrainConfig) -> dict[str, tuple[str, float | None]]:
+    """Where a run is evaluated: its own data set, the other families, and other people and camera.
+
+    Args:
+        config: Of the run.
+
+    Returns:
+        Name to data set and strength; its own comes first.
+    """
+    own, real = family_of(config.data), config.data_root is not None
+    strengths: dict[str, float | None] = {**STRENGTHS, "cdf": 2.0}
+    order = [own, *(name for name in (*FAMILIES, "cdf") if name != own)]
+    names = {name: f"demo-{name}" for name in order}
+    return {
+        name: (real_name(full), None) if real else (full, config.strength if name == own else strengths[name])
+        for name, full in names.items()
+    }
+
+
+def record_curves(config: TrainConfig, path: Path, device: str | None) -> pd.DataFrame:
+    """Train once and evaluate along the way, unless the file is there already.
+
+    Args:
+        config: Of the run.
+        path: CSV file of the curves.
+        device: Where to train.
+
+    Returns:
+        One row per step and test set.
+    """
+    if path.exists():
+        return pd.read_csv(path)
+    curves = replay(config, partial(LossCurves, config), device)
+    rows = pd.DataFrame(curves.rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, rows.to_csv(index=False))
+    return rows
+
+
+def compute(chosen: argparse.Namespace) -> None:
+    """Train what is missing, and write the table.
+
+    Args:
+        chosen: Options of the script.
+    """
+    base = replace(BASE, data=f"demo-{chosen.family}", strength=STRENGTHS[chosen.family], stop_dead=0)
+    methods = METHODS
+    if chosen.smoke:
+        base = replace(base, steps=16, train_samples=64, eval_samples=60, batch_size=8)
+        methods = {name: METHODS[name] for name in ("linear head", "all, SAM 0.05")}
+    base = chosen_config(base, chosen)
+    runs = {
+        (name, seed): replace(base, tuning=tuning, rho=rho, lr=base.lr * factor, seed=seed)
+        for name, (tuning, rho, factor) in methods.items()
+        for seed in range(chosen.seeds)
+    }
+    paths = [chosen.runs / "curves" / f"{config.key}.csv" for config in runs.values()]
+    work = partial(record_curves, device=chosen.device)
+    found = spread(work, runs.values(), paths, workers=chosen.workers)
+    frames = [
+        rows.assign(method=name, seed=seed, train=family_of(base.data), model=base.model, data=base.data)
+        for (name, seed), rows in zip(runs, found, strict=True)
+    ]
+    table = pd.concat(frames, ignore_index=True)
+    table["domain"] = np.where(table["test"] == table["train"], OWN, ACROSS)
+    store(chosen.out, "figure5", {"": table}, base=base.to_dict(), methods=methods, seeds=chosen.seeds)
+
+
+def plot(out: Path) -> None:
+    """Draw the figure from the stored table.
+
+    Args:
+        out: Folder of the table.
+    """
+    table = read_table(out, "figure5")
+    others = ", ".join(table.loc[table["domain"] == ACROSS, "test"].drop_duplicates())
+    caption = caption_line(
+        data_words(list(table["data"].drop_duplicates())),
+        f"{table['model'].iloc[0]} trained on {table['train'].iloc[0]}",
+        f"across: mean of {others}",
+        f"n = {int(table['n'].max())} images of each",
+        f"number of seeds: {table['seed'].nunique()}, bands: from the lowest to the highest",
+    )
+    save_figure(draw(table), out, "figure5", caption)
+
+
+@in_paper_style
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw loss over steps, within and across data sets, and the AUC beside it.
+
+    Args:
+        table: A row per method, seed, step and test set.
+
+    Returns:
+        The figure, two columns wide.
+    """
+    figure = new_figure(TEXT_WIDTH, 2.9)
+    loss, auc = figure.subplots(1, 2)
+    _panel(loss, table, "loss", "test loss (nats)")
+    _panel(auc, table, "auc", "test AUC")
+    loss.axhline(PLATEAU, color=MUTED, linewidth=0.7, linestyle=(0, (1, 1.2)), zorder=1)
+    auc.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (1, 1.2)), zorder=1)
+    loss.set_yscale("log")
+    ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 5.0) if _inside(tick, loss.get_ylim())]
+    loss.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    loss.minorticks_off()
+    dress(loss, title="(a) Loss along training", note="dashed: own data set, solid: across; dotted: ln 2")
+    dress(auc, title="(b) AUC of the same runs", note="dotted: chance")
+    figure.legend(handles=_legend(table), loc="outside right center", fontsize=6.5)
+    return figure
+
+
+def _inside(value: float, limits: tuple[float, float]) -> bool:
+    return limits[0] <= value <= limits[1]
+
+
+def _colors(table: pd.DataFrame) -> dict[str, str]:
+    hues = ("sky", "purple", "green", "blue", "vermillion", "orange", "black")
+    names = list(table["method"].drop_duplicates())
+    return {name: OKABE_ITO[hues[index % len(hues)]] for index, name in enumerate(names)}
+
+
+def _panel(ax: Axes, table: pd.DataFrame, quantity: str, label: str) -> None:
+    by_seed = table.groupby(["method", "domain", "step", "seed"], sort=False)[quantity].mean().reset_index()
+    for method, color in _colors(table).items():
+        for domain, style in ((OWN, (0, (4, 2))), (ACROSS, "-")):
+            own = by_seed[(by_seed["method"] == method) & (by_seed["domain"] == domain)]
+            line = own.groupby("step")[quantity].agg(["mean", "min", "max"]).reset_index()
+            ax.plot(line["step"], line["mean"], color=color, linestyle=style, gid=f"{method}:{domain}")
+            ax.fill_between(line["step"], line["min"], line["max"], color=color, alpha=0.12, linewidth=0)
+    ax.set_xlabel("training step")
+    ax.set_ylabel(label)
+
+
+def _legend(table: pd.DataFrame) -> list[Line2D]:
+    found = [Line2D([], [], color=color, label=name) for name, color in _colors(table).items()]
+    dashes = Line2D([], [], color=MUTED, linestyle=(0, (4, 2)), label="own data set")
+    return [*found, dashes, Line2D([], [], color=MUTED, label="across data sets")]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the script.
+
+    Args:
+        arguments: Of the command line; those of the process when None.
+    """
+    parser = common_options(__doc__)
+    parser.add_argument("--family", default="f2f", choices=FAMILIES, help="what is trained on")
+    chosen = read_options(parser, arguments)
+    if not chosen.replot:
+        compute(chosen)
+    plot(chosen.out)
+
+
+if __name__ == "__main__":
+    main()

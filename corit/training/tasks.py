@@ -1,0 +1,178 @@
+"""What is trained on: cached features of a frozen encoder, or images; batches and validation of both look the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from corit.model.counterparts import SelfBlendedCounterparts
+from corit.model.detector import CoRIT
+from corit.model.features import FeatureMaker, Places, find_shared_regions, head_logits, image_logits
+from corit.training.config import DetectorTraining
+from corit.training.data import EndlessPlaces, open_split
+from gsnr_toolkit.data.base import ForgeryDataset
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.inputs.tuning import set_tuning
+from gsnr_toolkit.models.clip import Detector
+from gsnr_toolkit.models.registry import build_model
+from gsnr_toolkit.models.spec import input_spec
+
+__all__ = ["FeatureTask", "ImageTask", "Task", "build_untrained", "make_task"]
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Task(Protocol):
+    """A module to train, its batches, and its logits on the validation images.
+
+    Attributes:
+        model: The whole detector.
+        module: What a batch goes through: the detector, or its head alone.
+        val: The validation images.
+    """
+
+    model: nn.Module
+    module: nn.Module
+    val: ForgeryDataset
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Training batches from number ``start`` on, without end."""
+        ...
+
+    def val_logits(self) -> NDArray[np.float64]:
+        """Logits of the validation images as the module is now, ``(N,)``."""
+        ...
+
+
+def build_untrained(config: DetectorTraining) -> nn.Module:
+    """Build the detector of a config, with what is trained set.
+
+    Args:
+        config: What is to be trained.
+
+    Returns:
+        CoRIT, or a detector of the toolkit.
+
+    Raises:
+        ProbeError: If the encoder is none of the toolkit.
+    """
+    if config.method != "corit":
+        model = build_model(config.encoder, weights=config.weights, seed=config.seed)
+        if not isinstance(model, Detector):
+            raise ProbeError(
+                f"expected an encoder of the toolkit, got {type(model).__name__} from {config.encoder!r}; return a "
+                "gsnr_toolkit.models.Detector, which has an encoder and a head"
+            )
+        set_tuning(model, config.tuning)
+        return model
+    options = {name: value for name, value in config.corit.to_dict().items() if name != "encoder"}
+    detector = CoRIT.from_encoder(config.encoder, weights=config.weights, seed=config.seed, **options)
+    detector.counterpart = SelfBlendedCounterparts(config.counterpart_faces, detector.mean, detector.std)
+    return detector
+
+
+def make_task(
+    config: DetectorTraining,
+    device: torch.device,
+    *,
+    cache: str | Path | None = None,
+    num_workers: int = 0,
+    progress: bool = False,
+) -> Task:
+    """Build the detector and open its images; of a frozen encoder, make the features too.
+
+    Args:
+        config: What is to be trained.
+        device: Where to work.
+        cache: Folder of cached features; None keeps them in memory alone.
+        num_workers: Processes that read images.
+        progress: Show progress bars (on a terminal).
+
+    Returns:
+        The task.
+    """
+    model = build_untrained(config).to(device)
+    kind: Any = FeatureTask if config.frozen else ImageTask
+    return kind(config, model, device, cache=cache, num_workers=num_workers, progress=progress)
+
+
+class FeatureTask:
+    """A head on features of a frozen encoder, computed before the first step; see :class:`Task`."""
+
+    def __init__(
+        self,
+        config: DetectorTraining,
+        model: nn.Module,
+        device: torch.device,
+        *,
+        cache: str | Path | None = None,
+        num_workers: int = 0,
+        progress: bool = False,
+    ) -> None:
+        whole: Any = model
+        self.model, self.module, self._config, self._device = model, whole.head, config, device
+        spec = input_spec(model)
+        self._train, self.val = (open_split(config, split, spec) for split in ("train", "val"))
+        if isinstance(model, CoRIT) and model.shared is not None:
+            find_shared_regions(model, self._train, cache)
+        self.maker = FeatureMaker(model, cache, device=device, num_workers=num_workers)
+        views = config.views if config.fakes == "sbi" else 1
+        self._features = [
+            self.maker(self._train, view, label=f"training features, view {view + 1}/{views}", progress=progress)
+            for view in range(views)
+        ]
+        self._labels = torch.tensor(self._train.labels)
+        self.val_features = self.maker(self.val, label="validation features", progress=progress)
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Training batches from number ``start`` on, without end."""
+        config = self._config
+        for places in EndlessPlaces(
+            self._train, config.batch_size, seed=config.seed, views=len(self._features), start=start
+        ):
+            rows = [row for row, _ in places]
+            yield self._features[places[0][1]][rows], self._labels[rows]
+
+    @torch.no_grad()
+    def val_logits(self) -> NDArray[np.float64]:
+        """Logits of the validation images as the head is now, ``(N,)``."""
+        return head_logits(self.module, self.val_features, self._device)
+
+
+class ImageTask:
+    """A detector whose encoder is trained too, on images made anew; see :class:`Task`."""
+
+    def __init__(
+        self,
+        config: DetectorTraining,
+        model: nn.Module,
+        device: torch.device,
+        *,
+        cache: str | Path | None = None,  # noqa: ARG002 - a trained encoder has nothing to keep
+        num_workers: int = 0,
+        progress: bool = False,  # noqa: ARG002
+    ) -> None:
+        self.model = self.module = model
+        self._config, self._device, self._workers = config, device, num_workers
+        spec = input_spec(model)
+        self._train, self.val = (open_split(config, split, spec) for split in ("train", "val"))
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Training batches from number ``start`` on, without end."""
+        config = self._config
+        views = config.views if config.fakes == "sbi" else 1
+        places = EndlessPlaces(self._train, config.batch_size, seed=config.seed, views=views, start=start)
+        own = torch.Generator().manual_seed(config.seed)
+        items: Any = Places(self._train)
+        return iter(DataLoader(items, batch_sampler=places, num_workers=self._workers, generator=own))
+
+    def val_logits(self) -> NDArray[np.float64]:
+        """Logits of the validation images as the model is now, ``(N,)``."""
+        return image_logits(self.model, self.val, self._device, num_workers=self._workers)

@@ -1,0 +1,132 @@
+"""The 19 test sets of UniversalFakeDetect: ForenSynths' eleven generators, and eight of diffusion models.
+
+``<generator>/[<class>/]{0_real,1_fake}``; the diffusion sets hold fakes only, and share real images: ImageNet
+for ``guided``, LAION for the others. The protocol cuts the central 224 pixels without resizing and normalises as
+CLIP does.
+
+Source: Wang et al., CNN-generated images are surprisingly easy to spot (CVPR 2020); Ojha et al., Towards universal
+fake image detectors (CVPR 2023).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gsnr_toolkit.data.base import FAKE, REAL, DataError
+from gsnr_toolkit.data.layouts.confounds import jpeg_share_note
+from gsnr_toolkit.data.layouts.image_files import IMAGE_SUFFIXES, FileDataset, Skips, Video, natural_key, open_videos
+
+__all__ = ["GENERATORS", "SHARED_REAL", "TREE", "open_forensynths"]
+
+#: The real images of the diffusion sets.
+SHARED_REAL = {
+    "guided": "imagenet",
+    **dict.fromkeys(
+        ("ldm_200", "ldm_200_cfg", "ldm_100", "glide_100_27", "glide_50_27", "glide_100_10", "dalle"), "laion"
+    ),
+}
+
+#: The 19 test sets in the order of the published tables.
+GENERATORS = (
+    *("progan", "cyclegan", "biggan", "stylegan", "gaugan", "stargan", "deepfake", "seeingdark", "san", "crn", "imle"),
+    *SHARED_REAL,
+)
+
+TREE = """\
+ROOT[/test]/progan/[airplane/]{0_real,1_fake}/*.png         ForenSynths: progan, cyclegan, ..., imle
+ROOT[/diffusion_datasets]/ldm_200/1_fake/*.png              guided, ldm_*, glide_*, dalle
+ROOT[/diffusion_datasets]/{laion,imagenet}/0_real/*.jpg     their real images (imagenet: guided only)"""
+
+_TEST_PLACES = ("test", "datasets/test", "diffusion_datasets", "datasets/diffusion_datasets", ".")
+_TRAINED = "progan"
+_LEAVES = {REAL: "0_real", FAKE: "1_fake"}
+
+
+def open_forensynths(
+    name: str, *, root: Path, split: str, generator: str | None = None, fit: str = "crop", **options: Any
+) -> FileDataset:
+    """Open one of the test sets, or all of them.
+
+    Args:
+        name: The data set's name here.
+        root: The folder of the data.
+        split: ``"test"``; of ProGAN also ``"train"`` and ``"val"``, its folders of the same name.
+        generator: One of :data:`GENERATORS`, or None for all that are there.
+        fit: The protocol's ``"crop"``, unless another is wanted.
+        **options: As in :func:`gsnr_toolkit.data.layouts.image_files.open_videos`.
+
+    Returns:
+        The data set. Each image is a source of its own; an image that is the real class of several generators
+        occurs once for each, under one source. ``domain`` is the generator, of real images as well. Its notes
+        say how many files of either class are JPEG.
+
+    Raises:
+        DataError: If a folder is missing, or a split is asked for that does not exist.
+    """
+    if split != "test" and generator != _TRAINED:
+        raise DataError(
+            f"{name} is a test set: open split='test'. In this protocol models are trained and selected on ProGAN: "
+            f"'ufd-progan' with split={split!r}"
+        )
+    skips = Skips()
+    videos: list[Video] = []
+    for each in GENERATORS if generator is None else (generator,):
+        if generator is None and _find(root, each, split, FAKE) is None:
+            skips.add(each, "generator not on disk")
+            continue
+        videos += _images(root, each, split)
+    if not videos:
+        raise DataError(f"{root} holds none of the generators of {name}. Expected\n{TREE}")
+    caption = "UniversalFakeDetect" + (f" {generator}" if generator else "")
+    options = {"caption": caption, "frames_per_video": None, "fit": fit, **options}
+    dataset = open_videos(name, videos, skips, split=split, **options)
+    dataset.notes += (jpeg_share_note(dataset),)
+    return dataset
+
+
+def _places(root: Path, folder: str, split: str) -> Iterator[Path]:
+    if split != "test":
+        yield from (root / split / folder, root / "datasets" / split / folder, root / f"{folder}_{split}")
+        return
+    for place in _TEST_PLACES:
+        yield root / place / folder
+
+
+def _find(root: Path, folder: str, split: str, label: int) -> Path | None:
+    """Return the first place of a folder that holds the leaf of a class, directly or below a class of objects."""
+    for place in _places(root, folder, split):
+        if (place / _LEAVES[label]).is_dir() or any(place.glob(f"*/{_LEAVES[label]}")):
+            return place
+    return None
+
+
+def _images(root: Path, generator: str, split: str) -> list[Video]:
+    folders = {REAL: SHARED_REAL.get(generator, generator), FAKE: generator}
+    found: list[Video] = []
+    for label, folder in folders.items():
+        place = _find(root, folder, split, label)
+        word = _LEAVES[label]
+        if place is None:
+            tried = ", ".join(str(path / word) for path in _places(root, folder, split))
+            shared = f" ({generator} has its real images in {folder})" if folder != generator else ""
+            raise DataError(f"{generator} has no folder {word}{shared}; it is in none of {tried}. Expected\n{TREE}")
+        files = sorted(_files(place, word), key=lambda path: (path.parent, natural_key(path)))
+        if not files:
+            raise DataError(f"{generator}, split {split!r}: {place} is empty, no image lies in its folders {word}")
+        below = place.relative_to(root).as_posix()
+        for file in files:
+            source = f"{below}/{file.relative_to(place).as_posix()}"
+            method = "real" if label == REAL else generator
+            found.append(Video(f"{generator}/{source}", label, source, method, [file], domain=generator))
+    return found
+
+
+def _files(place: Path, leaf: str) -> Iterator[Path]:
+    # The suffix is what follows the last dot: names such as "img.000.1.png" occur.
+    leaves = [place / leaf] if (place / leaf).is_dir() else sorted(place.glob(f"*/{leaf}"))
+    for folder in leaves:
+        for parent, _, names in os.walk(folder):
+            yield from (Path(parent) / file for file in names if Path(file).suffix.lower() in IMAGE_SUFFIXES)

@@ -1,0 +1,125 @@
+"""A short plain (rho = 0) training run: what a probe measures along."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from gsnr_toolkit.errors import NonFiniteError, ProbeError
+from gsnr_toolkit.inputs.batches import batch_length, find_device, move_batch
+from gsnr_toolkit.inputs.losses import check_loss_shape, resolve_loss
+from gsnr_toolkit.support.progress import stage
+from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
+
+
+def measured_steps(steps: int, measurements: int) -> list[int]:
+    """Steps to measure at: the first and the last, and between them denser early.
+
+    Args:
+        steps: Last step.
+        measurements: How many.
+
+    Returns:
+        Increasing steps, from 0; fewer where steps do not suffice.
+
+    Raises:
+        ProbeError: If steps is negative or measurements is not positive.
+
+    >>> measured_steps(40, 3), measured_steps(0, 3)
+    ([0, 10, 40], [0])
+    """
+    if steps < 0 or measurements < 1:
+        raise ProbeError(f"expected steps >= 0 and measurements >= 1, got {steps} and {measurements}")
+    if measurements == 1:
+        return [steps]
+    return sorted({round(steps * (i / (measurements - 1)) ** 2) for i in range(measurements)})
+
+
+class PlainRun:
+    """Plain training steps on a model's trainable parameters, resumable from step to step.
+
+    Args:
+        model: Trained in place, in the mode it is in.
+        loader: Batches; started again when it ends.
+        loss_fn: ``(model, batch) -> (N,)``, or None.
+        lr: Learning rate of AdamW without weight decay.
+        optimizer: Makes another optimizer from the list of trainable parameters.
+        device: Where batches go, and where the model is already; batches stay where they are when None.
+
+    Raises:
+        ProbeError: If nothing is trainable, the learning rate is not positive, or the model is on another device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Loader,
+        loss_fn: PerSampleLoss | None,
+        *,
+        lr: float,
+        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.model = model
+        self.loss_fn = resolve_loss(loss_fn)
+        self.device = None if device is None else find_device(device)
+        self.step = 0
+        trainable = [param for param in model.parameters() if param.requires_grad]
+        if not trainable:
+            raise ProbeError("expected at least one trainable parameter, got none; set requires_grad_(True)")
+        if not 0 < lr < math.inf:
+            raise ProbeError(f"expected a positive learning rate, got {lr}")
+        elsewhere = {str(param.device) for param in model.parameters()} - {str(self.device)}
+        if self.device is not None and elsewhere:
+            raise ProbeError(
+                f"expected the model on {self.device}, where its batches are to go, got parameters on "
+                f"{', '.join(sorted(elsewhere))}; move the model with model.to({str(self.device)!r}) for a training run"
+            )
+        make = optimizer or (lambda params: torch.optim.AdamW(params, lr=lr, weight_decay=0.0))
+        self.optimizer = make(trainable)
+        self._batches = _endless(loader)
+
+    @torch.enable_grad()
+    def advance_to(self, step: int, *, progress: bool = False) -> None:
+        """Train up to a step, also where gradients are switched off outside.
+
+        Args:
+            step: Where to stop; nothing happens if it is reached already.
+            progress: Show a progress bar.
+
+        Raises:
+            NonFiniteError: If the loss is not finite.
+        """
+        with stage(f"training to step {step}", step - self.step, show=progress) as advance:
+            while self.step < step:
+                batch = next(self._batches)
+                if self.device is not None:
+                    batch = move_batch(batch, self.device)
+                self.optimizer.zero_grad(set_to_none=True)
+                losses = check_loss_shape(self.loss_fn(self.model, batch), batch_length(batch))
+                if not torch.isfinite(losses).all():
+                    raise NonFiniteError(
+                        f"expected a finite training loss, got {losses.mean().item()} at step {self.step}; lower the "
+                        "learning rate"
+                    )
+                losses.mean().backward()
+                self.optimizer.step()
+                self.step += 1
+                advance(1)
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _endless(loader: Loader) -> Iterator[Batch]:
+    while True:
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty:
+            raise ProbeError(
+                "expected a training loader that can be read again, got no batch; pass a DataLoader or a list, not an "
+                "iterator that is used up"
+            )

@@ -1,0 +1,227 @@
+"""GSNR and COR of a model while it is trained, by whichever loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.estimators.escape import EscapeRadius, escape_radius
+from gsnr_toolkit.inputs.batches import draw_batches
+from gsnr_toolkit.inputs.options import ProbeOptions, make_options
+from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
+from gsnr_toolkit.probing.measurement import Measured, measure
+from gsnr_toolkit.report.report import Report, join_steps
+from gsnr_toolkit.setup.distributed import unwrapped
+from gsnr_toolkit.setup.model_guards import check_model
+from gsnr_toolkit.types import Batch, Floats, Loader, PerSampleLoss
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """Measures GSNR and COR along a training run, and joins what it measured into one report.
+
+    Training is not changed by being measured: parameters, buffers, gradients, modes and random states are left as they
+    were. The samples are drawn once, and held: the same ones at every step, so that steps compare.
+
+    Args:
+        model: The model that is trained.
+        loader: Samples to measure on, best held-out ones, one per video or identity.
+        loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
+        every: When to measure: every so many steps (also at step 0), at the steps of a collection, or where a
+            function of the step says so.
+        cor: Measure COR and the escape radius besides GSNR, which alone costs one pass of per-sample gradients.
+        eval_mode: Measure without dropout and with fixed batch statistics, whatever mode the model is in.
+        device: Where to work; where the model is when None.
+        progress: Show progress bars (on a terminal).
+        extra_settings: What else to save with the report, such as the names of model and data.
+        **options: Fields of :class:`gsnr_toolkit.inputs.options.ProbeOptions`, such as ``batch_size`` and ``max_samples``.
+
+    Attributes:
+        options: Checked options of the measurement.
+        steps: Steps measured so far.
+
+    Raises:
+        ProbeError: If an option is out of its range.
+
+    >>> inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    >>> batches = [(inputs, (inputs[:, 0] > 0).long())]
+    >>> model = nn.Linear(5, 1)
+    >>> recorder = Recorder(model, batches, every=2)
+    >>> for step in range(4):
+    ...     _ = recorder(step)  # and the training step after it
+    >>> recorder.report.totals["step"].tolist()
+    [0, 2]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Loader,
+        loss_fn: PerSampleLoss | None = None,
+        *,
+        every: int | Collection[int] | Callable[[int], bool] = 50,
+        cor: bool = True,
+        eval_mode: bool = True,
+        device: str | torch.device | None = None,
+        progress: bool = False,
+        extra_settings: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._model, self._notes = unwrapped(model)
+        self._loader, self._loss_fn = loader, loss_fn
+        self._due = _schedule(every)
+        self._cor, self._eval_mode, self._device, self._progress = cor, eval_mode, device, progress
+        self.options = make_options(**options)
+        data = type(getattr(loader, "dataset", loader)).__name__
+        self._extra = {"data": data, **(extra_settings or {})}
+        self._held: list[Batch] | None = None
+        self._joint: Report | None = None
+        self._batches: list[tuple[Floats, Floats]] = []
+        self._entropy: float | None = None
+        self.steps: list[int] = []
+
+    def __call__(self, step: int) -> Report | None:
+        """Measure the model if that is due; call it before each training step, and once after the last.
+
+        Args:
+            step: Training steps made so far.
+
+        Returns:
+            The joint report if the model was measured now, else None.
+        """
+        if step in self.steps or not self._due(step):
+            return None
+        return self.measure(step)
+
+    def measure(self, step: int) -> Report:
+        """Measure the model now, due or not.
+
+        Args:
+            step: Training steps made so far, more than at the last measurement.
+
+        Returns:
+            The joint report.
+
+        Raises:
+            ProbeError: If the step is not a later one.
+        """
+        if self.steps and step <= self.steps[-1]:
+            raise ProbeError(f"expected a step after {self.steps[-1]}, which was measured last, got {step}")
+        check_model(self._model)
+        with in_eval_mode(self._model) if self._eval_mode else nullcontext():
+            found = measure(
+                self._model,
+                self._samples(),
+                self._loss_fn,
+                self.options,
+                self._device,
+                with_cor=self._cor,
+                progress=self._progress,
+                step=step,
+                extra=self._extra,
+                notes=self._notes,
+            )
+        self._add(step, found)
+        return self.report
+
+    @property
+    def report(self) -> Report:
+        """What was measured so far, with the escape radius of the run.
+
+        Raises:
+            ProbeError: If nothing was measured yet.
+        """
+        if self._joint is None:
+            raise ProbeError("expected a measurement before a report, got none; call the recorder with a step first")
+        return self._joint
+
+    def _samples(self) -> list[Batch]:
+        if self._held is None:
+            with preserved_rng(self._loader, seed=self.options.seed):
+                self._held = list(draw_batches(self._loader, self.options.max_samples))
+        return self._held
+
+    def _add(self, step: int, found: Measured) -> None:
+        self.steps.append(step)
+        if found.drift is not None:
+            self._batches.append((found.drift.losses, found.drift.norms))
+        if len(self.steps) == 1:
+            self._entropy = found.label_entropy
+        escape = run_escape(self.steps, self._batches, self._entropy, self.options)
+        reports = [found.report] if self._joint is None else [self._joint, found.report]
+        self._joint = join_steps(reports, escape=escape)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs.
+
+        Returns:
+            Tensors and plain values.
+        """
+        return {
+            "steps": list(self.steps),
+            "report": None if self._joint is None else self._joint.to_texts(),
+            "batches": [[torch.from_numpy(losses), torch.from_numpy(norms)] for losses, norms in self._batches],
+            "entropy": self._entropy,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a saved run stood.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+        """
+        self.steps = list(state["steps"])
+        self._joint = None if state["report"] is None else Report.from_texts(state["report"])
+        self._batches = [(losses.numpy(), norms.numpy()) for losses, norms in state["batches"]]
+        self._entropy = state["entropy"]
+
+
+def _schedule(every: int | Collection[int] | Callable[[int], bool]) -> Callable[[int], bool]:
+    if callable(every):
+        return every
+    if isinstance(every, int):
+        if every < 1:
+            raise ProbeError(f"expected every to be 1 step or more, got {every}")
+        return lambda step: step % every == 0
+    chosen = frozenset(every)
+    return lambda step: step in chosen
+
+
+def run_escape(
+    steps: Sequence[int],
+    batches: Sequence[tuple[Floats, Floats]],
+    label_entropy: float | None,
+    options: ProbeOptions,
+) -> EscapeRadius:
+    """Escape radius of the steps measured so far.
+
+    Args:
+        steps: Measured steps.
+        batches: Losses and gradient norms of common batches at each of them, each of shape ``(K,)``; empty where they
+            were not measured.
+        label_entropy: Entropy of the class frequencies in nats: the plateau. The first step's loss when None.
+        options: For the confidence and the seed.
+
+    Returns:
+        The escape radius.
+    """
+    if not batches:
+        nothing = float("nan")
+        message = "undefined in the readout reading, and without COR: it needs the model's own mini-batch gradients"
+        return EscapeRadius(nothing, nothing, nothing, -1, "undefined", message)
+    losses, norms = (np.stack(column) for column in zip(*batches, strict=True))
+    return escape_radius(
+        list(steps),
+        losses,
+        norms,
+        plateau_loss=float(losses[0].mean()) if label_entropy is None else label_entropy,
+        confidence=options.confidence,
+        seed=options.seed,
+    )

@@ -1,0 +1,40 @@
+"""All figures of a report, as files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsnr_toolkit.report.plots.attribution import plot_attribution
+from gsnr_toolkit.report.plots.layer_profile import plot_layer_profile
+from gsnr_toolkit.report.plots.overview import plot_overview
+from gsnr_toolkit.report.plots.radius_curve import plot_radius_curve
+from gsnr_toolkit.report.plots.style import root_figure, save
+from gsnr_toolkit.report.plots.trajectory import plot_trajectory
+
+if TYPE_CHECKING:
+    from gsnr_toolkit.report.report import Report
+
+
+def save_plots(report: "Report", folder: Path) -> list[Path]:
+    """Draw a report with COR and write each figure as PNG and PDF.
+
+    Args:
+        report: A report that holds COR.
+        folder: Where the figures go.
+
+    Returns:
+        The files: ``overview``, ``layers``, ``drift``, ``attribution`` and, for several steps,
+        ``trajectory_gsnr`` and ``trajectory_cor``.
+    """
+    layers, settings, totals, step = report.layers, report.settings, report.totals, report.bottleneck.step
+    overview = plot_overview(layers, totals, report.drift, settings, bottleneck=report.bottleneck)
+    figures = {
+        "overview": overview,
+        "layers": plot_layer_profile(layers, settings, step=step),
+        "drift": root_figure(plot_radius_curve(report.drift, layers, settings, step=step, totals=totals)),
+        "attribution": root_figure(plot_attribution(layers, settings, step=step)),
+    }
+    if layers["step"].nunique() > 1:
+        for quantity in ("gsnr", "cor"):
+            axes = plot_trajectory(layers, settings, quantity=quantity, totals=totals, bottleneck=report.bottleneck)
+            figures[f"trajectory_{quantity}"] = root_figure(axes)
+    return [path for name, figure in figures.items() for path in save(figure, folder / name)]

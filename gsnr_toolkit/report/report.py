@@ -1,0 +1,296 @@
+"""The result of a probe: tidy tables, a status for every number, and where they came from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.estimators.escape import EscapeRadius
+from gsnr_toolkit.report import verdict as sentences
+from gsnr_toolkit.support.atomic import each_leaf, spelled, unspelled, write_text
+from gsnr_toolkit.support.run_folder import differences
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TABLES = ("layers", "totals", "drift", "trajectory")
+_SUMMARY = "report.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """Where the whole model's COR is smallest.
+
+    Attributes:
+        step: Training step.
+        group: The layer with the smallest COR at that step; None if no layer has one.
+    """
+
+    step: int
+    group: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Frozen result of :func:`estimate_gsnr`, :func:`estimate_cor` or :func:`probe`.
+
+    Attributes:
+        layers: One row per (step, group): ``step, group, depth, num_params, num_samples, gsnr, gsnr_low,
+            gsnr_high, gsnr_plugin, noise_floor, noise_scale, trace_covariance, mean_grad_sqnorm``, the
+            distribution of the per-parameter GSNR, ``status, message`` and, where COR was asked for,
+            ``cor, cor_low, cor_high, alignment_radius, signal_fraction, misspecification, grad_norm,
+            in_collapse_zone``.
+        totals: The same columns for the whole model, one row per step.
+        drift: The drift curves: ``step, group, rho, drift, drift_low, drift_high, grad_norm, alignment``.
+        trajectory: ``step, loss, loss_low, loss_high, batch_grad_norm`` per measured step.
+        settings: Every option that changes a number.
+        provenance: Versions, machine, commit, wall time.
+        coverage: Which engine served how many trainable parameters.
+        groups: Group name to the names of its parameters.
+        escape: The escape radius of a probing run.
+        notes: What a reader must know besides.
+        partial: Whether the run was interrupted.
+    """
+
+    layers: pd.DataFrame
+    totals: pd.DataFrame
+    drift: pd.DataFrame
+    trajectory: pd.DataFrame
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    coverage: dict[str, Any]
+    groups: dict[str, list[str]]
+    escape: EscapeRadius | None = None
+    notes: tuple[str, ...] = field(default=())
+    partial: bool = False
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table of layers.
+
+        Returns:
+            A copy, one row per group (and step).
+        """
+        return self.layers.copy()
+
+    @property
+    def has_cor(self) -> bool:
+        """Whether COR was measured."""
+        return "cor" in self.totals.columns
+
+    @property
+    def total(self) -> pd.Series:
+        """The whole model's row: at the bottleneck step where COR was measured, else at the last step."""
+        if not self.has_cor:
+            return self.totals.iloc[-1]
+        ranked = self.totals[self.totals["cor"].notna()]
+        return ranked.loc[ranked["cor"].idxmin()] if not ranked.empty else self.totals.iloc[-1]
+
+    @property
+    def cor(self) -> float:
+        """COR of the whole model, the smallest over steps; infinity above the radii tried, NaN without signal."""
+        return float(self.total["cor"]) if self.has_cor else math.nan
+
+    @property
+    def bottleneck(self) -> Bottleneck:
+        """The step with the smallest COR, and the layer that loses its direction first there."""
+        step = int(self.total["step"])
+        at_step = self.layers[self.layers["step"] == step]
+        return Bottleneck(step, sentences.weakest_group(at_step) if self.has_cor else None)
+
+    @property
+    def verdict(self) -> str:
+        """One plain sentence that answers the question."""
+        at_step = self.layers[self.layers["step"] == int(self.total["step"])]
+        if not self.has_cor:
+            return sentences.gsnr_verdict(self.total, at_step)
+        many = len(self.totals) > 1
+        text = sentences.cor_verdict(self.total, at_step, float(self.settings["rho"]), many_steps=many)
+        silent = self.totals[self.totals["status"] == "no_signal"]
+        if many and 0 < len(silent) < len(self.totals):
+            bounds = [_bounded_step(row.step, row.cor_high) for row in silent.itertuples()]
+            text += f" COR cannot be told from 0 at step {', '.join(bounds)}."
+        return text
+
+    def plot(self) -> Figure:
+        """Draw the layer profile, the trajectories and the drift curve; GSNR by layer where there is no COR.
+
+        Returns:
+            A matplotlib figure.
+        """
+        from gsnr_toolkit.report.plots.layer_profile import plot_gsnr_by_layer
+        from gsnr_toolkit.report.plots.overview import plot_overview
+        from gsnr_toolkit.report.plots.style import root_figure
+
+        if not self.has_cor:
+            return root_figure(plot_gsnr_by_layer(self.layers, self.settings, step=self.bottleneck.step))
+        return plot_overview(self.layers, self.totals, self.drift, self.settings, bottleneck=self.bottleneck)
+
+    def to_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the report as one HTML page that needs no other file and no network.
+
+        Args:
+            path: The file; a page that was written here before is replaced.
+            overwrite: Replace also a file that is no such page.
+
+        Returns:
+            The path.
+        """
+        from gsnr_toolkit.report.pages.probe import probe_page
+        from gsnr_toolkit.report.pages.write import check_page, write_page
+
+        return write_page(check_page(path, overwrite=overwrite), probe_page(self), overwrite=overwrite)
+
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
+        """Write ``report.json`` and one CSV per table; each file appears whole or not at all.
+
+        Args:
+            directory: Where to; made if missing.
+            overwrite: Replace a report that was made with other settings.
+
+        Returns:
+            The directory.
+
+        Raises:
+            ProbeError: If the directory holds a report made with other settings.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        existing = folder / _SUMMARY
+        if existing.exists() and not overwrite:
+            theirs = json.loads(existing.read_text(encoding="utf8")).get("settings")
+            ours = json.loads(_dumps(self.settings))
+            if theirs != ours:
+                raise ProbeError(
+                    f"expected {folder} to be empty or to hold a report with these settings, but its report differs in "
+                    f"{differences(theirs, ours)}; choose another folder or overwrite it"
+                )
+        for name, text in self.to_texts().items():
+            write_text(folder / name, text)
+        return folder
+
+    def to_texts(self) -> dict[str, str]:
+        """The files of a saved report, the summary last.
+
+        Returns:
+            File name to content.
+        """
+        tables = {f"{name}.csv": getattr(self, name).to_csv(index=False) for name in _TABLES}
+        return {**tables, _SUMMARY: _dumps(spelled(self._summary()), indent=2)}
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "verdict": self.verdict,
+            "cor": self.cor,
+            "bottleneck": {"step": self.bottleneck.step, "group": self.bottleneck.group},
+            "escape": self.escape.to_dict() if self.escape else None,
+            "partial": self.partial,
+            "notes": list(self.notes),
+            "settings": self.settings,
+            "coverage": self.coverage,
+            "groups": self.groups,
+            "provenance": self.provenance,
+        }
+
+    def to_json(self) -> str:
+        """Everything but the drift curves as one JSON document.
+
+        Returns:
+            Text; numbers that are not finite stand as null.
+        """
+        tables = {name: json.loads(getattr(self, name).to_json(orient="records")) for name in ("layers", "totals")}
+        trajectory = json.loads(self.trajectory.to_json(orient="records"))
+        return _dumps({**self._summary(), **tables, "trajectory": trajectory}, indent=2, strict=True)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Report:
+        """Read a saved report.
+
+        Args:
+            directory: What :meth:`save` wrote.
+
+        Returns:
+            An equal report.
+
+        Raises:
+            ProbeError: If a file is missing or of another format.
+        """
+        folder = Path(directory)
+        names = (_SUMMARY, *(f"{name}.csv" for name in _TABLES))
+        try:
+            return cls.from_texts({name: (folder / name).read_text(encoding="utf8") for name in names})
+        except (FileNotFoundError, json.JSONDecodeError, pd.errors.ParserError) as error:
+            raise ProbeError(
+                f"expected {folder} to hold {', '.join(names)} as written by Report.save, but: {error}"
+            ) from error
+
+    @classmethod
+    def from_texts(cls, texts: Mapping[str, str]) -> Report:
+        """Read the files of a saved report from memory.
+
+        Args:
+            texts: What :meth:`to_texts` returned.
+
+        Returns:
+            An equal report.
+
+        Raises:
+            ProbeError: If it is of another format.
+        """
+        summary = json.loads(texts[_SUMMARY])
+        tables = {name: _read_csv(texts[f"{name}.csv"]) for name in _TABLES}
+        if summary.get("format") != _FORMAT:
+            raise ProbeError(
+                f"expected a report of format {_FORMAT}, got {summary.get('format')!r}; it was written by another "
+                f"version ({summary.get('provenance', {}).get('versions', {}).get('gsnr-toolkit')}): use that one"
+            )
+        escape = EscapeRadius(**unspelled(summary["escape"])) if summary["escape"] else None
+        keys = ("settings", "provenance", "coverage", "groups", "partial")
+        rest = {key: summary[key] for key in keys}
+        return cls(**tables, **rest, escape=escape, notes=tuple(summary["notes"]))
+
+
+def join_steps(reports: Sequence[Report], **changes: Any) -> Report:
+    """Put reports of several steps of one run together.
+
+    Args:
+        reports: One per measured step, in order.
+        **changes: Fields of the joint report to set.
+
+    Returns:
+        One report with all rows.
+    """
+    frames = {name: pd.concat([getattr(report, name) for report in reports], ignore_index=True) for name in _TABLES}
+    notes = tuple(dict.fromkeys(note for report in reports for note in report.notes))
+    wall = sum(float(report.provenance.get("wall_seconds", 0.0)) for report in reports)
+    provenance = {**reports[-1].provenance, "wall_seconds": wall}
+    return replace(reports[-1], **{**frames, "notes": notes, "provenance": provenance, **changes})
+
+
+def _bounded_step(step: int, high: float) -> str:
+    return f"{step} (at most {sentences.number(high)})" if math.isfinite(high) else str(step)
+
+
+def _read_csv(text: str) -> pd.DataFrame:
+    try:
+        return pd.read_csv(StringIO(text), dtype={"group": str}, keep_default_na=False, na_values=["", "nan", "NaN"])
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+
+
+def _dumps(value: Any, indent: int | None = None, *, strict: bool = False) -> str:
+    return json.dumps(_without_nan(value) if strict else value, indent=indent, default=str, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    """Null in place of numbers that JSON cannot hold."""
+    return each_leaf(value, lambda item: None if isinstance(item, float) and not math.isfinite(item) else item)

@@ -1,0 +1,280 @@
+"""Guards before and during a probe: each says what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gsnr_toolkit.errors import MixedSamplesError, NonDeterministicError, NonFiniteError, ProbeError
+from gsnr_toolkit.gradients.taps.graph import Graph
+from gsnr_toolkit.gradients.task import GradientTask
+from gsnr_toolkit.inputs.batches import batch_length, draw_batches, move_batch, take_rows, tensors_of
+from gsnr_toolkit.inputs.losses import check_labels, inferred_loss, model_logits, rows_first, split_inputs
+from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
+from gsnr_toolkit.setup.prepare import Setup
+from gsnr_toolkit.types import Batch, Loader, Params
+
+MIN_SAMPLES = 4
+"""Fewest samples for the bias correction ``(n - 3) / (n - 1)``."""
+
+
+def check_device(params: Params, batch: Batch) -> None:
+    """Insist that model and batch live on one device.
+
+    Raises:
+        ProbeError: If they do not.
+    """
+    model_devices = {param.device for param in params.values()}
+    batch_devices = {tensor.device for tensor in tensors_of(batch)}
+    if len(model_devices | batch_devices) > 1:
+        raise ProbeError(
+            f"expected model and batches on one device, got parameters on {_names(model_devices)} and the batch "
+            f"on {_names(batch_devices)}; pass device=..., or move the model with model.to(...)"
+        )
+
+
+def _names(devices: Iterable[torch.device]) -> str:
+    return ", ".join(sorted(str(device) for device in devices))
+
+
+def loss_values(task: GradientTask, batch: Batch) -> Tensor:
+    """Evaluate the losses, without a graph unless the model needs one (gradient penalties, hooks on tensors).
+
+    Args:
+        task: Model, parameters and loss.
+        batch: A batch of N samples.
+
+    Returns:
+        Losses, shape ``(N,)``.
+
+    Raises:
+        RuntimeError: The model's own.
+    """
+    try:
+        with torch.no_grad():
+            return task.losses(task.params, batch)
+    except RuntimeError as error:
+        if not re.search(r"(does not|doesn't) require grad", str(error)):
+            raise
+        leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
+        with torch.enable_grad():
+            return task.losses(leaves, batch).detach()
+
+
+def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
+    """Evaluate one batch twice from one random state and insist on the same losses.
+
+    Raises:
+        NonDeterministicError: If they differ.
+    """
+    values = []
+    for _ in range(2):
+        with preserved_rng(seed=seed):
+            values.append(loss_values(task, batch))
+    if not torch.allclose(values[0], values[1], rtol=1e-6, atol=1e-8, equal_nan=True):
+        gap = (values[0] - values[1]).abs().max().item()
+        raise NonDeterministicError(
+            f"expected the same losses for the same batch and random state, got a difference of {gap:.3g}; look for "
+            "state that survives a forward pass (counters, queues, running statistics) or a random generator of the "
+            "model's own, and call model.eval()"
+        )
+
+
+def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
+    """Insist that a sample's loss does not depend on the other samples of its batch.
+
+    Where the model draws random numbers the question has no answer, and it is asked in eval mode instead; skipped if
+    it draws them there too, or does not run there.
+
+    Raises:
+        MixedSamplesError: If the loss of the first sample changes when it stands alone.
+    """
+    if batch_length(batch) < 2:
+        return
+    found = _together_and_alone(task, batch, seed)
+    if found is None and any(module.training for module in task.model.modules()):
+        with in_eval_mode(task.model), suppress(Exception):  # a model may return something else there
+            found = _together_and_alone(task, batch, seed)
+    if found is None:
+        return
+    together, alone = found
+    if torch.allclose(together[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True):
+        return
+    rounded = torch.allclose(together[:1], alone, rtol=5e-2, atol=1e-4) and _is_half(task, batch)
+    if not rounded:
+        raise MixedSamplesError(
+            f"expected a loss per sample that does not depend on the rest of the batch, got {together[0].item():.6g} "
+            f"inside the batch and {alone[0].item():.6g} alone; contrastive losses, batch statistics and losses "
+            "divided by the batch's size mix samples: rewrite loss_fn so that row i needs sample i only"
+        )
+
+
+def _together_and_alone(task: GradientTask, batch: Batch, seed: int) -> tuple[Tensor, Tensor] | None:
+    """Losses of a batch, and of its first sample alone; None where they depend on the seed."""
+    with preserved_rng(seed=seed):
+        together = loss_values(task, batch)
+    with preserved_rng(seed=seed + 1):
+        again = loss_values(task, batch)
+    if not torch.equal(together, again):
+        return None
+    with preserved_rng(seed=seed):  # a model that skips layers at random skips the same ones
+        return together, loss_values(task, take_rows(batch, 0, 1))
+
+
+def _is_half(task: GradientTask, batch: Batch) -> bool:
+    """Whether anything on the way to the losses is in half precision, by autocast or by itself."""
+    leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
+    with preserved_rng(), torch.enable_grad():
+        losses = task.losses(leaves, take_rows(batch, 0, 2))
+    dtype = Graph(losses, leaves).coarsest() if losses.requires_grad else losses.dtype
+    return torch.finfo(dtype).bits < 32
+
+
+def check_finite(params: Params, losses: Tensor, batch_index: int, first_row: int = 0) -> None:
+    """Insist on finite losses and gradients.
+
+    Args:
+        params: Something of each parameter's shape that is non-finite if any gradient was.
+        losses: Losses of the batch.
+        batch_index: Which batch, from 0.
+        first_row: Which row of the batch the first loss belongs to.
+
+    Raises:
+        NonFiniteError: Names the first parameter and the batch.
+    """
+    if not torch.isfinite(losses).all():
+        rows = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
+        loss, row = losses[rows[0]].item(), first_row + rows[0]
+        raise NonFiniteError(
+            f"expected finite losses, got {loss} for sample {row} of batch {batch_index}; "
+            "check that sample's input and label, the learning rate so far, and use float32 instead of half precision"
+        )
+    for name, tensor in params.items():
+        if not torch.isfinite(tensor).all():
+            raise NonFiniteError(
+                f"expected finite gradients, got NaN or infinity first in {name!r} for batch {batch_index} although "
+                "the losses are finite; look for sqrt(0), log(0) or a norm of zero behind that parameter"
+            )
+
+
+def check_classes(batches: list[Batch]) -> str | None:
+    """Look for a probe that holds a single class.
+
+    Returns:
+        The single class found, as text, when all labels are integers of one value; None when there are
+        several, or where batches carry no labels that could be read.
+    """
+    seen: set[int] = set()
+    for batch in batches:
+        try:
+            labels = split_inputs(batch)[1]
+        except ProbeError:
+            return None
+        if labels.ndim > 1 and labels.numel() != labels.shape[0]:
+            return None
+        values = labels.flatten().tolist()
+        if any(value != int(value) for value in values):
+            return None
+        seen.update(int(value) for value in values)
+        if len(seen) > 1:
+            return None
+    return str(seen.pop()) if seen else None
+
+
+def check_count(count: int) -> None:
+    """Insist on enough samples for an unbiased GSNR.
+
+    Raises:
+        ProbeError: If there are fewer than four.
+    """
+    if count < MIN_SAMPLES:
+        raise ProbeError(
+            f"expected at least {MIN_SAMPLES} samples (the bias correction divides by n - 3), got {count}; raise "
+            "max_samples or give a larger loader: 256 samples resolve a GSNR of about 1/256 = 0.004"
+        )
+
+
+def checked_batches(setup: Setup, loader: Loader, *, move: bool) -> Iterator[Batch]:
+    """Draw batches, with guards on the first and on the whole.
+
+    Args:
+        setup: What to measure.
+        loader: Where batches come from.
+        move: Whether the caller named a device, so that batches are moved there.
+
+    Yields:
+        Batches on the model's device.
+
+    Raises:
+        ProbeError: If the loader is empty, too short, of one class, or on another device, or its labels do not
+            fit the loss inferred from the logits.
+    """
+    inferred = setup.task.loss_fn is inferred_loss
+    options, count, classes = setup.options, 0, _ClassWatch(inferred)
+    outputs: int | None = None
+    for index, drawn in enumerate(draw_batches(loader, options.max_samples)):
+        batch = move_batch(drawn, setup.device) if move else drawn
+        if index == 0:
+            check_device(setup.task.params, batch)
+            outputs = count_outputs(setup, batch) if inferred else None
+        if outputs is not None:
+            check_labels(split_inputs(batch)[1], outputs)
+        if index == 0:
+            check_deterministic(setup.task, batch, options.seed)
+            check_independent(setup.task, batch, options.seed)
+        count += batch_length(batch)
+        classes.see(batch)
+        yield batch
+    check_count(count)
+    classes.check(count)
+
+
+def count_outputs(setup: Setup, batch: Batch) -> int | None:
+    """Run the model on up to two samples and count the logits of each.
+
+    Args:
+        setup: What to measure.
+        batch: Any batch.
+
+    Returns:
+        Logits per sample; None where their shape fits no classification loss.
+    """
+    rows = take_rows(batch, 0, 2)
+    count = batch_length(rows)
+    seen: list[torch.Size] = []
+
+    def watch(model: nn.Module, batch: Batch) -> torch.Tensor:
+        seen.append(rows_first(model_logits(model, batch), count).shape)
+        return torch.zeros(count)
+
+    with preserved_rng(seed=setup.options.seed):
+        loss_values(replace(setup.task, loss_fn=watch), rows)
+    shape = seen[0]
+    return shape.numel() // count if shape[0] == count and len(shape) <= 2 else None
+
+
+class _ClassWatch:
+    """Remembers whether more than one class came by."""
+
+    def __init__(self, active: bool) -> None:
+        self.active = active
+        self.only: str | None = None
+
+    def see(self, batch: Batch) -> None:
+        if not self.active:
+            return
+        found = check_classes([batch])
+        self.active = found is not None and self.only in (None, found)
+        self.only = found
+
+    def check(self, count: int) -> None:
+        if self.active and self.only is not None:
+            raise ProbeError(
+                f"expected samples of at least two classes, got class {self.only} for all {count} samples; shuffle the "
+                "loader (sorted folders yield one class first), raise max_samples, or pass loss_fn if one is meant"
+            )

@@ -1,0 +1,242 @@
+"""A radius that follows the critical optimization radius, measured again every so many steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gsnr_toolkit.errors import NonFiniteError, ProbeError
+from gsnr_toolkit.inputs.preserve import in_eval_mode
+from gsnr_toolkit.optim.rho import check_radius
+from gsnr_toolkit.probing.estimate import estimate_cor
+from gsnr_toolkit.types import Loader, PerSampleLoss
+
+if TYPE_CHECKING:
+    from gsnr_toolkit.report.report import Report
+
+
+@dataclass(frozen=True)
+class RadiusRecord:
+    """One estimate of COR, and what followed.
+
+    Attributes:
+        step: The training step it was taken before.
+        cor: Estimate; infinity above the largest radius tried, NaN without a signal.
+        status: ``"ok"``, ``"above_max_radius"``, ``"no_signal"``, ``"undefined"`` or ``"not_finite"``.
+        rho: The radius set.
+        seconds: What the estimate took.
+        gradient_evaluations: Gradients of one sample it took (a batch of b counts b); 0 with a probe of the user's.
+    """
+
+    step: int
+    cor: float
+    status: str
+    rho: float
+    seconds: float
+    gradient_evaluations: int
+
+
+class AutoRho:
+    r"""Radius controller: ``rho = min(rho_max, safety * COR)``, with COR estimated again every ``every`` steps.
+
+    COR is our reconstruction (``docs/theory.md``). Where an estimate has no signal or is not finite, the radius
+    before it stays. Above the largest radius tried, that radius stands for COR. Random states, gradients, buffers and
+    modes are left as they were, so training is not changed by being measured, but for the radius. With
+    ``torch.distributed``, the first process measures and tells the others.
+
+    Args:
+        model: The model that is trained (unwrapped, without DDP).
+        loader: Probe samples: held-out ones, or training ones without augmentation. One pass at most per estimate.
+        loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
+        every: Steps between two estimates; the first comes before step 0.
+        safety: Share of COR to use, in (0, 1].
+        max_samples: Most samples of an estimate: with it and ``every``, the cost is bounded.
+        radii: Radii to try; when None four, from ``rho_max / 16`` to ``rho_max / safety``.
+        rho_max: Largest radius ever set.
+        start: Radius until an estimate has a signal; 0 (the base optimizer's steps) by default.
+        eval_mode: Measure in eval mode, without dropout and with fixed batch statistics.
+        probe: Replaces the estimate: a function that returns COR (NaN for no signal) of what the optimizer perturbs.
+        **options: Further options of :func:`gsnr_toolkit.estimate_cor`. COR depends on the mini-batch size: give
+            SAM's as ``batch_size``, with ``max_samples`` at least eight times that.
+
+    Attributes:
+        history: A :class:`RadiusRecord` for each estimate.
+
+    Raises:
+        ProbeError: If an option is out of its range.
+
+    >>> controller = AutoRho(nn.Linear(2, 1), [], every=10, safety=0.5, rho_max=0.05, probe=lambda: 0.02)
+    >>> controller.radius(0), controller.radius(1), len(controller.history)
+    (0.01, 0.01, 1)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Loader,
+        loss_fn: PerSampleLoss | None = None,
+        *,
+        every: int = 50,
+        safety: float = 0.5,
+        max_samples: int = 64,
+        radii: Sequence[float] | None = None,
+        rho_max: float = 0.05,
+        start: float = 0.0,
+        eval_mode: bool = True,
+        probe: Callable[[], float] | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise ProbeError(f"expected every to be 1 step or more, got {every!r}")
+        if not 0 < safety <= 1:
+            raise ProbeError(f"expected safety to be above 0 and at most 1, got {safety!r}")
+        if check_radius(rho_max, "rho_max") == 0:
+            raise ProbeError("expected rho_max above 0, got 0; leave AutoRho out for the base optimizer's steps")
+        self._model, self._loader, self._loss_fn = model, loader, loss_fn
+        self._every, self._safety, self._rho_max = every, safety, rho_max
+        self._eval_mode, self._probe = eval_mode, probe
+        largest = rho_max / safety
+        tried = tuple(radii) if radii is not None else (rho_max / 16, rho_max / 4, rho_max, largest)
+        options = {"progress": False, "rho": rho_max, **options}
+        self._options = {**options, "radii": tuple(dict.fromkeys(tried)), "max_samples": max_samples}
+        self._rho = min(check_radius(start, "start"), rho_max)
+        self._due = 0
+        self._began: float | None = None
+        self._elapsed = 0.0
+        self.history: list[RadiusRecord] = []
+
+    def attach(self, perturbed: Collection[Tensor], *, adaptive: bool) -> None:
+        """Insist that what SAM perturbs is what COR is measured for.
+
+        Args:
+            perturbed: Parameters that the optimizer perturbs.
+            adaptive: Whether it takes ASAM's step.
+
+        Raises:
+            ProbeError: If they differ, and the estimate is not the user's own.
+        """
+        if self._probe is not None:
+            return
+        trainable = {param for param in self._model.parameters() if param.requires_grad}
+        remedy = "radii compare only between equal perturbations: pass probe=function that returns COR for this one"
+        if adaptive:
+            raise ProbeError(f"expected SAM's perturbation, for which COR is measured, got ASAM's; {remedy}")
+        if trainable != set(perturbed):
+            raise ProbeError(
+                f"expected every trainable parameter of the model ({len(trainable)}) to be perturbed, as it is where "
+                f"COR is measured, got {len(trainable & set(perturbed))} of them and {len(set(perturbed) - trainable)} "
+                f"others; set requires_grad_(False) on what is not trained, or: {remedy}"
+            )
+
+    def radius(self, step: int) -> float:
+        """Radius for a step; estimates COR first where that is due.
+
+        Args:
+            step: Training step, from 0.
+
+        Returns:
+            The radius, from 0 to ``rho_max``.
+        """
+        if self._began is None:
+            self._began = time.perf_counter()
+        if step >= self._due:
+            record = _first_process_decides(lambda: self._measure(step))
+            self.history.append(record)
+            self._rho = record.rho
+            self._due = step + self._every
+        return self._rho
+
+    def _measure(self, step: int) -> RadiusRecord:
+        began = time.perf_counter()
+        evaluations = 0
+        try:
+            if self._probe is not None:
+                cor = float(self._probe())
+                status, limit = _status(cor), cor
+            else:
+                with in_eval_mode(self._model) if self._eval_mode else nullcontext():
+                    report = estimate_cor(self._model, self._loader, loss_fn=self._loss_fn, **self._options)
+                cor, status = report.cor, str(report.total["status"])
+                limit = float(report.drift["rho"].max()) if cor == math.inf else cor
+                evaluations = _gradient_evaluations(report)
+        except NonFiniteError:
+            cor, status, limit = math.nan, "not_finite", math.nan
+        rho = self._rho if math.isnan(limit) else min(self._rho_max, self._safety * limit)
+        return RadiusRecord(step, cor, status, max(0.0, rho), time.perf_counter() - began, evaluations)
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """What estimating has cost so far.
+
+        ``estimates``, ``seconds``, ``gradient_evaluations`` (of one sample each), and ``share``: of the wall time
+        since the first step (NaN before it).
+        """
+        seconds = sum(record.seconds for record in self.history)
+        total = self._total_seconds()
+        return {
+            "estimates": len(self.history),
+            "seconds": seconds,
+            "gradient_evaluations": sum(record.gradient_evaluations for record in self.history),
+            "share": seconds / total if total > 0 else math.nan,
+        }
+
+    def _total_seconds(self) -> float:
+        return self._elapsed + (0.0 if self._began is None else time.perf_counter() - self._began)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs.
+
+        Returns:
+            Plain values.
+        """
+        history = [asdict(record) for record in self.history]
+        return {"rho": self._rho, "due": self._due, "elapsed": self._total_seconds(), "history": history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a saved run stood.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+        """
+        self._rho, self._due = state["rho"], state["due"]
+        self._elapsed, self._began = state["elapsed"], None
+        self.history = [RadiusRecord(**record) for record in state["history"]]
+
+
+def _status(cor: float) -> str:
+    if math.isnan(cor):
+        return "no_signal"
+    return "above_max_radius" if cor == math.inf else "ok"
+
+
+def _gradient_evaluations(report: Report) -> int:
+    """Gradients of one sample: each sample's own, and those of SAM's mini-batches before and after each ascent."""
+    num_samples, num_batches = int(report.total["num_samples"]), int(report.settings["num_batches"])
+    passes = 1 + report.drift["rho"].nunique()
+    return num_samples + num_batches * int(report.settings["batch_size"]) * passes
+
+
+def _first_process_decides(measure: Callable[[], RadiusRecord]) -> RadiusRecord:
+    """Measure in one process only: radii that differ by a rounding error could part what processes do next."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return measure()
+    answer: list[Any] = [None]
+    failure: Exception | None = None
+    if torch.distributed.get_rank() == 0:
+        try:
+            answer = [measure()]
+        except Exception as error:  # the others wait for an answer, whatever it is
+            failure, answer = error, [str(error)]
+    torch.distributed.broadcast_object_list(answer, src=0)
+    if failure is not None:
+        raise failure
+    if not isinstance(answer[0], RadiusRecord):
+        raise ProbeError(f"expected the first process to measure COR, but it failed there: {answer[0]}")
+    return answer[0]

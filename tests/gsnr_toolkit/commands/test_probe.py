@@ -1,0 +1,269 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.main import get_command
+
+from gsnr_toolkit import ProbeError, Report
+from gsnr_toolkit.commands import probe as cli
+from gsnr_toolkit.commands import probe_run as runner
+from gsnr_toolkit.commands.probe_run import ProbeRequest, check_folder
+
+SMALL = [
+    "--samples",
+    "16",
+    "-b",
+    "4",
+    "--steps",
+    "1",
+    "--measurements",
+    "2",
+    "--radii",
+    "0.01,0.1,1",
+    "--tuning",
+    "last-1",
+]
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, tmp_path):
+    """Run the command in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gsnr-probe", *arguments])
+        with pytest.raises(SystemExit) as exited:
+            cli.main()
+        out, err = capfd.readouterr()
+        return exited.value.code or 0, out, err
+
+    return call
+
+
+def test_a_small_run_end_to_end(run, tmp_path):
+    code, out, err = run(*SMALL, "--out", "here")
+    assert code == 0, err
+    assert "is rho = 0.05 safe?" in out
+    assert "clip-demo on demo-nt" in out
+    assert "escape radius" in out
+    assert "block 8" in out
+    report = Report.load(tmp_path / "here")
+    assert report.totals["step"].tolist() == [0, 1]
+    assert not report.partial
+    assert report.settings["caption"] == "embedded data"
+    assert report.provenance["model"]["model"] == "clip-demo"
+    names = {path.name for path in (tmp_path / "here").iterdir()}
+    assert {"report.json", "layers.csv", "drift.csv", "overview.png", "layers.pdf", "trajectory_cor.png"} <= names
+    # once more into the same folder with the same settings: fine; with others: refused before any work
+    code, _, err = run(*SMALL, "--out", "here", "--rho", "0.2")
+    assert code == 2
+    assert "rho 0.05 there, 0.2 here" in err
+    assert "--overwrite" in err
+
+
+def test_json_is_alone_on_stdout_and_the_default_folder_is_named_by_the_settings(run, tmp_path):
+    code, out, _ = run(*SMALL, "--json", "--data", "demo-df", "--steps", "0")
+    assert code == 0
+    found = json.loads(out)
+    assert found["settings"]["request"]["data"] == "demo-df"
+    (folder,) = (tmp_path / "gsnr-reports").iterdir()
+    assert folder.name.startswith("clip-demo_demo-df_")
+
+
+def test_quiet_prints_the_verdict_only(run):
+    code, out, err = run(*SMALL, "--quiet", "--steps", "0", "--layerwise", "readout")
+    assert code == 0, err
+    assert len(out.strip().splitlines()) == 1
+    assert "rho = 0.05" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "clip-dmeo"], "Did you mean 'clip-demo'"),
+        (["--model", "clip-vit-l14", "--weights", "/no/such.pt"], "/no/such.pt"),
+        (["--data", "demo-tn"], "Did you mean 'demo-nt'"),
+        (["--data", "nt", "--data-root", "/nowhere"], "'/nowhere', which is not a folder"),
+        (["--data", "image-folder:/nowhere"], "/nowhere"),
+        (["--tuning", "norm"], "Did you mean 'norms'"),
+        (["--radii", "small,large"], "expected radii as numbers"),
+        (["--radii", "0.1,0.01"], "increasing radii"),
+        (["--rho", "-1"], "positive radius"),
+        (["--rho", "inf"], "positive radius"),
+        (["--radii", "0.1,inf"], "increasing radii"),
+        (["--seed", "-1"], "seed to be an integer from 0"),
+        (["--seed", str(2**63)], "seed to be an integer from 0"),
+        (["--strength", "-1"], "strength of at least 0"),
+        (["--strength", "nan"], "strength of at least 0"),
+        (["--data", "json:dumps"], "'json:dumps' failed with TypeError"),
+        (["--model", "json:dumps"], "'json:dumps' failed with TypeError"),
+        (["--memory", "much"], "memory size"),
+        (["--dtype", "int8"], "float32, float64"),
+        (["--samples", "3"], "raise samples to at least 96 (or to at least 8, with a batch size of 2)"),
+        (["--samples", "7"], "raise samples to at least 96 (or to at least 8, with a batch size of 2)"),
+        (["--samples", "4", "--batch-size", "2"], "raise samples to at least 8"),
+        (["--samples", "64"], "raise samples to at least 96, or lower the batch size to at most 16"),
+        (["--batch-size", "1"], "batch size of at least 2"),
+        (["--samples", "16", "--batch-size", "8"], "at least 4 mini-batches"),
+        (["--device", "cuda:99"], "--device cpu"),
+        (["--split", "trian"], "Did you mean 'train'"),
+        (["--perturb", "none"], "perturb to be one of"),
+        (["--groups", "layer"], "groups to be 'block'"),
+        (["--lr", "-1"], "positive learning rate"),
+        (["--confidence", "95"], "between 0 and 1"),
+        (["--engine", "warp"], "engine to be one of"),
+        (["--compression", "c23"], "compression"),
+    ],
+)
+def test_wrong_ways_are_one_message_without_a_traceback(run, arguments, message):
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err + out
+
+
+def test_an_unknown_option_is_explained(run):
+    code, _, err = run("--rh", "0.1")
+    assert code == 2
+    assert "No such option" in err
+
+
+def test_version_and_list(run):
+    code, out, _ = run("--version")
+    assert code == 0
+    assert re.match(r"gsnr-probe \d+\.\d+", out)
+    code, out, _ = run("--list")
+    assert code == 0
+    for name in ("clip-demo", "clip-vit-l14", "demo-nt", "nt", "celebdf-v2"):
+        assert name in out
+
+
+def test_every_setting_has_an_option_with_the_same_default():
+    options = {option.name: option.default for option in get_command(cli.app).params}
+    for field in fields(ProbeRequest):
+        assert options[field.name] == field.default, field.name
+
+
+class _FakeReport:
+    """A report of two steps, of which the first is fine."""
+
+    def __init__(self, status="ok", zone=False, partial=False):
+        self.totals = pd.DataFrame({"status": ["ok", status], "in_collapse_zone": [False, zone]})
+        self.partial = partial
+
+
+@pytest.mark.parametrize(
+    ("report", "code"),
+    [
+        (_FakeReport(zone=True), 3),
+        (_FakeReport(status="no_signal", zone=True), 3),
+        (_FakeReport(status="no_signal"), 4),
+        (_FakeReport(status="undefined"), 4),
+        (_FakeReport(status="above_max_radius"), 0),
+        (_FakeReport(), 0),
+        (_FakeReport(partial=True), 130),
+    ],
+)
+def test_exit_codes(report, code):
+    assert cli.collapse_code(report) == code
+
+
+def test_fail_in_collapse_zone_is_wired(run, monkeypatch):
+    monkeypatch.setattr(cli, "collapse_code", lambda report: 3)
+    assert run(*SMALL, "--quiet", "--steps", "0", "--layerwise", "readout", "--fail-in-collapse-zone")[0] == 3
+
+
+def test_a_folder_that_is_not_ours_is_refused(tmp_path):
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(ValueError, match="was not written by gsnr-probe"):
+        check_folder(tmp_path, ProbeRequest())
+
+
+def test_a_report_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "report.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ProbeError, match="was not written by gsnr-probe"):
+        check_folder(tmp_path, ProbeRequest())
+    check_folder(tmp_path, ProbeRequest(), overwrite=True)
+
+
+@pytest.mark.parametrize("out", ["file", "file/inside", "x" * 300])
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(run, monkeypatch, tmp_path, out, flags):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(runner, "run_probe", lambda *a, **k: pytest.fail("work was begun"))
+    code, _, err = run("--out", out, *flags)
+    assert code == 2
+    assert "folder that can be written" in err
+    assert "choose another --out" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_looking_at_a_folder_leaves_nothing_there(tmp_path):
+    check_folder(tmp_path / "new" / "deep", ProbeRequest())
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").mkdir()
+    check_folder(tmp_path / "old", ProbeRequest())
+    assert list((tmp_path / "old").iterdir()) == []
+
+
+def test_ctrl_c_while_drawing_says_what_is_saved(run, monkeypatch, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "save_run", interrupted)
+    small = [*SMALL, "--quiet", "--steps", "0", "--layerwise", "readout"]
+    code, out, err = run(*small, "--out", "here")
+    assert code == 130
+    assert "rho = 0.05" in out
+    assert "the report is saved in here, its figures are incomplete" in " ".join(err.split())
+    assert not Report.load(tmp_path / "here").partial
+    monkeypatch.setattr(cli, "collapse_code", lambda report: 0)
+    assert run(*small, "--fail-in-collapse-zone")[0] == 130
+
+
+def test_the_largest_seed_runs(run):
+    code, _, err = run(*SMALL, "--quiet", "--layerwise", "readout", "--seed", str(2**63 - 1))
+    assert code == 0, err
+
+
+def test_requests_are_keyed_by_every_setting():
+    keys = {ProbeRequest().key, ProbeRequest(seed=1).key, ProbeRequest(rho=0.1).key, ProbeRequest(data="demo-df").key}
+    assert len(keys) == 4
+    assert ProbeRequest().key == ProbeRequest().key
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT to a child works differently there")
+def test_ctrl_c_leaves_a_valid_partial_report(tmp_path):
+    """Interrupt after the first measured step: the report of that step is on disk, and says so."""
+    command = [sys.executable, "-m", "gsnr_toolkit", *SMALL, "--steps", "5000", "--out", str(tmp_path / "run")]
+    root = Path(__file__).parents[3]
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    summary = tmp_path / "run" / "report.json"
+    deadline = time.monotonic() + 180
+    while not summary.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "interrupted: partial report of step 0" in err
+    assert "is rho = 0.05 safe?" in out
+    report = Report.load(tmp_path / "run")
+    assert report.partial
+    assert report.totals["step"].tolist() == [0]

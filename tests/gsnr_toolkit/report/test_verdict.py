@@ -1,0 +1,112 @@
+import math
+
+import pandas as pd
+import pytest
+
+from gsnr_toolkit.report.verdict import cor_verdict, describe_weakest, gsnr_verdict, weakest_group
+
+
+def _row(group="total", **changes):
+    row = {
+        "step": 20,
+        "group": group,
+        "status": "ok",
+        "message": "the message",
+        "num_samples": 256,
+        "gsnr": 0.004,
+        "gsnr_low": 0.003,
+        "gsnr_high": 0.006,
+        "noise_floor": 0.002,
+        "noise_scale": 250.0,
+        "cor": 0.006,
+        "cor_low": 0.005,
+        "cor_high": 0.008,
+        "signal_fraction": 0.004,
+        "misspecification": 1.0,
+        "grad_norm": 0.5,
+        "in_collapse_zone": True,
+    }
+    return {**row, **changes}
+
+
+def _layers(*rows):
+    return pd.DataFrame(list(rows))
+
+
+LAYERS = _layers(
+    _row("block 1", cor=0.1, signal_fraction=0.1),
+    _row("block 2", cor=0.05, signal_fraction=0.05),
+    _row("block 3", cor=0.006, signal_fraction=0.004),
+)
+
+
+def test_the_whole_sentence():
+    assert cor_verdict(_row(), LAYERS, 0.05, many_steps=True) == (
+        "rho = 0.05 lies in the collapse zone: COR 0.006 [0.005, 0.008] at step 20; block 3 loses its direction first, "
+        "because its signal is weak: COR 0.006 [0.005, 0.008], GSNR 0.004 [0.003, 0.006] against a noise floor of "
+        "0.002."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"cor_high": 0.09}, "collapse zone (though its interval reaches past it)"),
+        ({"cor": 0.07, "cor_low": 0.03, "cor_high": 0.1, "in_collapse_zone": False}, "just outside the collapse zone"),
+        ({"cor": 0.7, "cor_low": 0.3, "cor_high": 1, "in_collapse_zone": False}, "0.05 is outside the collapse zone"),
+        ({"status": "no_signal", "in_collapse_zone": False}, "Undecided for rho = 0.05: the message"),
+        ({"status": "undefined", "in_collapse_zone": False}, "No answer for rho = 0.05: the message"),
+        (
+            {"status": "above_max_radius", "cor": math.inf, "in_collapse_zone": False},
+            "outside the collapse zone: COR is",
+        ),
+    ],
+)
+def test_every_state_has_its_words(changes, words):
+    assert words in cor_verdict(_row(**changes), LAYERS, 0.05, many_steps=False)
+
+
+@pytest.mark.parametrize(
+    ("term", "value", "words"),
+    [
+        ("signal_fraction", 0.01, "its signal is weak"),
+        ("misspecification", 10.0, "turns quickly"),
+        ("grad_norm", 5.0, "its gradient is large"),
+    ],
+)
+def test_the_cause_is_the_largest_term(term, value, words):
+    weak = _row("weak", cor=0.001, signal_fraction=0.1, **{} if term == "signal_fraction" else {term: value})
+    if term == "signal_fraction":
+        weak[term] = value
+    layers = _layers(*(_row(f"block {i}", cor=0.1 + i, signal_fraction=0.1) for i in range(3)), weak)
+    assert words in describe_weakest(layers)
+
+
+def test_no_cause_is_named_where_layers_are_alike():
+    layers = _layers(*(_row(f"block {i}", cor=0.1 - 0.001 * i) for i in range(3)))
+    assert "because" not in describe_weakest(layers)
+    assert describe_weakest(layers).startswith("block 2 loses its direction first: COR")
+
+
+def test_layers_without_a_number_are_never_the_weakest():
+    layers = _layers(_row("a", status="no_signal", cor=math.nan), _row("b", cor=0.3))
+    assert weakest_group(layers) == "b"
+    assert weakest_group(layers[:1]) is None
+    assert describe_weakest(layers[:1]) == ""
+
+
+def test_layers_without_a_signal_are_not_said_to_hold():
+    silent = _row("b", status="no_signal", cor=math.nan)
+    alone = describe_weakest(_layers(_row("a", cor=0.3), silent))
+    assert alone.startswith("a is the only layer with a measurable signal (1 have none): COR")
+    several = describe_weakest(_layers(_row("a", cor=0.3), _row("c", cor=0.31), silent))
+    assert several.startswith("a loses its direction first among the 2 layers with a measurable signal (1 have none)")
+
+
+def test_gsnr_sentences():
+    layers = _layers(_row("a", gsnr=0.01), _row("b", status="no_signal"))
+    text = gsnr_verdict(_row(), layers)
+    assert "about 250 samples make signal and noise equal" in text
+    assert "weakest layer with a signal is a" in text
+    assert text.endswith("1 of 2 layers show no signal.")
+    assert gsnr_verdict(_row(status="no_signal"), layers) == "Whole model: the message."
