@@ -8,66 +8,47 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = "gsnr_toolkit"
-BESIDE = "corit"  # imports the package; never the reverse
 
-# A file imports only files of its own floor or of a lower one.
-FLOORS = [
-    {
-        "errors",
-        "types",
-        "atomic",
-        "allocator",
-        "differences",
-        "run_folder",
-        "metrics",
-        "provenance",
-        "progress",
-        "registry",
-        "batches",
-        "losses",
-        "groups",
-        "moments",
-    }
-    | {"settings", "command", "group_moments", "perturbation", "preserve", "options", "attribution"}
-    | {"training.config", "training.diagnosis", "over_seeds", "collapse"},
-    {"gradients", "checks", "estimators", "data", "plots"},
-    {"prepare", "engine_choice", "distributed", "moment_pass", "measure", "models", "training", "optim", "tables"}
-    | {"verdict", "trajectory", "pages"},
-    {"readings", "report"},
-    {"measurement"},
-    {"probing", "training.recorder"},
-    {"runner", "console", "optim.auto"},
-    {"training.setup", "training.run"},
-    {"sweeps"},
-    {"cli", "sweep_cli", "__main__", "__init__"},
-]
-BESIDE_FLOORS = [
-    {"config", "pairs", "regions", "tower", "explanation", "frozen_state", "sbi", "metrics", "robustness", "crop"},
-    {"injection", "shared", "counterparts", "contents", "train_config", "media"},
-    {"detector", "proxy", "proxy_check", "train_data"},
-    {"weights", "evidence", "proxy_run"},
-    {"features", "trained"},
-    {"tasks", "heatmap"},
-    {"evaluate", "predict"},
-    {"train", "evaluate_many", "console"},
-    {"ablate", "train_demo"},
-    {"cli", "__main__", "__init__"},
-]
-# Rooms that must not know each other although they stand on one floor, or below.
-APART = {
-    "estimators": {"gradients", "data", "models", "plots"},
-    "gradients": {"estimators", "data", "models", "plots"},
-    "plots": {"gradients", "estimators", "data", "models", "report"},
-    "data": {"gradients", "estimators", "models", "plots"},
-    "models": {"gradients", "estimators", "plots", "report"},
-    "moments": {"gradients", "estimators"},
-    "group_moments": {"gradients", "estimators"},
-    "optim": {"gradients", "estimators", "data", "models", "plots"},
+# From the ground up. A folder imports from lower rows only; the folders of one row do not know each other. The
+# package's own two files are the ground; imports for type checking count like all others.
+ORDER = {
+    "gsnr_toolkit": """
+        errors types
+        support
+        inputs data
+        moments optim
+        gradients estimators
+        setup report models
+        readings
+        probing
+        training
+        sweeps
+        commands
+    """,
+    "corit": """
+        sbi
+        model
+        proxy scoring
+        training
+        prediction
+        console cli
+    """,
+    "analyses": """
+        support
+        collapse
+        corit figures
+        tables
+        all
+    """,
+    "benchmarks": """
+        comparison corit
+        coverage default_command engines memory products scaling
+    """,
 }
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60
 
 
-def _files(package=PACKAGE):
+def _files(package):
     return sorted((ROOT / package).rglob("*.py"))
 
 
@@ -76,78 +57,62 @@ def _module(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
 
 
-def _room(module):
-    """The room of a file: the package it is in, unless FLOORS gives the file a floor of its own."""
-    path = module.partition(".")[2]
-    return path if any(path in rooms for rooms in FLOORS) else path.partition(".")[0]
+def _imported(path):
+    """Names of all modules that a file imports anywhere, and of what it takes from them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-class _Imports(ast.NodeVisitor):
-    """Modules of the package that a file imports anywhere, but for type checking."""
-
-    def __init__(self):
-        self.found = set()
-
-    def visit_If(self, node):
-        if getattr(node.test, "id", None) != "TYPE_CHECKING":
-            self.generic_visit(node)
-
-    def visit_ImportFrom(self, node):
-        assert node.level == 0, "imports are absolute"
-        self.found.add(node.module)
-        self.found.update(f"{node.module}.{alias.name}" for alias in node.names)
-
-    def visit_Import(self, node):
-        self.found.update(alias.name for alias in node.names)
+FILES = {_module(path): path for package in ORDER for path in _files(package)}
+GRAPH = {
+    module: {name for name in _imported(path) if name in FILES and name != module} for module, path in FILES.items()
+}
+ROWS = {
+    (package, folder): row
+    for package, rows in ORDER.items()
+    for row, folders in enumerate(rows.strip().splitlines())
+    for folder in folders.split()
+}
 
 
-def _imports(package=PACKAGE):
-    modules = {_module(path): path for path in _files(package)}
-    graph = {}
-    for module, path in modules.items():
-        visitor = _Imports()
-        visitor.visit(ast.parse(path.read_text(encoding="utf8")))
-        graph[module] = {name for name in visitor.found if name in modules and name != module}
-    return graph
+def _place(module):
+    package, _, rest = module.partition(".")
+    return package, rest.partition(".")[0]
 
 
-GRAPH = _imports()
-
-
-def test_every_file_has_a_floor():
-    known = set().union(*FLOORS)
-    assert {_room(module) for module in GRAPH} <= known
-
-
-@pytest.mark.parametrize("module", GRAPH)
+@pytest.mark.parametrize("module", [name for name in GRAPH if _place(name)[1] not in ("__init__", "__main__")])
 def test_imports_go_down(module):
-    floor = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
-    up = {name for name in GRAPH[module] if floor[_room(name)] > floor[_room(module)]}
-    assert not up, f"{module} imports from above: {sorted(up)}"
-    apart = {name for name in GRAPH[module] if _room(name) in APART.get(_room(module), set())}
-    assert not apart, f"{module} must not know {sorted(apart)}"
+    package, folder = _place(module)
+    wrong = []
+    for other in sorted(GRAPH[module]):
+        beside, below = _place(other)
+        if beside != package or below == folder or below in ("__init__", package):
+            continue
+        if ROWS[beside, below] >= ROWS[package, folder]:
+            wrong.append(other)
+    assert not wrong, f"{module} imports from above or beside: {wrong}"
 
 
-BESIDE_GRAPH = _imports(BESIDE)
+def test_every_folder_has_a_row_and_every_row_a_folder():
+    assert {_place(name) for name in GRAPH} - set(ROWS) <= {
+        (package, name) for package in ORDER for name in ("__init__", "__main__", "")
+    }
+    assert set(ROWS) <= {_place(name) for name in GRAPH}
 
 
-@pytest.mark.parametrize("module", BESIDE_GRAPH)
-def test_imports_go_down_beside(module):
-    floor = {room: i for i, rooms in enumerate(BESIDE_FLOORS) for room in rooms}
-    room = {name: name.split(".")[1] for name in (module, *BESIDE_GRAPH[module])}
-    up = {name for name in BESIDE_GRAPH[module] if floor[room[name]] > floor[room[module]]}
-    assert not up, f"{module} imports from above: {sorted(up)}"
+@pytest.mark.parametrize(("package", "unknown"), [("gsnr_toolkit", ("corit",)), ("corit", ())])
+def test_the_packages_do_not_know_what_uses_them(package, unknown):
+    above = {*unknown, "analyses", "benchmarks", "tests"}
+    for path in _files(package):
+        assert not [name for name in _imported(path) if name.partition(".")[0] in above], path
 
 
-def test_the_package_knows_nothing_of_what_stands_beside_it():
-    for path in _files():
-        visitor = _Imports()
-        visitor.visit(ast.parse(path.read_text(encoding="utf8")))
-        assert not [name for name in visitor.found if name.partition(".")[0] == BESIDE], path
-
-
-@pytest.mark.parametrize("graph", [GRAPH, BESIDE_GRAPH], ids=[PACKAGE, BESIDE])
-def test_no_cycles(graph):
+def test_no_circles():
     done, path = set(), []
 
     def visit(module):
@@ -155,24 +120,34 @@ def test_no_cycles(graph):
         if module in done:
             return
         path.append(module)
-        for name in sorted(graph[module]):
+        for name in sorted(GRAPH[module]):
             visit(name)
         path.pop()
         done.add(module)
 
-    for module in graph:
-        visit(module)
+    for module in GRAPH:
+        if _place(module)[1] != "__init__":  # a package's own names for type checkers point everywhere
+            visit(module)
 
 
-@pytest.mark.parametrize("module", [p.relative_to(ROOT).as_posix() for p in _files() + _files(BESIDE)])
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES.values()}), ids=str)
+def test_every_folder_says_what_lives_there_and_what_may_not(folder):
+    if folder.parent == ROOT:
+        return
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf8")))
+    assert text, f"{folder}/__init__.py has no docstring"
+    assert "not" in text.split(), f"{folder}/__init__.py does not say what may not live there"
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
 def test_files_and_functions_stay_short(module):
-    text = (ROOT / module).read_text(encoding="utf8")
-    assert text.count("\n") <= 400, "one idea per file"
+    text = FILES[module].read_text(encoding="utf8")
+    assert text.count("\n") <= LINES_OF_A_FILE, "one idea per file"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             size = (body[-1].end_lineno - body[0].lineno + 1) if body else 0
-            assert size <= 60, f"{node.name} has {size} lines"
+            assert size <= LINES_OF_A_FUNCTION, f"{node.name} has {size} lines"
 
 
 def _loaded_after(code):
@@ -206,18 +181,18 @@ def test_importing_what_stands_beside_it_loads_nothing_heavy():
 
 @pytest.mark.parametrize(
     ("module", "arguments"),
-    [("cli", ["--help"]), ("sweep_cli", ["--help"]), ("sweep_cli", ["plot", "--help"]), ("sweep_cli", ["--list"])],
+    [("probe", ["--help"]), ("sweep", ["--help"]), ("sweep", ["plot", "--help"]), ("sweep", ["--list"])],
 )
 def test_help_loads_nothing_heavy(module, arguments):
     code = (
-        f"import contextlib, io, sys\nsys.argv = {['gsnr', *arguments]}\nfrom gsnr_toolkit import {module}\n"
+        f"import contextlib, io, sys\nsys.argv = {['gsnr', *arguments]}\nfrom gsnr_toolkit.commands import {module}\n"
         f"with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    {module}.main()"
     )
     assert not HEAVY & _loaded_after(code)
 
 
 def test_the_api_loads_no_plotting_and_no_model_zoo():
-    assert not {"matplotlib", "open_clip", "torchvision"} & _loaded_after(
+    assert not {"matplotlib", "seaborn", "open_clip", "torchvision"} & _loaded_after(
         "from gsnr_toolkit import estimate_cor, Report"
     )
 
