@@ -109,23 +109,22 @@ def proxy_gsnr(
     maker = counterpart if counterpart is not None else getattr(model, "counterpart", None)
     labels = list(find_blocks(model).values())
     with stage("contrastive proxies", max_samples, show=progress) as advance:
-        rows = _pooled_batches(model, draw_batches(loader, max_samples), maker, pool, labels, advance)
-        proxies, tokens, plan, shards = _moments(rows, labels)
+        pooled = _pooled_batches(model, draw_batches(loader, max_samples), maker, pool, labels, advance)
+        proxies, tokens, plan, shards = _moments(pooled, labels)
     check_count(proxies.count)
     estimate = group_gsnr(group_totals(proxies, plan), shards.summary(), confidence)
-    groups = [(label, depth, proxies.mean[label].numel()) for depth, label in enumerate(labels, 1)]
-    return _table(groups, gsnr_rows(groups, estimate, [{}] * (len(groups) + 1)), proxies, tokens)
+    sizes = [proxies.mean[label].numel() for label in labels]
+    rows = gsnr_rows(labels, range(1, len(labels) + 1), sizes, estimate, [{}] * (len(labels) + 1))
+    return _table(labels, rows, proxies, tokens)
 
 
-def _table(
-    groups: list[tuple[str, int, int]], rows: list[dict[str, Any]], proxies: GroupMoments, tokens: GroupMoments
-) -> pd.DataFrame:
+def _table(labels: list[str], rows: list[dict[str, Any]], proxies: GroupMoments, tokens: GroupMoments) -> pd.DataFrame:
     import pandas as pd
 
-    for (label, _, _), row in zip(groups, rows, strict=False):  # the row of the whole model is left out
+    for label, row in zip(labels, rows, strict=False):  # the row of the whole model is left out
         spread = tokens.spread([label])
         row["variance_ratio"] = proxies.spread([label]) / spread if spread > 0 else float("nan")
-    return pd.DataFrame(rows[: len(groups)])
+    return pd.DataFrame(rows[: len(labels)])
 
 
 def _pooled_batches(

@@ -87,3 +87,27 @@ def largest_curvature(
     except ArpackNoConvergence:
         return float("nan")
     return float(abs(values[0]))
+
+
+def lipschitz_radius(mean_sqnorm: Floats, eigenvalue: float | None) -> Floats | None:
+    r"""Compute the Lanczos radius :math:`|\mu| / \lambda_{\max}(|H|)` of the whole model.
+
+    On a quadratic, SAM's step is certified to descend up to this radius.
+
+    Args:
+        mean_sqnorm: Debiased ``|mu|^2`` of each group and of the whole model, shape ``(G + 1,)``.
+        eigenvalue: Largest absolute eigenvalue of the Hessian; None if it was not measured.
+
+    Returns:
+        Shape ``(G + 1,)``; NaN for groups, and where ``|mu|^2`` or the eigenvalue is not positive. None without an
+        eigenvalue.
+
+    >>> lipschitz_radius(np.array([1.0, 4.0]), 8.0)
+    array([ nan, 0.25])
+    """
+    if eigenvalue is None:
+        return None
+    radius = np.full(len(mean_sqnorm), np.nan)
+    if eigenvalue > 0 and mean_sqnorm[-1] > 0:
+        radius[-1] = np.sqrt(mean_sqnorm[-1]) / eigenvalue
+    return radius

@@ -78,9 +78,7 @@ def estimate_gsnr(
         seed=seed,
         **options,
     )
-    model, notes = unwrapped(model)
-    check_model(model)
-    return measure(model, loader, loss_fn, chosen, device, with_cor=False, progress=progress, notes=notes).report
+    return measure(model, loader, loss_fn, chosen, device, with_cor=False, progress=progress).report
 
 
 def estimate_cor(
@@ -158,9 +156,7 @@ def estimate_cor(
         confidence=confidence,
         **options,
     )
-    model, notes = unwrapped(model)
-    check_model(model)
-    return measure(model, loader, loss_fn, chosen, device, with_cor=True, progress=progress, notes=notes).report
+    return measure(model, loader, loss_fn, chosen, device, with_cor=True, progress=progress).report
 
 
 def iter_probe(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,10 @@ from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius, escape_radius
 from gsnr_toolkit.inputs.batches import draw_batches
 from gsnr_toolkit.inputs.options import ProbeOptions, make_options
-from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
+from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.probing.measurement import Measured, measure
 from gsnr_toolkit.report.report import Report, join_steps
 from gsnr_toolkit.setup.distributed import unwrapped
-from gsnr_toolkit.setup.model_guards import check_model
 from gsnr_toolkit.types import Batch, Floats, Loader, PerSampleLoss
 
 __all__ = ["Recorder"]
@@ -74,8 +72,8 @@ class Recorder:
         extra_settings: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        self._model, self._notes = unwrapped(model)
-        self._loader, self._loss_fn = loader, loss_fn
+        unwrapped(model)  # refuses sharded parameters here rather than at the first measurement
+        self._model, self._loader, self._loss_fn = model, loader, loss_fn
         self._due = _schedule(every)
         self._cor, self._eval_mode, self._device, self._progress = cor, eval_mode, device, progress
         self.options = make_options(**options)
@@ -114,20 +112,18 @@ class Recorder:
         """
         if self.steps and step <= self.steps[-1]:
             raise ProbeError(f"expected a step after {self.steps[-1]}, which was measured last, got {step}")
-        check_model(self._model)
-        with in_eval_mode(self._model) if self._eval_mode else nullcontext():
-            found = measure(
-                self._model,
-                self._samples(),
-                self._loss_fn,
-                self.options,
-                self._device,
-                with_cor=self._cor,
-                progress=self._progress,
-                step=step,
-                extra=self._extra,
-                notes=self._notes,
-            )
+        found = measure(
+            self._model,
+            self._samples(),
+            self._loss_fn,
+            self.options,
+            self._device,
+            with_cor=self._cor,
+            progress=self._progress,
+            eval_mode=self._eval_mode,
+            step=step,
+            extra=self._extra,
+        )
         self._add(step, found)
         return self.report
 

@@ -1,9 +1,8 @@
-"""Running a model over batches and collecting what the estimators need."""
+"""The drift of mini-batch gradients under SAM's ascent step."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -11,32 +10,18 @@ import torch
 from torch import Tensor
 
 from gsnr_toolkit.estimators.cor import DriftGrams
+from gsnr_toolkit.estimators.evidence import DriftMeasurement
 from gsnr_toolkit.gradients.batch_gradient import BatchGradient
 from gsnr_toolkit.inputs.batches import batch_length
 from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.moments.sketches import RowPlan, cross_gram, gram
 from gsnr_toolkit.optim.perturbation import ascent_direction, global_norm, perturbed
-from gsnr_toolkit.readings.moment_pass import Advance
 from gsnr_toolkit.setup.batch_guards import check_finite
 from gsnr_toolkit.setup.distributed import current_ranks, from_rank
 from gsnr_toolkit.types import Batch, Floats, Params
 
 Known: TypeAlias = dict[tuple[int, int | None], tuple[Params, Tensor]]
-
-
-@dataclass(frozen=True)
-class DriftMeasurement:
-    """Gradients of K batches before and after SAM's ascent step, reduced to inner products.
-
-    Attributes:
-        grams: Inner products.
-        losses: Mean loss of each batch, shape ``(K,)``.
-        norms: Gradient norm of each batch, shape ``(K,)``.
-    """
-
-    grams: DriftGrams
-    losses: Floats
-    norms: Floats
+"""Mini-batch number and chunk size to that mini-batch's gradient and losses at the parameters themselves."""
 
 
 def measure_drift(
@@ -47,24 +32,23 @@ def measure_drift(
     *,
     perturb: str,
     seed: int,
-    advance: Advance,
+    advance: Callable[[int], None],
     known: Known | None = None,
 ) -> DriftMeasurement:
-    """Take each batch's gradient at the parameters and at SAM's perturbed parameters, for every radius.
+    """Compute each mini-batch's gradient at the parameters, and at SAM's perturbed parameters for every radius.
 
-    The same batches, in the same order and random state, serve every radius (common random numbers).
+    Every radius sees the same mini-batches, in the same order and random state (common random numbers).
 
     Args:
-        gradient: Takes mini-batch gradients, of fewer samples at once from the batch on at which memory runs out.
-        batches: K mini-batches of SAM's batch size.
+        gradient: Computes mini-batch gradients. It lowers its chunk size if memory runs out.
+        batches: K mini-batches of SAM's size.
         radii: Increasing radii.
         plan: How gradients are kept.
-        perturb: ``"all"`` for one global perturbation, ``"group"`` to perturb each group by itself (the
-            whole model's own row always takes the global one).
-        seed: Random state of batch k is ``seed + k``.
+        perturb: ``"all"`` for one global perturbation, ``"group"`` to perturb each group alone. The row of the whole
+            model takes the global one in both cases.
+        seed: Random state of mini-batch k is ``seed + k``.
         advance: Progress callback.
-        known: Gradients and losses by batch and samples at once, filled here and taken from here when they are asked
-            for again; None computes them anew each time.
+        known: Cache of the gradients at the parameters, filled and read here; None recomputes them in each call.
 
     Returns:
         Inner products, losses and norms.
@@ -85,9 +69,13 @@ def _measured(
     index: int,
     seed: int,
     known: Known | None,
-    advance: Advance,
+    advance: Callable[[int], None],
 ) -> list[Tensor]:
-    """Rows of one batch, all with the same number of samples at once, so that dropout masks are the same."""
+    """Rows of one mini-batch.
+
+    If memory runs out, all of them are computed again with smaller chunks: the chunk size decides the dropout masks,
+    which must be the same at every radius.
+    """
 
     def attempt() -> list[Tensor]:
         made: list[int] = []
@@ -106,7 +94,7 @@ def _measured(
 
 
 class _OneBatch:
-    """One mini-batch: its gradient at the parameters, and at others from the same random state."""
+    """One mini-batch: its gradient at the parameters, and at others in the same random state."""
 
     def __init__(self, gradient: BatchGradient, batch: Batch, index: int, seed: int, known: Known | None) -> None:
         self._take, self.batch, self.seed = gradient, batch, seed + index
@@ -122,7 +110,7 @@ class _OneBatch:
         self.gradient, self.losses = found
 
     def drift(self, rho: float, names: Collection[str] | None) -> Params:
-        """Change of the gradient under an ascent step of the named parameters, for those parameters."""
+        """Change of the gradient of the named parameters under an ascent step of these parameters."""
         moved = perturbed(self._take.task.params, ascent_direction(self.gradient, names), rho)
         with preserved_rng(seed=self.seed):
             after, _ = self._take(self.batch, moved)
@@ -131,10 +119,11 @@ class _OneBatch:
 
 
 class _DriftRows:
-    """Rows of all batches and radii until their inner products are taken.
+    """Rows of all mini-batches and radii, kept until their inner products are computed.
 
-    A batch is a list of tensors: loss and norm, then the gradient's rows, then for each radius the rows of the drift
-    under one perturbation of everything and, where asked for, each group's row under a perturbation of its own.
+    A mini-batch is a list of tensors: its loss and gradient norm; the rows of its gradient; then for each radius the
+    rows of the drift under the global perturbation and, with ``perturb="group"``, the row of each group under a
+    perturbation of that group alone.
     """
 
     def __init__(self, plan: RowPlan, radii: Sequence[float], perturb: str) -> None:
@@ -142,8 +131,8 @@ class _DriftRows:
         self.by_group = perturb == "group"
         self.batches: list[list[Tensor]] = []
 
-    def measure(self, one: _OneBatch, advance: Advance) -> list[Tensor]:
-        """Take one batch's rows."""
+    def measure(self, one: _OneBatch, advance: Callable[[int], None]) -> list[Tensor]:
+        """Compute the rows of one mini-batch."""
         numbers = [float(one.losses.double().mean()), float(global_norm(one.gradient))]
         parts = [torch.tensor(numbers, dtype=torch.float64), *self.plan.project(one.gradient)]
         advance(one.length)
@@ -156,16 +145,16 @@ class _DriftRows:
         return parts
 
     def empty(self) -> list[Tensor]:
-        """Tensors of the same shapes, to receive another process's."""
+        """Tensors of the same shapes, to receive the rows of another rank."""
         blocks = 1 + len(self.radii) * (2 if self.by_group else 1)
         return [torch.zeros(2, dtype=torch.float64), *(row for _ in range(blocks) for row in self.plan.empty_rows())]
 
     def add(self, parts: list[Tensor]) -> None:
-        """Keep one batch's rows."""
+        """Keep the rows of one mini-batch."""
         self.batches.append(parts)
 
     def result(self) -> DriftMeasurement:
-        """Reduce everything to inner products."""
+        """Reduce all rows to inner products."""
         head, *rest = (list(column) for column in zip(*self.batches, strict=True))
         groups = len(self.plan.group_names)
         blocks = [[torch.stack(rows) for rows in rest[i : i + groups]] for i in range(0, len(rest), groups)]

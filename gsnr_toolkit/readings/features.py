@@ -14,7 +14,6 @@ from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.batches import batch_length, take_rows
 from gsnr_toolkit.inputs.groups import find_blocks
 from gsnr_toolkit.inputs.losses import binary_labels
-from gsnr_toolkit.readings.drift import Advance
 from gsnr_toolkit.types import Batch, Floats
 
 _CLASS_TOKENS = ("class_embedding", "cls_token", "class_token")
@@ -36,7 +35,7 @@ class BlockFeatures:
 
 
 def collect_features(
-    model: nn.Module, batches: Iterable[Batch], forward: Callable[[Batch], Tensor], advance: Advance
+    model: nn.Module, batches: Iterable[Batch], forward: Callable[[Batch], Tensor], advance: Callable[[int], None]
 ) -> BlockFeatures:
     """Run the model and keep each block's class-token feature.
 

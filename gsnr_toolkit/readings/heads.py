@@ -1,7 +1,7 @@
 r"""Logistic heads on block features: their per-sample gradients and their drift, in closed form.
 
-For head weights zero, :math:`g_i = (p_i - y_i)[z_i^l, 1]` with :math:`p_i = 1/2`. Each head is a model of
-its own: its perturbation is along its own gradient.
+The gradient of sample i is :math:`g_i = (p_i - y_i)[z_i^l, 1]`, with :math:`p_i = 1/2` at zero weights. Each head is
+a model of its own and is perturbed along its own gradient.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from gsnr_toolkit.estimators.cor import DriftGrams
-from gsnr_toolkit.readings.drift import DriftMeasurement
+from gsnr_toolkit.estimators.evidence import DriftMeasurement
 from gsnr_toolkit.readings.features import BlockFeatures
 from gsnr_toolkit.setup.mini_batches import MAX_BATCHES
 from gsnr_toolkit.types import Floats
 
 
 def head_gradients(data: BlockFeatures, heads: Mapping[str, Floats]) -> dict[str, Tensor]:
-    """Per-sample gradients of every head.
+    """Compute the per-sample gradients of every head.
 
     Args:
         data: Features and labels.
@@ -37,7 +37,7 @@ def head_gradients(data: BlockFeatures, heads: Mapping[str, Floats]) -> dict[str
 
 
 def head_losses(data: BlockFeatures, heads: Mapping[str, Floats]) -> Floats:
-    """Logistic loss of each sample, averaged over heads.
+    """Compute the logistic loss of each sample, averaged over heads.
 
     Args:
         data: Features and labels.
@@ -53,7 +53,7 @@ def head_losses(data: BlockFeatures, heads: Mapping[str, Floats]) -> Floats:
 
 
 def zero_heads(data: BlockFeatures) -> dict[str, Floats]:
-    """Heads with all weights zero: every probability is one half.
+    """Make heads with zero weights: every probability is one half.
 
     Returns:
         Block name to zeros, shape ``(d + 1,)``.
@@ -62,10 +62,10 @@ def zero_heads(data: BlockFeatures) -> dict[str, Floats]:
 
 
 def fitted_heads(data: BlockFeatures, ridge: float = 1e-3) -> dict[str, Floats]:
-    """Logistic regression on each block's features.
+    """Fit a logistic regression on each block's features.
 
-    Fit on other samples than the gradients are measured on: at its own optimum the mean gradient is
-    zero by construction.
+    Fit on samples other than those that gradients are measured on: at its own optimum a head's mean gradient is zero
+    by construction.
 
     Args:
         data: Features and labels to fit on.
@@ -88,9 +88,10 @@ def fitted_heads(data: BlockFeatures, ridge: float = 1e-3) -> dict[str, Floats]:
 
 
 def head_drift(data: BlockFeatures, heads: Mapping[str, Floats], radii: Floats, batch_size: int) -> DriftMeasurement:
-    """Drift of every head's gradient under SAM's ascent step, in closed form per batch.
+    """Compute the drift of every head's gradient under SAM's ascent step, in closed form for each mini-batch.
 
-    The last entry treats all heads as one model under one joint perturbation.
+    Each head is perturbed along its own gradient. The last entry treats all heads as one model, perturbed along its
+    joint gradient.
 
     Args:
         data: Features and labels.
@@ -99,36 +100,48 @@ def head_drift(data: BlockFeatures, heads: Mapping[str, Floats], radii: Floats, 
         batch_size: Samples per mini-batch.
 
     Returns:
-        The same inner products that :func:`gsnr_toolkit.readings.drift.measure_drift` takes of a model.
+        The same inner products that :func:`gsnr_toolkit.readings.drift.measure_drift` computes for a model.
     """
     count = min(len(data.labels) // batch_size, MAX_BATCHES) * batch_size
     labels = data.labels[:count].reshape(-1, batch_size)
-    batches = {k: x[:count].reshape(len(labels), batch_size, -1) for k, x in data.features.items()}
-    mean = {k: _batch_gradient(x, labels, np.broadcast_to(heads[k], (len(x), x.shape[-1]))) for k, x in batches.items()}
-    joint_norm = np.sqrt(sum((g**2).sum(1) for g in mean.values()))
+    batches = [
+        _HeadBatches(x[:count].reshape(len(labels), batch_size, -1), labels, heads[label])
+        for label, x in data.features.items()
+    ]
+    own_norms = [np.linalg.norm(batch.mean, axis=1) for batch in batches]
+    joint_norm = np.sqrt(sum((batch.mean**2).sum(1) for batch in batches))
     drift, cross = [], []
     for rho in radii:
-        own, joint = {}, {}
-        for k, x in batches.items():
-            own_norm = np.linalg.norm(mean[k], axis=1, keepdims=True)
-            own[k] = _batch_gradient(x, labels, heads[k] + rho * _unit(mean[k], own_norm)) - mean[k]
-            joint[k] = _batch_gradient(x, labels, heads[k] + rho * _unit(mean[k], joint_norm[:, None])) - mean[k]
-        drift.append(np.stack([*(d @ d.T for d in own.values()), sum(d @ d.T for d in joint.values())]))
-        inner = [*(mean[k] @ (mean[k] + own[k]).T for k in own), sum(mean[k] @ (mean[k] + joint[k]).T for k in own)]
-        cross.append(np.stack(inner))
-    grams = [g @ g.T for g in mean.values()]
+        own = [batch.drift(rho, norm) for batch, norm in zip(batches, own_norms, strict=True)]
+        joint = [batch.drift(rho, joint_norm) for batch in batches]
+        drift.append(np.stack([*(d @ d.T for d in own), sum(d @ d.T for d in joint)]))
+        cross.append(np.stack([*_cross(batches, own), sum(_cross(batches, joint))]))
+    grams = [batch.mean @ batch.mean.T for batch in batches]
     losses = head_losses(data, heads)[:count].reshape(-1, batch_size).mean(1)
     measured = DriftGrams(np.asarray(radii), np.stack([*grams, sum(grams)]), np.stack(drift), np.stack(cross))
     return DriftMeasurement(measured, losses, joint_norm)
 
 
-def _batch_gradient(x: Floats, labels: Floats, weights: Floats) -> Floats:
-    residual = _sigmoid(np.einsum("kbd,kd->kb", x, weights)) - labels
-    return np.einsum("kb,kbd->kd", residual, x) / x.shape[1]
+class _HeadBatches:
+    """K mini-batches of one head: features ``(K, b, d + 1)``, labels ``(K, b)``, and the mean gradients ``(K, d + 1)``."""
+
+    def __init__(self, features: Floats, labels: Floats, weights: Floats) -> None:
+        self._features, self._labels, self._weights = features, labels, weights
+        self.mean = self._gradient(np.broadcast_to(weights, (len(features), features.shape[-1])))
+
+    def drift(self, rho: float, norms: Floats) -> Floats:
+        """Change of the mean gradients under an ascent of length rho along the mean gradient over ``norms``."""
+        direction = np.divide(self.mean, norms[:, None], out=np.zeros_like(self.mean), where=norms[:, None] > 0)
+        return self._gradient(self._weights + rho * direction) - self.mean
+
+    def _gradient(self, weights: Floats) -> Floats:
+        residual = _sigmoid(np.einsum("kbd,kd->kb", self._features, weights)) - self._labels
+        return np.einsum("kb,kbd->kd", residual, self._features) / self._features.shape[1]
 
 
-def _unit(vector: Floats, norm: Floats) -> Floats:
-    return np.divide(vector, norm, out=np.zeros_like(vector), where=norm > 0)
+def _cross(batches: list[_HeadBatches], drifts: list[Floats]) -> list[Floats]:
+    """Inner products of the gradients before the ascent with those after it."""
+    return [batch.mean @ (batch.mean + drift).T for batch, drift in zip(batches, drifts, strict=True)]
 
 
 def _sigmoid(logits: Floats) -> Floats:

@@ -27,9 +27,6 @@ from gsnr_toolkit.types import Batch, Floats
 TOGETHER = 32
 """Samples from small batches that run together: from here on one more costs no less (``benchmarks/README.md``)."""
 
-Advance = Callable[[int], None]
-"""Called with the number of samples just done."""
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -136,7 +133,7 @@ class MomentPass:
         self,
         batches: Iterable[Batch],
         collector: ShardCollector,
-        advance: Advance,
+        advance: Callable[[int], None],
         ranks: Ranks,
     ) -> tuple[AnyMoments, Floats]:
         """Take all samples, or this process's shards of them, and merge with the other processes.
@@ -204,7 +201,7 @@ class MomentPass:
         total: AnyMoments,
         losses: dict[int, Tensor],
         collector: ShardCollector,
-        advance: Advance,
+        advance: Callable[[int], None],
         ranks: Ranks,
     ) -> None:
         if number % ranks.size != ranks.rank:
@@ -213,7 +210,7 @@ class MomentPass:
         collector.add(shard)
         total.absorb(cast("Any", shard))  # both were made by self.new
 
-    def _shard(self, pieces: list[Piece], losses: dict[int, Tensor], advance: Advance) -> AnyMoments:
+    def _shard(self, pieces: list[Piece], losses: dict[int, Tensor], advance: Callable[[int], None]) -> AnyMoments:
         """Moments of one shard; begun again with half the samples at once or by the other engine where it must be."""
         while True:
             shard = self.new()

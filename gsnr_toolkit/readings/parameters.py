@@ -3,88 +3,118 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.estimators.evidence import DriftMeasurement, Evidence
+from gsnr_toolkit.estimators.gsnr import group_gsnr, group_totals
 from gsnr_toolkit.gradients.batch_gradient import BatchGradient
 from gsnr_toolkit.gradients.select import MEAN_ONLY, choose_chunk, make_engine
-from gsnr_toolkit.gradients.task import AnyMoments
 from gsnr_toolkit.inputs.batches import batch_length, take_rows
 from gsnr_toolkit.inputs.losses import split_inputs
 from gsnr_toolkit.moments.by_group import GroupMoments
 from gsnr_toolkit.moments.by_parameter import Moments
 from gsnr_toolkit.moments.shards import MAX_SHARDS, ShardCollector
-from gsnr_toolkit.moments.sketches import plan_rows
-from gsnr_toolkit.readings.drift import DriftMeasurement, Known, measure_drift
-from gsnr_toolkit.readings.evidence import Evidence
+from gsnr_toolkit.moments.sketches import RowPlan, plan_rows
+from gsnr_toolkit.readings.drift import Known, measure_drift
 from gsnr_toolkit.readings.hessian import largest_hessian_eigenvalue
 from gsnr_toolkit.readings.moment_pass import MomentPass
+from gsnr_toolkit.readings.radii import measure_at_crossings
 from gsnr_toolkit.setup.distributed import current_ranks
-from gsnr_toolkit.setup.engine_choice import describe_setup
+from gsnr_toolkit.setup.engine_choice import describe_coverage
 from gsnr_toolkit.setup.mini_batches import full_batches
-from gsnr_toolkit.setup.prepare import Setup
 from gsnr_toolkit.support.progress import stage
 from gsnr_toolkit.types import Batch, Floats
 
+if TYPE_CHECKING:
+    from gsnr_toolkit.gradients.task import AnyMoments
+    from gsnr_toolkit.setup.prepare import Setup
 
-def gather_parameters(
-    setup: Setup, batches: Iterable[Batch], *, count: int | None, with_cor: bool, progress: bool
-) -> Evidence:
-    """Stream per-sample gradients, and make the drift ready to be measured.
+
+def gather_parameters(setup: Setup, *, progress: bool) -> Evidence:
+    """Stream per-sample gradients, then measure the drift under SAM's ascent if COR is asked for.
 
     Args:
-        setup: What to measure.
-        batches: SAM mini-batches in a list if COR is asked for; else any batches, seen once.
-        count: Number of samples, if known.
-        with_cor: Whether COR is asked for.
+        setup: The complete setup.
         progress: Show progress bars.
 
     Returns:
-        Evidence for the estimators.
+        The evidence.
     """
     options = setup.options
-    usable = full_batches(batches) if with_cor and isinstance(batches, list) else []
-    radii = len(options.grid) * (2 if options.perturb == "group" else 1)
-    num_rows = max(MAX_SHARDS + 1, len(usable) * (1 + radii))
-    plan = plan_rows(setup.task.params, setup.groups, num_rows=num_rows, seed=options.seed)
-    collector = ShardCollector(plan, size=1 if count is None else -(-count // MAX_SHARDS))
-    seen = LabelWatch(batches)
-    with stage("per-sample gradients", count, show=progress) as advance:
-        new = Moments if options.detail == "parameter" else GroupMoments
-        spare = make_engine("loop") if options.engine == "auto" else None
-        taking = MomentPass(setup.task, setup.engine, setup.chunk_size, options.seed, new, spare)
-        moments, losses = taking.run(seen, collector, advance, current_ranks())
-
-    known: Known | None = {} if plan.exact else None
-    few = take_rows(usable[0], 0, 2) if usable else None
-    room = None if few is None else choose_chunk(MEAN_ONLY, setup.task, few, options.memory)
-    gradient = BatchGradient(setup.task, room)
-
-    def drift(at: Sequence[float]) -> DriftMeasurement:
-        scopes = 1 + (len(plan.group_names) if options.perturb == "group" else 0)
-        work = sum(batch_length(batch) for batch in usable) * (1 + len(at) * scopes)
-        with stage("gradients after SAM's ascent", work, show=progress) as advance:
-            return measure_drift(
-                gradient, usable, at, plan, perturb=options.perturb, seed=options.seed, advance=advance, known=known
-            )
-
+    usable = full_batches(setup.batches) if setup.with_cor else []
+    plan = _plan(setup, len(usable))
+    collector = ShardCollector(plan, size=1 if setup.count is None else -(-setup.count // MAX_SHARDS))
+    labels = LabelWatch(setup.batches)
+    spare = make_engine("loop") if options.engine == "auto" else None
+    new = Moments if options.detail == "parameter" else GroupMoments
+    samples = MomentPass(setup.task, setup.engine, setup.chunk_size, options.seed, new, spare)
+    with stage("per-sample gradients", setup.count, show=progress) as advance:
+        moments, losses = samples.run(labels, collector, advance, current_ranks())
+    totals, shards = group_totals(moments, plan), collector.summary()
+    drift = eigenvalue = None
+    if usable:
+        batches = _MiniBatches(setup, usable, plan, progress=progress)
+        drift = measure_at_crossings(batches.drift, group_gsnr(totals, shards).mean_sqnorm, options)
+        eigenvalue = batches.hessian_eigenvalue() if options.lipschitz else None
     depth = {group.name: group.depth for group in setup.groups.values()}
     return Evidence(
-        plan=plan,
+        members=plan.members,
         depths=tuple(depth[name] for name in plan.group_names),
+        sizes=tuple(sum(moments.mean[name].numel() for name in plan.members[group]) for group in plan.group_names),
         moments=moments,
-        shards=collector.summary(),
+        totals=totals,
+        shards=shards,
         losses=losses,
-        labels=seen.labels,
-        coverage=describe_setup(setup, taking.shares()),
+        labels=labels.labels,
+        coverage=describe_coverage(setup.task, setup.groups, samples.shares()),
         batch_size=batch_length(usable[0]) if usable else None,
-        drift=drift if usable else None,
-        lipschitz=(lambda: largest_hessian_eigenvalue(gradient, usable, options.seed))
-        if usable and options.lipschitz
-        else None,
-        notes=(*setup.notes, *taking.notes(), *_notes(moments, exact=plan.exact)),
+        drift=drift,
+        hessian_eigenvalue=eigenvalue,
+        notes=(*setup.notes, *samples.notes(), *_notes(moments, exact=plan.exact)),
     )
+
+
+def _plan(setup: Setup, num_batches: int) -> RowPlan:
+    """Decide how gradients are kept: shard means, or the gradients of all mini-batches at all radii."""
+    radii = len(setup.options.grid) * (2 if setup.options.perturb == "group" else 1)
+    num_rows = max(MAX_SHARDS + 1, num_batches * (1 + radii))
+    return plan_rows(setup.task.params, setup.groups, num_rows=num_rows, seed=setup.options.seed)
+
+
+class _MiniBatches:
+    """SAM's mini-batches, and what is measured on their mean gradients."""
+
+    def __init__(self, setup: Setup, batches: list[Batch], plan: RowPlan, *, progress: bool) -> None:
+        self._batches, self._plan, self._options, self._progress = batches, plan, setup.options, progress
+        chunk_size = choose_chunk(MEAN_ONLY, setup.task, take_rows(batches[0], 0, 2), setup.options.memory)
+        self._gradient = BatchGradient(setup.task, chunk_size)
+        # Refined radii need the same gradients at rho = 0 again. They are kept only if all rows fit the budget anyway.
+        self._known: Known | None = {} if plan.exact else None
+
+    def drift(self, radii: Sequence[float]) -> DriftMeasurement:
+        """Measure gradients before and after SAM's ascent at each radius."""
+        options = self._options
+        scopes = 1 + (len(self._plan.group_names) if options.perturb == "group" else 0)
+        work = sum(batch_length(batch) for batch in self._batches) * (1 + len(radii) * scopes)
+        with stage("gradients after SAM's ascent", work, show=self._progress) as advance:
+            return measure_drift(
+                self._gradient,
+                self._batches,
+                radii,
+                self._plan,
+                perturb=options.perturb,
+                seed=options.seed,
+                advance=advance,
+                known=self._known,
+            )
+
+    def hessian_eigenvalue(self) -> float:
+        """Measure the largest absolute eigenvalue of the Hessian."""
+        with stage("largest curvature (Lanczos)", None, show=self._progress):
+            return largest_hessian_eigenvalue(self._gradient, self._batches, self._options.seed)
 
 
 def _notes(moments: AnyMoments, *, exact: bool) -> list[str]:
@@ -107,7 +137,7 @@ class LabelWatch:
     """Passes batches on and remembers their labels.
 
     Attributes:
-        labels: One number per sample; None when some batch had no such labels.
+        labels: One number per sample; None if some batch had no such labels.
     """
 
     def __init__(self, batches: Iterable[Batch]) -> None:

@@ -1,12 +1,15 @@
-"""From estimates to the tidy rows that a report holds."""
+"""From evidence and estimates to the rows of a report's tables. Each row is built once and not changed afterwards."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gsnr_toolkit.estimators.cor import DriftGrams, GroupCOR, decompose
+from gsnr_toolkit.estimators.cor import GroupCOR, decompose
+from gsnr_toolkit.estimators.estimates import Estimates
+from gsnr_toolkit.estimators.evidence import Evidence
 from gsnr_toolkit.estimators.gsnr import GroupGSNR, samples_needed
 from gsnr_toolkit.estimators.uncertainty import student_quantile
 from gsnr_toolkit.types import Floats
@@ -17,25 +20,56 @@ if TYPE_CHECKING:
 TOTAL = "total"
 """Name of the whole model's row."""
 
+Row = dict[str, Any]
 
-def gsnr_rows(
-    groups: list[tuple[str, int, int]], estimate: GroupGSNR, parameter_summary: list[dict[str, float]]
-) -> list[dict[str, Any]]:
-    """One row per group, the whole model last.
+
+def layer_rows(evidence: Evidence, estimates: Estimates, rho: float) -> list[Row]:
+    """Build one row for each group, and one for the whole model at the end.
 
     Args:
-        groups: ``(name, depth, number of parameters)`` in depth order.
+        evidence: Names, depths and sizes of the groups, and the radii that were measured.
+        estimates: Estimates of the same groups and the whole model.
+        rho: The SAM radius asked about.
+
+    Returns:
+        Rows with the columns of :class:`~gsnr_toolkit.report.report.Report`.
+    """
+    rows = gsnr_rows(evidence.members, evidence.depths, evidence.sizes, estimates.gsnr, estimates.parameters)
+    if estimates.cor is None or evidence.drift is None:
+        return rows
+    largest = float(evidence.drift.grams.radii[-1])
+    return [
+        row
+        | _cor_columns(row, estimates.cor, i, rho, largest)
+        | {name: float(values[i]) for name, values in estimates.columns.items()}
+        for i, row in enumerate(rows)
+    ]
+
+
+def gsnr_rows(
+    names: Iterable[str],
+    depths: Sequence[int],
+    sizes: Sequence[int],
+    estimate: GroupGSNR,
+    parameters: Sequence[dict[str, float]],
+) -> list[Row]:
+    """Build the GSNR columns of each group's row, and of the whole model's at the end.
+
+    Args:
+        names: Groups in depth order.
+        depths: Depth of each group.
+        sizes: Number of scalar parameters of each group.
         estimate: GSNR of the same groups and the whole model.
-        parameter_summary: Distribution of the per-parameter GSNR, for the same groups and the whole model.
+        parameters: Distribution of the per-parameter GSNR of the same groups and the whole model.
 
     Returns:
         Rows with the columns of a GSNR report.
     """
-    whole = (TOTAL, -1, sum(size for _, _, size in groups))
+    places = [*zip(names, depths, sizes, strict=True), (TOTAL, -1, sum(sizes))]
     rows = []
-    for i, (name, depth, size) in enumerate([*groups, whole]):
+    for i, (name, depth, size) in enumerate(places):
         gsnr = float(estimate.gsnr[i])
-        row: dict[str, Any] = {
+        row = {
             "group": name,
             "depth": depth,
             "num_params": size,
@@ -48,15 +82,15 @@ def gsnr_rows(
             "noise_scale": 1 / gsnr if gsnr > 0 else float("nan"),
             "trace_covariance": float(estimate.trace_covariance[i]),
             "mean_grad_sqnorm": float(estimate.mean_sqnorm[i]),
-            **parameter_summary[i],
+            **parameters[i],
         }
-        row["status"], row["message"] = gsnr_status(row)
-        rows.append(row)
+        status, message = gsnr_status(row)
+        rows.append({**row, "status": status, "message": message})
     return rows
 
 
-def gsnr_status(row: dict[str, Any]) -> tuple[str, str]:
-    """Name the state of a GSNR row.
+def gsnr_status(row: Row) -> tuple[str, str]:
+    """Name the status of a GSNR row.
 
     Returns:
         ``"ok"``, ``"no_signal"`` or ``"undefined"``, and a sentence with what to do.
@@ -77,35 +111,30 @@ def gsnr_status(row: dict[str, Any]) -> tuple[str, str]:
     return "ok", f"GSNR {row['gsnr']:.3g} [{row['gsnr_low']:.3g}, {row['gsnr_high']:.3g}]"
 
 
-def add_cor(rows: list[dict[str, Any]], estimate: GroupCOR, rho: float, largest: float) -> None:
-    """Complete GSNR rows with COR, its interval and its decomposition, in place.
-
-    Args:
-        rows: Rows of all groups and the whole model, in the estimate's order.
-        estimate: COR of the same groups.
-        rho: The SAM radius asked about.
-        largest: Largest radius tried.
-    """
-    for i, row in enumerate(rows):
-        row["status"], row["message"] = cor_status(row, float(estimate.cor[i]), largest)
-        defined = row["status"] in ("ok", "above_max_radius")
-        row["cor"] = float(estimate.cor[i]) if defined else float("nan")
-        row["cor_low"] = float(estimate.low[i]) if row["status"] != "undefined" else float("nan")
-        row["cor_high"] = float(estimate.high[i]) if row["status"] != "undefined" else float("nan")
-        row["alignment_radius"] = float(estimate.alignment_radius[i]) if defined else float("nan")
-        parts = decompose(np.array(row["cor"]), np.array(row["mean_grad_sqnorm"]), np.array(row["trace_covariance"]))
-        row["signal_fraction"] = float(parts.signal_fraction)
-        row["misspecification"] = float(parts.misspecification)
-        row["grad_norm"] = float(parts.grad_norm)
-        row["in_collapse_zone"] = bool((row["cor"] if defined else row["cor_high"]) < rho)
-        if row["status"] == "ok":
-            row["message"] = (
-                f"descent certified up to rho = {row['cor']:.3g} [{row['cor_low']:.3g}, {row['cor_high']:.3g}]"
-            )
+def _cor_columns(row: Row, estimate: GroupCOR, i: int, rho: float, largest: float) -> Row:
+    """COR of one group, its interval and its decomposition; status and message replace those of the GSNR."""
+    status, message = cor_status(row, float(estimate.cor[i]), largest)
+    defined = status in ("ok", "above_max_radius")
+    cor = float(estimate.cor[i]) if defined else float("nan")
+    low = float(estimate.low[i]) if status != "undefined" else float("nan")
+    high = float(estimate.high[i]) if status != "undefined" else float("nan")
+    parts = decompose(np.array(cor), np.array(row["mean_grad_sqnorm"]), np.array(row["trace_covariance"]))
+    return {
+        "status": status,
+        "message": f"descent certified up to rho = {cor:.3g} [{low:.3g}, {high:.3g}]" if status == "ok" else message,
+        "cor": cor,
+        "cor_low": low,
+        "cor_high": high,
+        "alignment_radius": float(estimate.alignment_radius[i]) if defined else float("nan"),
+        "signal_fraction": float(parts.signal_fraction),
+        "misspecification": float(parts.misspecification),
+        "grad_norm": float(parts.grad_norm),
+        "in_collapse_zone": bool((cor if defined else high) < rho),
+    }
 
 
-def cor_status(row: dict[str, Any], cor: float, largest: float) -> tuple[str, str]:
-    """Name the state of a COR row.
+def cor_status(row: Row, cor: float, largest: float) -> tuple[str, str]:
+    """Name the status of a COR row.
 
     Returns:
         ``"ok"``, ``"no_signal"``, ``"above_max_radius"`` or ``"undefined"``, and a sentence.
@@ -122,32 +151,39 @@ def cor_status(row: dict[str, Any], cor: float, largest: float) -> tuple[str, st
     return "ok", ""
 
 
-def drift_rows(names: list[str], grams: DriftGrams, estimate: GroupCOR, signal_sq: np.ndarray) -> list[dict[str, Any]]:
-    """The drift curve, one row per group and radius.
+def drift_rows(evidence: Evidence, estimates: Estimates) -> list[Row]:
+    """Build the drift curve: one row for each group and radius.
+
+    Args:
+        evidence: The groups and the radii that were measured.
+        estimates: Estimates of the same groups and the whole model.
 
     Returns:
-        Rows with the columns group, rho, drift, drift_low, drift_high, grad_norm, alignment.
+        Rows with the columns group, rho, drift, drift_low, drift_high, grad_norm, alignment; none without COR.
     """
+    if evidence.drift is None or estimates.cor is None:
+        return []
+    cor, signal_sq = estimates.cor, estimates.gsnr.mean_sqnorm
     return [
         {
             "group": name,
             "rho": float(rho),
-            "drift": float(estimate.drift[r, i]),
-            "drift_low": float(estimate.drift_low[r, i]),
-            "drift_high": float(estimate.drift_high[r, i]),
+            "drift": float(cor.drift[r, i]),
+            "drift_low": float(cor.drift_low[r, i]),
+            "drift_high": float(cor.drift_high[r, i]),
             "grad_norm": float(np.sqrt(max(signal_sq[i], 0.0))),
-            "alignment": float(estimate.alignment[r, i]),
+            "alignment": float(cor.alignment[r, i]),
         }
-        for i, name in enumerate(names)
-        for r, rho in enumerate(grams.radii)
+        for i, name in enumerate([*evidence.members, TOTAL])
+        for r, rho in enumerate(evidence.drift.grams.radii)
     ]
 
 
-def to_frame(rows: list[dict[str, Any]], step: int) -> pd.DataFrame:
-    """Rows as a DataFrame with the step in front.
+def to_frame(rows: list[Row], step: int) -> pd.DataFrame:
+    """Turn rows into a DataFrame whose first column is the step.
 
     Returns:
-        One frame row each; an empty frame for no rows.
+        The table; empty if there are no rows.
     """
     import pandas as pd
 
@@ -158,12 +194,12 @@ def to_frame(rows: list[dict[str, Any]], step: int) -> pd.DataFrame:
     return frame
 
 
-def trajectory_row(losses: Floats, norms: Floats | None, confidence: float) -> dict[str, Any]:
-    """Loss and batch gradient norm at one step.
+def trajectory_row(losses: Floats, norms: Floats | None, confidence: float) -> Row:
+    """Compute the mean loss with its interval, and the mean norm of the mini-batch gradients.
 
     Args:
-        losses: Losses of samples, shape ``(n,)``.
-        norms: Gradient norms of batches, or None where not measured.
+        losses: Loss of each sample, shape ``(n,)``.
+        norms: Gradient norm of each mini-batch, shape ``(K,)``; None if they were not measured.
         confidence: Nominal coverage of the loss's t-interval.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Guards before and during a probe: each says what was expected, what came, and what to do."""
+"""Guards on batches, losses and gradients. Each error says what was expected, what came, and what to do."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gsnr_toolkit.gradients.taps.graph import Graph
 from gsnr_toolkit.gradients.task import GradientTask
 from gsnr_toolkit.inputs.batches import batch_length, draw_batches, move_batch, take_rows, tensors_of
 from gsnr_toolkit.inputs.losses import check_labels, inferred_loss, model_logits, rows_first, split_inputs
+from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
-from gsnr_toolkit.setup.prepare import Setup
 from gsnr_toolkit.types import Batch, Loader, Params
 
 MIN_SAMPLES = 4
@@ -24,10 +24,10 @@ MIN_SAMPLES = 4
 
 
 def check_device(params: Params, batch: Batch) -> None:
-    """Insist that model and batch live on one device.
+    """Check that model and batch are on one device.
 
     Raises:
-        ProbeError: If they do not.
+        ProbeError: If they are not.
     """
     model_devices = {param.device for param in params.values()}
     batch_devices = {tensor.device for tensor in tensors_of(batch)}
@@ -67,7 +67,7 @@ def loss_values(task: GradientTask, batch: Batch) -> Tensor:
 
 
 def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
-    """Evaluate one batch twice from one random state and insist on the same losses.
+    """Evaluate one batch twice from one random state and check that the losses agree.
 
     Raises:
         NonDeterministicError: If they differ.
@@ -86,13 +86,13 @@ def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
 
 
 def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
-    """Insist that a sample's loss does not depend on the other samples of its batch.
+    """Check that a sample's loss does not depend on the other samples of its batch.
 
-    Where the model draws random numbers the question has no answer, and it is asked in eval mode instead; skipped if
-    it draws them there too, or does not run there.
+    A model that draws random numbers is checked in eval mode instead. The check is skipped if the model draws them in
+    eval mode too, or does not run in it.
 
     Raises:
-        MixedSamplesError: If the loss of the first sample changes when it stands alone.
+        MixedSamplesError: If the loss of the first sample changes when it is evaluated alone.
     """
     if batch_length(batch) < 2:
         return
@@ -127,7 +127,7 @@ def _together_and_alone(task: GradientTask, batch: Batch, seed: int) -> tuple[Te
 
 
 def _is_half(task: GradientTask, batch: Batch) -> bool:
-    """Whether anything on the way to the losses is in half precision, by autocast or by itself."""
+    """Whether anything between the parameters and the losses is in half precision, by autocast or by its own dtype."""
     leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
     with preserved_rng(), torch.enable_grad():
         losses = task.losses(leaves, take_rows(batch, 0, 2))
@@ -136,10 +136,10 @@ def _is_half(task: GradientTask, batch: Batch) -> bool:
 
 
 def check_finite(params: Params, losses: Tensor, batch_index: int, first_row: int = 0) -> None:
-    """Insist on finite losses and gradients.
+    """Check that losses and gradients are finite.
 
     Args:
-        params: Something of each parameter's shape that is non-finite if any gradient was.
+        params: A tensor per parameter that is non-finite if any of its gradients is.
         losses: Losses of the batch.
         batch_index: Which batch, from 0.
         first_row: Which row of the batch the first loss belongs to.
@@ -163,11 +163,11 @@ def check_finite(params: Params, losses: Tensor, batch_index: int, first_row: in
 
 
 def check_classes(batches: list[Batch]) -> str | None:
-    """Look for a probe that holds a single class.
+    """Find out whether batches hold a single class.
 
     Returns:
-        The single class found, as text, when all labels are integers of one value; None when there are
-        several, or where batches carry no labels that could be read.
+        The class, as text, if all labels are integers of one value; None if there are several classes, or if
+        the batches carry no readable labels.
     """
     seen: set[int] = set()
     for batch in batches:
@@ -187,7 +187,7 @@ def check_classes(batches: list[Batch]) -> str | None:
 
 
 def check_count(count: int) -> None:
-    """Insist on enough samples for an unbiased GSNR.
+    """Check that there are enough samples for an unbiased GSNR.
 
     Raises:
         ProbeError: If there are fewer than four.
@@ -199,34 +199,37 @@ def check_count(count: int) -> None:
         )
 
 
-def checked_batches(setup: Setup, loader: Loader, *, move: bool) -> Iterator[Batch]:
-    """Draw batches, with guards on the first and on the whole.
+def checked_batches(
+    task: GradientTask, options: ProbeOptions, loader: Loader, *, device: torch.device | None
+) -> Iterator[Batch]:
+    """Draw batches, check the first one and what all of them hold together.
 
     Args:
-        setup: What to measure.
-        loader: Where batches come from.
-        move: Whether the caller named a device, so that batches are moved there.
+        task: Model, parameters and loss.
+        options: For ``max_samples`` and the seed.
+        loader: Yields batches.
+        device: Move batches there; None leaves them where they are.
 
     Yields:
         Batches on the model's device.
 
     Raises:
-        ProbeError: If the loader is empty, too short, of one class, or on another device, or its labels do not
-            fit the loss inferred from the logits.
+        ProbeError: If the loader is empty, too short, of a single class or on another device, or if its labels do
+            not fit the loss inferred from the logits.
     """
-    inferred = setup.task.loss_fn is inferred_loss
-    options, count, classes = setup.options, 0, _ClassWatch(inferred)
+    inferred = task.loss_fn is inferred_loss
+    count, classes = 0, _ClassWatch(inferred)
     outputs: int | None = None
     for index, drawn in enumerate(draw_batches(loader, options.max_samples)):
-        batch = move_batch(drawn, setup.device) if move else drawn
+        batch = drawn if device is None else move_batch(drawn, device)
         if index == 0:
-            check_device(setup.task.params, batch)
-            outputs = count_outputs(setup, batch) if inferred else None
+            check_device(task.params, batch)
+            outputs = count_outputs(task, batch, options.seed) if inferred else None
         if outputs is not None:
             check_labels(split_inputs(batch)[1], outputs)
         if index == 0:
-            check_deterministic(setup.task, batch, options.seed)
-            check_independent(setup.task, batch, options.seed)
+            check_deterministic(task, batch, options.seed)
+            check_independent(task, batch, options.seed)
         count += batch_length(batch)
         classes.see(batch)
         yield batch
@@ -234,15 +237,16 @@ def checked_batches(setup: Setup, loader: Loader, *, move: bool) -> Iterator[Bat
     classes.check(count)
 
 
-def count_outputs(setup: Setup, batch: Batch) -> int | None:
+def count_outputs(task: GradientTask, batch: Batch, seed: int) -> int | None:
     """Run the model on up to two samples and count the logits of each.
 
     Args:
-        setup: What to measure.
+        task: Model, parameters and loss.
         batch: Any batch.
+        seed: Random state of the run.
 
     Returns:
-        Logits per sample; None where their shape fits no classification loss.
+        Logits per sample; None if their shape fits no classification loss.
     """
     rows = take_rows(batch, 0, 2)
     count = batch_length(rows)
@@ -252,14 +256,14 @@ def count_outputs(setup: Setup, batch: Batch) -> int | None:
         seen.append(rows_first(model_logits(model, batch), count).shape)
         return torch.zeros(count)
 
-    with preserved_rng(seed=setup.options.seed):
-        loss_values(replace(setup.task, loss_fn=watch), rows)
+    with preserved_rng(seed=seed):
+        loss_values(replace(task, loss_fn=watch), rows)
     shape = seen[0]
     return shape.numel() // count if shape[0] == count and len(shape) <= 2 else None
 
 
 class _ClassWatch:
-    """Remembers whether more than one class came by."""
+    """Remembers whether it has seen more than one class."""
 
     def __init__(self, active: bool) -> None:
         self.active = active

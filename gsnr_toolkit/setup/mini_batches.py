@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.batches import batch_length, rebatch
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.types import Batch
 
 MIN_BATCHES = 4
-
+"""Fewest mini-batches for COR: with fewer, its interval means nothing."""
 
 PREFERRED_BATCHES = 8
-
+"""From here on COR's nominal interval is close to its real coverage."""
 
 MAX_BATCHES = 64
-"""Most mini-batches that enter COR; more are used for GSNR only."""
+"""Most mini-batches that enter COR; the others serve GSNR only."""
 
 
 def sam_batches(batches: list[Batch], options: ProbeOptions) -> list[Batch]:
     """Regroup batches to SAM's mini-batch size.
 
     Args:
-        batches: Batches as drawn.
-        options: ``batch_size`` decides; when None, the first batch's size, lowered until there are eight
+        batches: Batches as the loader yields them.
+        options: For ``batch_size``. If it is None, the size of the first batch, lowered until there are eight
             mini-batches.
 
     Returns:
-        Mini-batches of one size; a shorter last one comes along (GSNR uses it, COR does not).
+        Mini-batches of one size. A shorter last one is kept: GSNR uses it, COR does not.
 
     Raises:
         ProbeError: If fewer than four full mini-batches can be made.
@@ -41,11 +43,15 @@ def sam_batches(batches: list[Batch], options: ProbeOptions) -> list[Batch]:
     return list(rebatch(batches, size))
 
 
-def full_batches(batches: list[Batch]) -> list[Batch]:
+def full_batches(batches: Iterable[Batch]) -> list[Batch]:
     """Keep the mini-batches that enter COR.
 
+    Args:
+        batches: SAM's mini-batches.
+
     Returns:
-        Those of full size, at most :data:`MAX_BATCHES`.
+        The mini-batches of full size, at most :data:`MAX_BATCHES`.
     """
-    size = batch_length(batches[0])
-    return [batch for batch in batches if batch_length(batch) == size][:MAX_BATCHES]
+    held = list(batches)
+    size = batch_length(held[0])
+    return [batch for batch in held if batch_length(batch) == size][:MAX_BATCHES]

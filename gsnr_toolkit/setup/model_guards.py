@@ -10,17 +10,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.types import Params
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse what no gradient can be taken of, before anything is saved or measured.
+    """Refuse models that no gradient can be taken of, before anything is saved or measured.
 
     Args:
-        model: The model as it is to be measured.
+        model: The model in the state in which it is measured.
 
     Raises:
-        ProbeError: If the model or a part of it is scripted, has parameters that are not made yet or were made in
-            inference mode, or inference mode or autocast is on.
+        ProbeError: If the model or a part of it is scripted, if parameters are uninitialised or were created in
+            inference mode, or if inference mode or autocast is on.
     """
     scripted = [name or "the model" for name, part in model.named_modules() if isinstance(part, torch.jit.ScriptModule)]
     if scripted:
@@ -30,8 +31,8 @@ def check_model(model: nn.Module) -> None:
         )
     if torch.is_inference_mode_enabled():
         raise ProbeError(
-            "expected to be called where gradients can be taken, but torch.inference_mode() is on; leave that block (a "
-            "probe changes no parameter, and torch.no_grad() around it is fine)"
+            "expected a call outside torch.inference_mode(), but it is on and no gradient can be taken; leave that block "
+            "(a probe changes no parameter, and torch.no_grad() around it is fine)"
         )
     casting = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     if casting:
@@ -67,3 +68,54 @@ def check_batchnorm(model: nn.Module) -> None:
             f"expected samples that do not influence each other, got batch normalisation in train mode "
             f"({mixing[0]!r} and {len(mixing) - 1} more); call model.eval() before the probe, or use GroupNorm"
         )
+
+
+def check_precision(params: Params) -> None:
+    """Refuse COR in half precision.
+
+    A small step would be rounded away there, and COR would come out too large: an error on the side that looks safe.
+
+    Args:
+        params: Parameters to perturb.
+
+    Raises:
+        ProbeError: If they are in half precision.
+    """
+    name, param = next(iter(params.items()))
+    if param.element_size() < 4:
+        raise ProbeError(
+            f"expected parameters in float32 or float64 to measure COR, got {param.dtype} ({name!r}): small steps "
+            "would be rounded away and COR come out too large; pass model.float()"
+        )
+
+
+def model_notes(model: nn.Module) -> list[str]:
+    """Describe what a reader of the report must know about the model.
+
+    Args:
+        model: The model to measure.
+
+    Returns:
+        A note on active dropout and one on compiled modules, where there are any.
+    """
+    named = [(name or "the model", module) for name, module in model.named_modules()]
+    dropping = [name for name, module in named if module.training and _drops(module)]
+    compiled = [
+        name for name, module in named if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+    ]
+    notes = []
+    if dropping:
+        notes.append(
+            f"dropout is active ({dropping[0]!r} and {len(dropping) - 1} more): its noise counts as gradient noise, "
+            "with the same masks at every radius; call model.eval() to measure without it"
+        )
+    if compiled:
+        notes.append(f"compiled modules ({compiled[0]!r} and {len(compiled) - 1} more) were run uncompiled")
+    return notes
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module in train mode drops entries, or whole branches (stochastic depth of timm and torchvision)."""
+    if type(module).__name__ in ("DropPath", "StochasticDepth"):
+        return bool(getattr(module, "drop_prob", None) or getattr(module, "p", None))
+    return isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0

@@ -1,35 +1,42 @@
-"""Before a measurement: the task, the batches, the groups, and every guard that can fail early."""
+"""Everything that a measurement needs, checked and chosen before the first gradient."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
 import torch
 from torch import nn
 
-from gsnr_toolkit.gradients.select import make_engine
 from gsnr_toolkit.gradients.task import Engine, GradientTask, trainable_params
-from gsnr_toolkit.inputs.batches import find_device
+from gsnr_toolkit.inputs.batches import batch_length, find_device
 from gsnr_toolkit.inputs.groups import Group, assign_groups
 from gsnr_toolkit.inputs.losses import resolve_loss
 from gsnr_toolkit.inputs.options import ProbeOptions
-from gsnr_toolkit.setup.model_guards import check_batchnorm, check_model
-from gsnr_toolkit.types import PerSampleLoss
+from gsnr_toolkit.setup.batch_guards import checked_batches
+from gsnr_toolkit.setup.distributed import current_ranks
+from gsnr_toolkit.setup.engine_choice import choose_engine
+from gsnr_toolkit.setup.mini_batches import sam_batches
+from gsnr_toolkit.setup.model_guards import check_batchnorm, check_precision, model_notes
+from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A model and its batches, checked and ready to measure.
+    """A checked model, the samples to measure it on, and the engine that can do it.
 
     Attributes:
-        task: What the engines differentiate.
+        task: Model, parameters and loss: what the engines differentiate.
         groups: Parameter name to group.
-        engine: What takes per-sample gradients; settled by :func:`settle_engine`.
-        chunk_size: Samples whose gradients may be alive together.
-        options: What was asked for.
+        engine: Per-sample gradient engine.
+        chunk_size: Samples whose gradients may be alive at the same time.
+        options: Options of the measurement.
         device: Where the work is done.
-        notes: What a reader must know besides.
+        batches: Checked batches. With COR a list of SAM mini-batches; without it possibly an iterator, to be read once.
+        count: Number of samples in ``batches``; None if it is known only after reading them.
+        with_cor: Whether COR is measured besides GSNR.
+        notes: Notes for the report.
     """
 
     task: GradientTask
@@ -38,70 +45,97 @@ class Setup:
     chunk_size: int
     options: ProbeOptions
     device: torch.device
+    batches: Iterable[Batch]
+    count: int | None
+    with_cor: bool
     notes: tuple[str, ...]
 
 
 def prepare(
-    model: nn.Module, loss_fn: PerSampleLoss | None, options: ProbeOptions, device: str | torch.device | None
+    model: nn.Module,
+    loader: Loader,
+    loss_fn: PerSampleLoss | None,
+    options: ProbeOptions,
+    device: str | torch.device | None,
+    *,
+    with_cor: bool,
 ) -> Setup:
-    """Resolve everything that does not need data.
+    """Check the model and the first batch, choose the engine, and prepare the batches.
 
     Args:
-        model: The model as it is to be measured.
+        model: The model to measure; :func:`~gsnr_toolkit.setup.model_guards.check_model` has accepted it.
+        loader: Yields batches.
         loss_fn: ``(model, batch) -> (N,)``, or None to infer a classification loss.
-        options: Checked options.
-        device: Where to work; where the model is when None. The model itself is not moved.
+        options: Options of the measurement.
+        device: Where to work; the model's device if None. The model itself is not moved.
+        with_cor: Whether COR is measured besides GSNR.
 
     Returns:
-        A setup.
-
-    Raises:
-        ProbeError: If the model is scripted, has nothing to train, or mixes samples, or there is no such device.
+        The complete setup.
     """
-    check_model(model)
     check_batchnorm(model)
-    # readout heads need no parameter of the model's: a frozen encoder has a readout too
+    task, target = _task_on_device(model, loss_fn, options, device)
+    groups = assign_groups(model, task.params, options.groups)
+    if with_cor:
+        check_precision(task.params)
+    checked = checked_batches(task, options, loader, device=None if device is None else target)
+    first = next(checked)
+    choice = choose_engine(task, options, first)
+    batches, count = _arrange(chain([first], checked), loader, options, with_cor=with_cor)
+    return Setup(
+        task=task,
+        groups=groups,
+        engine=choice.engine,
+        chunk_size=choice.chunk_size,
+        options=options,
+        device=target,
+        batches=batches,
+        count=count,
+        with_cor=with_cor,
+        notes=(*model_notes(model), *choice.notes),
+    )
+
+
+def _task_on_device(
+    model: nn.Module, loss_fn: PerSampleLoss | None, options: ProbeOptions, device: str | torch.device | None
+) -> tuple[GradientTask, torch.device]:
+    # A readout head needs no parameter of the model, so a frozen encoder can be measured in that reading.
     frozen = options.layerwise == "readout" and not any(p.requires_grad for p in model.parameters())
     params = trainable_params(model, include_frozen=options.include_frozen or frozen)
     home = next(iter(params.values())).device
     target = home if device is None else find_device(device)
     constants = {}
-    if target != home:
+    if target != home:  # copies stand in for all tensors of the model, which stays where it is
         named = chain(model.named_parameters(), model.named_buffers())
         constants = {name: value.detach().to(target) for name, value in named if name not in params}
         params = {name: value.to(target) for name, value in params.items()}
-    task = GradientTask(model, params, resolve_loss(loss_fn), constants)
-    return Setup(
-        task=task,
-        groups=assign_groups(model, params, options.groups),
-        engine=make_engine("loop" if options.engine == "auto" else options.engine),
-        chunk_size=1,
-        options=options,
-        device=target,
-        notes=tuple(_notes(model)),
-    )
+    return GradientTask(model, params, resolve_loss(loss_fn), constants), target
 
 
-def _notes(model: nn.Module) -> list[str]:
-    dropping = [name for name, module in model.named_modules() if module.training and _drops(module)]
-    notes = []
-    if dropping:
-        notes.append(
-            f"dropout is active ({dropping[0]!r} and {len(dropping) - 1} more): its noise counts as gradient noise, "
-            "with the same masks at every radius; call model.eval() to measure without it"
-        )
-    compiled = [
-        name or "the model"
-        for name, module in model.named_modules()
-        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
-    ]
-    if compiled:
-        notes.append(f"compiled modules ({compiled[0]!r} and {len(compiled) - 1} more) were run uncompiled")
-    return notes
+def _arrange(
+    drawn: Iterator[Batch], loader: Loader, options: ProbeOptions, *, with_cor: bool
+) -> tuple[Iterable[Batch], int | None]:
+    """Batches in the form that the measurement needs, and the number of samples if it is known."""
+    if with_cor:
+        batches = sam_batches(list(drawn), options)
+        return batches, _count(batches)
+    count = _known_count(loader, options)
+    if count is None and current_ranks().size > 1:
+        # Ranks share the work by shard number, so all of them must know the size of a shard in advance.
+        held = list(drawn)
+        return held, _count(held)
+    return drawn, count
 
 
-def _drops(module: nn.Module) -> bool:
-    """Whether a module drops entries, or (stochastic depth of timm and torchvision) whole branches, in train mode."""
-    if type(module).__name__ in ("DropPath", "StochasticDepth"):
-        return bool(getattr(module, "drop_prob", None) or getattr(module, "p", None))
-    return isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0
+def _count(batches: Iterable[Batch]) -> int:
+    return sum(batch_length(batch) for batch in batches)
+
+
+def _known_count(loader: Loader, options: ProbeOptions) -> int | None:
+    """Number of samples that a loader will yield, if it can tell."""
+    sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    try:
+        count = _count(loader) if isinstance(loader, (list, tuple)) else len(sampler)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    return count if options.max_samples is None else min(count, options.max_samples)

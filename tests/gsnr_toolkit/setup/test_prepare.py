@@ -6,11 +6,11 @@ from torch import nn
 
 from gsnr_toolkit import ProbeError, estimate_cor, estimate_gsnr, probe
 from gsnr_toolkit.gradients.taps.engine import TapsEngine
+from gsnr_toolkit.gradients.task import GradientTask, trainable_params
 from gsnr_toolkit.inputs.batches import find_device
-from gsnr_toolkit.inputs.losses import inferred_loss
+from gsnr_toolkit.inputs.losses import inferred_loss, resolve_loss
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.setup.batch_guards import count_outputs
-from gsnr_toolkit.setup.engine_choice import settle_engine
 from gsnr_toolkit.setup.prepare import prepare
 from tests.support.cases import TinyViT
 
@@ -64,8 +64,8 @@ def test_ones_own_loss_has_its_own_labels():
 @pytest.mark.parametrize("rows", [1, 5])
 def test_logits_are_counted_with_and_without_their_row(outputs, squeeze, rows):
     model = nn.Linear(4, outputs) if not squeeze else nn.Sequential(nn.Linear(4, outputs), _Squeeze())
-    setup = prepare(model, None, ProbeOptions(), None)
-    assert count_outputs(setup, _data(rows)) == outputs
+    task = GradientTask(model, trainable_params(model), resolve_loss(None))
+    assert count_outputs(task, _data(rows), seed=0) == outputs
 
 
 class _Squeeze(nn.Module):
@@ -105,14 +105,13 @@ def test_recurrent_models_are_measured(kind):
 
 def test_a_model_that_neither_taps_nor_vmap_can_do_is_done_by_the_loop_with_a_note(monkeypatch):
     model = _Recurrent(nn.GRU)
-    setup = prepare(model, None, ProbeOptions(self_check=False), None)
-    batch = next(iter(_loader()))
 
     def hidden(self, task, rows):
         raise RuntimeError("hidden from taps")
 
     monkeypatch.setattr(TapsEngine, "prepare", hidden)
-    settled = settle_engine(setup, batch)
+    options = ProbeOptions(self_check=False)
+    settled = prepare(model, _loader(), None, options, None, with_cor=False)
     assert list(settled.engine.shares(settled.task)) == ["loop"]
     assert settled.notes[0] == "engine: not by taps, since hidden from taps"
     assert "one backward per sample, since the vmap engine cannot vectorise this model" in settled.notes[1]
@@ -174,7 +173,7 @@ def test_lazy_parameters_and_inference_mode(call):
         call(nn.LazyLinear(1), _loader(), progress=False)
     with torch.inference_mode():
         inside = nn.Linear(4, 1)
-        with pytest.raises(ProbeError, match=r"inference_mode\(\) is on; leave that block"):
+        with pytest.raises(ProbeError, match=r"inference_mode\(\) is on .*; leave that block"):
             call(nn.Linear(4, 1), _loader(), progress=False)
     with pytest.raises(ProbeError, match=r"'weight' made in torch.inference_mode\(\)"):
         call(inside, _loader(), progress=False)
