@@ -1,4 +1,4 @@
-"""The front door: ``estimate_gsnr``, ``estimate_cor`` and ``probe``."""
+"""The public functions that measure: ``estimate_gsnr``, ``estimate_cor``, ``probe`` and ``iter_probe``."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ def estimate_gsnr(
     progress: bool = True,
     **options: Any,
 ) -> Report:
-    r"""Layer-wise gradient signal-to-noise ratio of a model on a loader.
+    r"""Estimate the layer-wise gradient signal-to-noise ratio (GSNR) of a model on a loader.
 
     Source: Liu et al., ICLR 2020 (per parameter); McCandlish et al., 2018 (per group).
 
     .. math:: \hat r = \frac{|\bar g|^2 - \mathrm{tr} S / n}{\mathrm{tr} S}
 
-    One pass over the loader, streaming; the model is left exactly as it was.
+    The loader is read once and streamed. The model is left unchanged, bit for bit.
 
     Args:
-        model: Any ``nn.Module``, in the mode (train or eval) it is to be measured in.
+        model: Any ``nn.Module``, in the mode (train or eval) to measure it in.
         loader: Yields batches, usually ``(inputs, labels)``; rows are samples.
         loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss from the logits.
         groups: ``"block"``, ``"module"``, ``"parameter"``, or a function from parameter name to group.
         layerwise: ``"parameters"``, or ``"readout"`` for a logistic head on each block's class token.
         include_frozen: Measure frozen parameters too, as if they were trained.
         engine: ``"auto"``, ``"taps"``, ``"vmap"`` or ``"loop"``.
-        max_samples: Most samples to take; the whole loader when None.
-        device: Where to work; where the model is when None.
-        seed: Seed of everything random inside.
+        max_samples: Most samples to draw; None draws the whole loader.
+        device: Where to work; None for the model's own device.
+        seed: Seed of all random numbers.
         progress: Show a progress bar (on a terminal).
         **options: Further fields of :class:`gsnr_toolkit.inputs.options.ProbeOptions`, such as ``confidence``.
 
@@ -101,33 +101,33 @@ def estimate_cor(
     confidence: float = 0.95,
     **options: Any,
 ) -> Report:
-    r"""Critical optimization radius (COR) of a model on a loader, whole and by layer.
+    r"""Estimate the critical optimization radius (COR) of a model on a loader, as a whole and by layer.
 
     Our reconstruction of the paper's Definition 1:
 
     .. math:: \mathrm{COR} = \sup\{\rho : |\Delta(\rho')| < |\mu| \text{ for all } 0 < \rho' \le \rho\},
         \quad \Delta(\rho) = E_B[\tilde g_B(\rho) - g_B].
 
-    Up to COR, SAM's step is certified to descend on average; past it, it may or may not. COR depends on
-    SAM's mini-batch size and on which parameters are perturbed, so compare like with like. Cost: one pass of
-    per-sample gradients and ``1 + len(radii)`` (plus at most three) batch gradients per sample.
+    Up to COR, SAM's step is certified to descend on average; past it, it may or may not. COR depends on SAM's
+    mini-batch size and on the set of perturbed parameters, so compare only values that share both. Cost: one pass of
+    per-sample gradients, and ``1 + len(radii)`` (plus at most three) mini-batch gradients per sample.
 
     Args:
-        model: Any ``nn.Module``, in the mode (train or eval) it is to be measured in.
-        loader: Yields batches, usually ``(inputs, labels)``; held in memory while radii are tried.
+        model: Any ``nn.Module``, in the mode (train or eval) to measure it in.
+        loader: Yields batches, usually ``(inputs, labels)``; they are kept in memory while radii are measured.
         loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss from the logits.
         groups: ``"block"``, ``"module"``, ``"parameter"``, or a function from parameter name to group.
         layerwise: ``"parameters"``, or ``"readout"`` for a logistic head on each block's class token.
         include_frozen: Measure and perturb frozen parameters too, as if they were trained.
         engine: ``"auto"``, ``"taps"``, ``"vmap"`` or ``"loop"``.
-        max_samples: Most samples to take; the whole loader when None.
-        device: Where to work; where the model is when None.
-        seed: Seed of everything random inside.
+        max_samples: Most samples to draw; None draws the whole loader.
+        device: Where to work; None for the model's own device.
+        seed: Seed of all random numbers.
         progress: Show progress bars (on a terminal).
-        rho: The SAM radius you mean to train with, in units of the parameters.
-        radii: Radii to try; six from rho / 64 to 16 rho when None.
-        perturb: ``"all"``: one perturbation of all parameters, as SAM makes it; ``"group"``: each group alone.
-        batch_size: SAM's mini-batch size; when None the loader's, lowered until there are eight.
+        rho: The SAM radius that you intend to train with, in units of the parameters.
+        radii: Radii to measure; None for six from rho / 64 to 16 rho.
+        perturb: ``"all"`` for SAM's own perturbation of all parameters, ``"group"`` to perturb each group alone.
+        batch_size: SAM's mini-batch size; None for that of the loader, lowered until there are eight mini-batches.
         confidence: Nominal coverage of the intervals (bootstrap over mini-batches, jackknife for GSNR).
         **options: Further fields of :class:`gsnr_toolkit.inputs.options.ProbeOptions`.
 
@@ -174,25 +174,25 @@ def iter_probe(
     extra_settings: dict[str, Any] | None = None,
     **options: Any,
 ) -> Iterator[Report]:
-    """Measure along a short plain training run, one growing report per measured step.
+    """Measure along a short plain training run and yield the growing report after each measured step.
 
     Args:
-        model: Trained in place while the iterator lives, and given back bit for bit at its end.
-        loader: Samples to measure on. They are drawn once, and held: the same ones at every step, whatever order
-            or augmentation the loader would give next.
-        train_loader: Batches to train on; ``loader`` when None (then later steps are measured on training data).
+        model: Trained in place while the iterator runs, and restored bit for bit at its end.
+        loader: Samples to measure on. They are drawn once and kept, so that every step sees the same samples even if
+            the loader shuffles or augments.
+        train_loader: Batches to train on; None for ``loader`` (later steps are then measured on training data).
         steps: Plain training steps.
-        measurements: How many times to measure, from step 0 to the last, denser early.
+        measurements: Number of measurements, from step 0 to the last, more of them early.
         lr: Learning rate of AdamW.
-        optimizer: Makes another optimizer from the list of trainable parameters.
+        optimizer: Creates another optimizer from the list of trainable parameters.
         loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
-        device: Where to work; where the model is when None.
+        device: Where to work; None for the model's own device.
         progress: Show progress bars (on a terminal).
-        extra_settings: What else to save with the report, such as the names of model and data.
+        extra_settings: Further settings to save with the report, such as the names of model and data.
         **options: Fields of :class:`gsnr_toolkit.inputs.options.ProbeOptions`.
 
     Yields:
-        A report of all steps measured so far; its ``partial`` flag is set until the last.
+        A report of all steps measured so far; its ``partial`` flag is set until the last step.
     """
     schedule = measured_steps(steps, measurements)
     run = {"steps": steps, "schedule": schedule, "lr": lr, **(extra_settings or {})}
@@ -215,11 +215,11 @@ def iter_probe(
 def probe(model: nn.Module, loader: Loader, **options: Any) -> Report:
     """Measure GSNR and COR along a short plain training run, as ``gsnr-probe`` does.
 
-    Bottlenecks rarely sit at the first step, so a single measurement before training can miss them. See
+    COR is rarely smallest at the first step, so a single measurement before training can miss the bottleneck. See
     :func:`iter_probe` for the arguments.
 
     Args:
-        model: Given back bit for bit.
+        model: Restored bit for bit at the end.
         loader: Samples to measure on.
         **options: As for :func:`iter_probe`.
 

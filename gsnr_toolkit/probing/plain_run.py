@@ -1,4 +1,4 @@
-"""A short plain (rho = 0) training run: what a probe measures along."""
+"""A short plain training run (rho = 0), along which a probe measures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
 
 
 def measured_steps(steps: int, measurements: int) -> list[int]:
-    """Steps to measure at: the first and the last, and between them denser early.
+    """Choose the steps to measure at: the first, the last, and between them more of the early ones.
 
     Args:
         steps: Last step.
-        measurements: How many.
+        measurements: Number of measurements.
 
     Returns:
-        Increasing steps, from 0; fewer where steps do not suffice.
+        Increasing steps from 0; fewer than asked for if there are not enough steps.
 
     Raises:
         ProbeError: If steps is negative or measurements is not positive.
@@ -32,22 +32,25 @@ def measured_steps(steps: int, measurements: int) -> list[int]:
     ([0, 10, 40], [0])
     """
     if steps < 0 or measurements < 1:
-        raise ProbeError(f"expected steps >= 0 and measurements >= 1, got {steps} and {measurements}")
+        raise ProbeError(
+            f"expected steps >= 0 and measurements >= 1, got {steps} and {measurements}; steps=0 measures the model as "
+            "it is"
+        )
     if measurements == 1:
         return [steps]
     return sorted({round(steps * (i / (measurements - 1)) ** 2) for i in range(measurements)})
 
 
 class PlainRun:
-    """Plain training steps on a model's trainable parameters, resumable from step to step.
+    """Plain training steps on the trainable parameters of a model, a few at a time.
 
     Args:
-        model: Trained in place, in the mode it is in.
-        loader: Batches; started again when it ends.
+        model: Trained in place, in its present mode (train or eval).
+        loader: Yields batches; read again from the start when it ends.
         loss_fn: ``(model, batch) -> (N,)``, or None.
         lr: Learning rate of AdamW without weight decay.
-        optimizer: Makes another optimizer from the list of trainable parameters.
-        device: Where batches go, and where the model is already; batches stay where they are when None.
+        optimizer: Creates another optimizer from the list of trainable parameters.
+        device: Device of the model, to which batches are moved; None leaves batches where they are.
 
     Raises:
         ProbeError: If nothing is trainable, the learning rate is not positive, or the model is on another device.
@@ -69,13 +72,15 @@ class PlainRun:
         self.step = 0
         trainable = [param for param in model.parameters() if param.requires_grad]
         if not trainable:
-            raise ProbeError("expected at least one trainable parameter, got none; set requires_grad_(True)")
+            raise ProbeError(
+                "expected at least one trainable parameter, got none; set requires_grad_(True) on what you would train"
+            )
         if not 0 < lr < math.inf:
-            raise ProbeError(f"expected a positive learning rate, got {lr}")
+            raise ProbeError(f"expected a positive learning rate, got {lr}; pass lr=1e-3, for example")
         elsewhere = {str(param.device) for param in model.parameters()} - {str(self.device)}
         if self.device is not None and elsewhere:
             raise ProbeError(
-                f"expected the model on {self.device}, where its batches are to go, got parameters on "
+                f"expected the model on {self.device}, the device of its batches, got parameters on "
                 f"{', '.join(sorted(elsewhere))}; move the model with model.to({str(self.device)!r}) for a training run"
             )
         make = optimizer or (lambda params: torch.optim.AdamW(params, lr=lr, weight_decay=0.0))
@@ -84,10 +89,10 @@ class PlainRun:
 
     @torch.enable_grad()
     def advance_to(self, step: int, *, progress: bool = False) -> None:
-        """Train up to a step, also where gradients are switched off outside.
+        """Train up to a step, also inside ``torch.no_grad()``.
 
         Args:
-            step: Where to stop; nothing happens if it is reached already.
+            step: Step to stop at; nothing happens if it is already reached.
             progress: Show a progress bar.
 
         Raises:
@@ -121,5 +126,5 @@ def _endless(loader: Loader) -> Iterator[Batch]:
         if empty:
             raise ProbeError(
                 "expected a training loader that can be read again, got no batch; pass a DataLoader or a list, not an "
-                "iterator that is used up"
+                "exhausted iterator"
             )

@@ -1,4 +1,4 @@
-"""GSNR and COR of a model while it is trained, by whichever loop."""
+"""GSNR and COR of a model along any training loop."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Measures GSNR and COR along a training run, and joins what it measured into one report.
+    """Measures GSNR and COR along a training run and joins the measurements into one report.
 
-    Training is not changed by being measured: parameters, buffers, gradients, modes and random states are left as they
-    were. The samples are drawn once, and held: the same ones at every step, so that steps compare.
+    Measuring does not change training: parameters, buffers, gradients, modes and random states are restored. The
+    samples are drawn once and kept, so that all steps are measured on the same samples.
 
     Args:
         model: The model that is trained.
-        loader: Samples to measure on, best held-out ones, one per video or identity.
+        loader: Samples to measure on; preferably held-out ones, one per video or identity.
         loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
-        every: When to measure: every so many steps (also at step 0), at the steps of a collection, or where a
-            function of the step says so.
-        cor: Measure COR and the escape radius besides GSNR, which alone costs one pass of per-sample gradients.
-        eval_mode: Measure without dropout and with fixed batch statistics, whatever mode the model is in.
+        every: When to measure: a number of steps between measurements (also at step 0), a collection of steps, or a
+            function of the step.
+        cor: Measure COR and the escape radius besides GSNR. GSNR alone costs one pass of per-sample gradients.
+        eval_mode: Measure in eval mode (no dropout, fixed batch statistics), whatever mode the model is in.
         device: Where to work; where the model is when None.
         progress: Show progress bars (on a terminal).
-        extra_settings: What else to save with the report, such as the names of model and data.
-        **options: Fields of :class:`gsnr_toolkit.inputs.options.ProbeOptions`, such as ``batch_size`` and ``max_samples``.
+        extra_settings: Further settings to save with the report, such as the names of model and data.
+        **options: Fields of :class:`gsnr_toolkit.inputs.options.ProbeOptions`, such as ``batch_size`` and
+            ``max_samples``.
 
     Attributes:
-        options: Checked options of the measurement.
+        options: Options of the measurement.
         steps: Steps measured so far.
 
     Raises:
@@ -86,13 +87,13 @@ class Recorder:
         self.steps: list[int] = []
 
     def __call__(self, step: int) -> Report | None:
-        """Measure the model if that is due; call it before each training step, and once after the last.
+        """Measure the model if a measurement is due. Call it before each training step, and once after the last.
 
         Args:
             step: Training steps made so far.
 
         Returns:
-            The joint report if the model was measured now, else None.
+            The joint report if the model was measured, else None.
         """
         if step in self.steps or not self._due(step):
             return None
@@ -102,7 +103,7 @@ class Recorder:
         """Measure the model now, due or not.
 
         Args:
-            step: Training steps made so far, more than at the last measurement.
+            step: Training steps made so far; more than at the last measurement.
 
         Returns:
             The joint report.
@@ -111,7 +112,10 @@ class Recorder:
             ProbeError: If the step is not a later one.
         """
         if self.steps and step <= self.steps[-1]:
-            raise ProbeError(f"expected a step after {self.steps[-1]}, which was measured last, got {step}")
+            raise ProbeError(
+                f"expected a step after {self.steps[-1]}, the last one measured, got {step}; measure steps in order, "
+                "or use a new recorder for another run"
+            )
         found = measure(
             self._model,
             self._samples(),
@@ -129,10 +133,10 @@ class Recorder:
 
     @property
     def report(self) -> Report:
-        """What was measured so far, with the escape radius of the run.
+        """Report of all measurements so far, with the escape radius of the run.
 
         Raises:
-            ProbeError: If nothing was measured yet.
+            ProbeError: If there is no measurement yet.
         """
         if self._joint is None:
             raise ProbeError("expected a measurement before a report, got none; call the recorder with a step first")
@@ -155,7 +159,7 @@ class Recorder:
         self._joint = join_steps(reports, escape=escape)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs.
+        """Return the state that a resumed run needs.
 
         Returns:
             Tensors and plain values.
@@ -168,10 +172,10 @@ class Recorder:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a saved run stood.
+        """Restore the state of a saved run.
 
         Args:
-            state: What :meth:`state_dict` returned.
+            state: The return value of :meth:`state_dict`.
         """
         self.steps = list(state["steps"])
         self._joint = None if state["report"] is None else Report.from_texts(state["report"])
@@ -184,7 +188,7 @@ def _schedule(every: int | Collection[int] | Callable[[int], bool]) -> Callable[
         return every
     if isinstance(every, int):
         if every < 1:
-            raise ProbeError(f"expected every to be 1 step or more, got {every}")
+            raise ProbeError(f"expected every to be 1 step or more, got {every}; pass every=50, for example")
         return lambda step: step % every == 0
     chosen = frozenset(every)
     return lambda step: step in chosen
@@ -196,13 +200,14 @@ def run_escape(
     label_entropy: float | None,
     options: ProbeOptions,
 ) -> EscapeRadius:
-    """Escape radius of the steps measured so far.
+    """Estimate the escape radius from the steps measured so far.
 
     Args:
         steps: Measured steps.
-        batches: Losses and gradient norms of common batches at each of them, each of shape ``(K,)``; empty where they
+        batches: Losses and gradient norms of common mini-batches at each step, each of shape ``(K,)``; empty if they
             were not measured.
-        label_entropy: Entropy of the class frequencies in nats: the plateau. The first step's loss when None.
+        label_entropy: Entropy of the class frequencies in nats, the loss of the plateau. None takes the loss of the
+            first step instead.
         options: For the confidence and the seed.
 
     Returns:

@@ -71,12 +71,10 @@ def _measured(
     known: Known | None,
     advance: Callable[[int], None],
 ) -> list[Tensor]:
-    """Rows of one mini-batch.
+    """Rows of one mini-batch."""
 
-    If memory runs out, all of them are computed again with smaller chunks: the chunk size decides the dropout masks,
-    which must be the same at every radius.
-    """
-
+    # If memory runs out, all rows are computed again with smaller chunks: the chunk size decides the dropout masks,
+    # which must be the same at every radius.
     def attempt() -> list[Tensor]:
         made: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Class-token features of every block, by forward hooks: what the readout reading stands on."""
+"""Class-token features of every block, collected by forward hooks, for the readout reading."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BlockFeatures:
     Attributes:
         features: Block name to ``[z, 1]``, shape ``(n, d + 1)``, float64.
         labels: 0 or 1, shape ``(n,)``.
-        losses: The model's own losses, shape ``(n,)``.
+        losses: Losses of the model itself, shape ``(n,)``.
     """
 
     features: dict[str, Floats]
@@ -37,15 +37,15 @@ class BlockFeatures:
 def collect_features(
     model: nn.Module, batches: Iterable[Batch], forward: Callable[[Batch], Tensor], advance: Callable[[int], None]
 ) -> BlockFeatures:
-    """Run the model and keep each block's class-token feature.
+    """Run the model and keep the class-token feature of each block.
 
-    A block that gives ``(N, T, d)`` contributes its first token if the model has a class token, else the
-    mean token; feature maps ``(N, C, H, W)`` are averaged over space.
+    A block with output ``(N, T, d)`` contributes its first token if the model has a class token, and the mean token
+    otherwise. Feature maps ``(N, C, H, W)`` are averaged over space.
 
     Args:
         model: Any model with a stack of blocks.
         batches: Batches with binary labels.
-        forward: Runs the model on a batch and gives its losses, shape ``(N,)``.
+        forward: Runs the model on a batch and returns its losses, shape ``(N,)``.
         advance: Progress callback.
 
     Returns:
@@ -58,7 +58,7 @@ def collect_features(
     if not blocks:
         raise ProbeError(
             "expected a model with a stack of blocks (such as transformer.resblocks.N) for layerwise='readout', "
-            f"found none in {type(model).__name__}; use layerwise='parameters'"
+            f"got none in {type(model).__name__}; use layerwise='parameters'"
         )
     has_class_token = any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in model.named_parameters())
     kept: dict[str, list[Tensor]] = {label: [] for label in blocks.values()}
@@ -83,13 +83,15 @@ def collect_features(
 def _sample_axes(
     batch: Batch, forward: Callable[[Batch], Tensor], outputs: dict[str, Any], labels: list[str]
 ) -> dict[str, int]:
-    """Find out from a single sample which axis of each block's output counts samples: (N, T, d) or (T, N, d)."""
+    """Run a single sample to tell outputs (N, T, d) from (T, N, d): the axis of samples then has length 1."""
     outputs.clear()
     forward(take_rows(batch, 0, 1))
     axes = {}
     for label in labels:
         if label not in outputs:
-            raise ProbeError(f"{label} took no part in the forward pass; use layerwise='parameters'")
+            raise ProbeError(
+                f"expected every block to run in the forward pass, but {label} did not; use layerwise='parameters'"
+            )
         output = outputs[label][0] if isinstance(outputs[label], (tuple, list)) else outputs[label]
         tokens_first = isinstance(output, Tensor) and output.ndim == 3 and output.shape[0] != 1
         axes[label] = 1 if tokens_first and output.shape[1] == 1 else 0
@@ -111,20 +113,20 @@ def _captured(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
 
 
 def pool_tokens(output: Any, count: int, has_class_token: bool, *, sample_axis: int = 0) -> Tensor:
-    """Reduce a block's output to one feature vector per sample.
+    """Reduce the output of a block to one feature vector per sample.
 
     Args:
-        output: Tensor, or a tuple whose first item is one; ``(N, d)``, ``(N, T, d)``, ``(T, N, d)``,
+        output: A tensor, or a tuple that begins with one; ``(N, d)``, ``(N, T, d)``, ``(T, N, d)``,
             ``(N, C, H, H)`` or ``(N, H, H, C)``.
         count: Number N of samples.
-        has_class_token: Take the first token rather than the mean.
-        sample_axis: Which axis of a ``(N, T, d)`` or ``(T, N, d)`` output counts samples: 0 or 1.
+        has_class_token: Take the first token instead of the mean.
+        sample_axis: Axis of samples in an output with tokens: 0 for ``(N, T, d)``, 1 for ``(T, N, d)``.
 
     Returns:
         Shape ``(N, d)``.
 
     Raises:
-        ProbeError: If the shape is none of these.
+        ProbeError: If the output has none of these shapes.
 
     >>> pool_tokens(torch.arange(12.0).view(1, 3, 4), 1, True)
     tensor([[0., 1., 2., 3.]])

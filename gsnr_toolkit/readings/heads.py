@@ -123,7 +123,7 @@ def head_drift(data: BlockFeatures, heads: Mapping[str, Floats], radii: Floats, 
 
 
 class _HeadBatches:
-    """K mini-batches of one head: features ``(K, b, d + 1)``, labels ``(K, b)``, and the mean gradients ``(K, d + 1)``."""
+    """K mini-batches of one head: features ``(K, b, d + 1)``, labels ``(K, b)``, mean gradients ``(K, d + 1)``."""
 
     def __init__(self, features: Floats, labels: Floats, weights: Floats) -> None:
         self._features, self._labels, self._weights = features, labels, weights

@@ -14,12 +14,12 @@ from gsnr_toolkit.types import Batch, Floats, Params
 
 
 def largest_hessian_eigenvalue(gradient: BatchGradient, batches: list[Batch], seed: int) -> float:
-    """Largest absolute curvature of the mean loss over all mini-batches.
+    """Compute the largest absolute eigenvalue of the Hessian of the mean loss over all mini-batches.
 
     Args:
-        gradient: Takes mini-batch gradients.
+        gradient: Computes mini-batch gradients.
         batches: Mini-batches of one size.
-        seed: Of everything random.
+        seed: Seed of Lanczos' start and of the model's random numbers.
 
     Returns:
         ``lambda_max(|H|)``; NaN if Lanczos did not converge.

@@ -1,8 +1,8 @@
-"""One pass over samples: per-sample gradients into moments, shard by shard.
+"""One pass over the samples: per-sample gradients into moments, shard by shard.
 
-A shard, a block of consecutive samples, is the unit of everything: of the jackknife, of the share of a process among
-several, and of what is done again: with fewer samples at once when a GPU runs out of memory, by another engine when
-the first cannot follow the model any more.
+A shard is a block of consecutive samples. It is the unit of the jackknife, of the work of one process, and of retries:
+a shard is repeated with fewer samples at a time if a GPU runs out of memory, and by another engine if the first one can
+no longer follow the model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gsnr_toolkit.setup.distributed import Ranks, merge_moments, share_losses, s
 from gsnr_toolkit.types import Batch, Floats
 
 TOGETHER = 32
-"""Samples from small batches that run together: from here on one more costs no less (``benchmarks/README.md``)."""
+"""Samples from small batches that run together. Larger groups cost no less a sample (``benchmarks/README.md``)."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Piece:
 
     Attributes:
         batch: Number of the batch.
-        start: First row of the batch.
-        first: Number of the first sample, over all batches.
+        start: First of these rows in the batch.
+        first: Number of the first sample, counted over all batches.
         rows: The rows.
         ends_batch: Whether the batch ends here.
         ends_shard: Whether the shard is full.
@@ -54,7 +54,7 @@ def cut_at_shards(batches: Iterable[Batch], size: Callable[[], int]) -> Iterator
 
     Args:
         batches: Batches, each seen once.
-        size: Samples per shard at present; asked again at the start of each shard.
+        size: Returns the present number of samples per shard; called at the start of each shard.
 
     Yields:
         Pieces in order.
@@ -76,14 +76,14 @@ def cut_at_shards(batches: Iterable[Batch], size: Callable[[], int]) -> Iterator
 
 
 def run_together(pieces: list[Piece], room: int) -> Iterator[list[Piece]]:
-    """Which pieces run as one: a few samples at a time cost far more than the same samples together.
+    """Group pieces that run together: a few samples at a time cost far more than the same samples in one run.
 
     Args:
-        pieces: Of one shard, in order.
-        room: Samples that may run together.
+        pieces: Pieces of one shard, in order.
+        room: Most samples that may run together.
 
     Yields:
-        Neighbours that hold at most so many samples and differ in their rows alone; a piece alone may hold more.
+        Neighbours with at most ``room`` samples that differ in their rows only. A single piece may hold more.
 
     >>> pieces = list(cut_at_shards([torch.zeros(2)] * 4, lambda: 8))
     >>> [sum(len(p.rows) for p in some) for some in run_together(pieces, 5)]
@@ -103,16 +103,16 @@ def run_together(pieces: list[Piece], room: int) -> Iterator[list[Piece]]:
 
 
 class MomentPass:
-    """Runs the pieces of shards through an engine.
+    """Runs shards through an engine.
 
     Args:
         task: Model, parameters and loss.
         engine: Per-sample gradient engine.
-        chunk_size: Samples that may run at once; halved when a GPU runs out of memory.
-        seed: Random state of the rows that begin with sample i is ``seed + i``: no two draw the same dropout masks.
-        new: Makes empty moments.
-        spare: Takes over, one sample at a time, from the shard on at which the engine cannot follow the model any
-            more; that is an error when None.
+        chunk_size: Samples that may run at the same time; halved if a GPU runs out of memory.
+        seed: Random state of rows that begin with sample i is ``seed + i``, so that no two draw the same dropout masks.
+        new: Creates empty moments.
+        spare: Engine that takes over from the shard on at which the first one can no longer follow the model. Without
+            a spare that is an error.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class MomentPass:
         self.task, self.engine, self.chunk_size, self.seed, self.new = task, engine, chunk_size, seed, new
         self._first, self._spare = engine, spare
         self._total = self._handed_over = 0
-        self._reason = "another process's engine could not follow the model any more"
+        self._reason = "the engine of another process could no longer follow the model"
 
     def run(
         self,
@@ -136,13 +136,13 @@ class MomentPass:
         advance: Callable[[int], None],
         ranks: Ranks,
     ) -> tuple[AnyMoments, Floats]:
-        """Take all samples, or this process's shards of them, and merge with the other processes.
+        """Run all samples, or the shards of this process, and merge with the other processes.
 
         Args:
-            batches: Batches, each seen once; every process gives the same.
+            batches: Batches, read once; the same ones in every process.
             collector: Receives every finished shard.
             advance: Progress callback.
-            ranks: This process among its kind.
+            ranks: Rank and world size of this process.
 
         Returns:
             Moments of all samples, and their losses, shape ``(n,)``.
@@ -166,10 +166,11 @@ class MomentPass:
         return total, share_losses(losses, count, ranks)
 
     def shares(self) -> dict[str, list[str]]:
-        """Which parameters were served by which engine; to be asked after the run.
+        """Return which engine served which parameters. Call it after the run.
 
         Returns:
-            Engine, or two where one took over from the other, to names of parameters: every parameter once.
+            Engine to names of parameters, every parameter once. Where one engine took over from another, the key
+            names both.
         """
         first = self._first.shares(self.task)
         if self._spare is None or not self._handed_over:
@@ -181,10 +182,10 @@ class MomentPass:
         return {f"{engine} and {other}": names for engine, names in first.items()}
 
     def notes(self) -> list[str]:
-        """What a reader must know about how the gradients were obtained; to be asked after the run.
+        """Describe how the gradients were computed, for the report. Call it after the run.
 
         Returns:
-            The engine's own notes, and why and for how many samples another one took over.
+            Notes of the engine itself, and why and for how many samples another one took over.
         """
         own = self._first.notes() if self._handed_over < max(1, self._total) else []
         if not self._handed_over:
@@ -211,7 +212,7 @@ class MomentPass:
         total.absorb(cast("Any", shard))  # both were made by self.new
 
     def _shard(self, pieces: list[Piece], losses: dict[int, Tensor], advance: Callable[[int], None]) -> AnyMoments:
-        """Moments of one shard; begun again with half the samples at once or by the other engine where it must be."""
+        """Moments of one shard; repeated with half the samples at a time, or by the spare engine, if it fails."""
         while True:
             shard = self.new()
             try:

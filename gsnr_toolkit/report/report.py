@@ -1,4 +1,4 @@
-"""The result of a probe: tidy tables, a status for every number, and where they came from."""
+"""The result of a probe: tidy tables with a status for every number, settings and provenance."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """Where the whole model's COR is smallest.
+    """Step and layer at which COR is smallest.
 
     Attributes:
-        step: Training step.
-        group: The layer with the smallest COR at that step; None if no layer has one.
+        step: Training step at which the COR of the whole model is smallest.
+        group: Layer with the smallest COR at that step; None if no layer has one.
     """
 
     step: int
@@ -46,18 +46,18 @@ class Report:
     Attributes:
         layers: One row per (step, group): ``step, group, depth, num_params, num_samples, gsnr, gsnr_low,
             gsnr_high, gsnr_plugin, noise_floor, noise_scale, trace_covariance, mean_grad_sqnorm``, the
-            distribution of the per-parameter GSNR, ``status, message`` and, where COR was asked for,
+            distribution of the per-parameter GSNR, ``status, message`` and, if COR was measured,
             ``cor, cor_low, cor_high, alignment_radius, signal_fraction, misspecification, grad_norm,
             in_collapse_zone``.
         totals: The same columns for the whole model, one row per step.
         drift: The drift curves: ``step, group, rho, drift, drift_low, drift_high, grad_norm, alignment``.
         trajectory: ``step, loss, loss_low, loss_high, batch_grad_norm`` per measured step.
-        settings: Every option that changes a number.
+        settings: Every option that affects a number.
         provenance: Versions, machine, commit, wall time.
         coverage: Which engine served how many trainable parameters.
         groups: Group name to the names of its parameters.
         escape: The escape radius of a probing run.
-        notes: What a reader must know besides.
+        notes: Notes on how the numbers were obtained.
         partial: Whether the run was interrupted.
     """
 
@@ -74,10 +74,10 @@ class Report:
     partial: bool = False
 
     def to_frame(self) -> pd.DataFrame:
-        """The table of layers.
+        """Return the table of layers.
 
         Returns:
-            A copy, one row per group (and step).
+            A copy, with one row per group (and step).
         """
         return self.layers.copy()
 
@@ -88,7 +88,7 @@ class Report:
 
     @property
     def total(self) -> pd.Series:
-        """The whole model's row: at the bottleneck step where COR was measured, else at the last step."""
+        """Row of the whole model: at the bottleneck step if COR was measured, else at the last step."""
         if not self.has_cor:
             return self.totals.iloc[-1]
         ranked = self.totals[self.totals["cor"].notna()]
@@ -96,19 +96,19 @@ class Report:
 
     @property
     def cor(self) -> float:
-        """COR of the whole model, the smallest over steps; infinity above the radii tried, NaN without signal."""
+        """COR of the whole model, the smallest over steps; infinity above the largest radius measured, NaN without signal."""
         return float(self.total["cor"]) if self.has_cor else math.nan
 
     @property
     def bottleneck(self) -> Bottleneck:
-        """The step with the smallest COR, and the layer that loses its direction first there."""
+        """Step with the smallest COR, and the layer that loses its direction first at that step."""
         step = int(self.total["step"])
         at_step = self.layers[self.layers["step"] == step]
         return Bottleneck(step, sentences.weakest_group(at_step) if self.has_cor else None)
 
     @property
     def verdict(self) -> str:
-        """One plain sentence that answers the question."""
+        """The answer in one sentence."""
         at_step = self.layers[self.layers["step"] == int(self.total["step"])]
         if not self.has_cor:
             return sentences.gsnr_verdict(self.total, at_step)
@@ -121,7 +121,7 @@ class Report:
         return text
 
     def plot(self) -> Figure:
-        """Draw the layer profile, the trajectories and the drift curve; GSNR by layer where there is no COR.
+        """Draw the layer profile, the trajectories and the drift curve; only GSNR by layer without COR.
 
         Returns:
             A matplotlib figure.
@@ -138,8 +138,8 @@ class Report:
         """Write the report as one HTML page that needs no other file and no network.
 
         Args:
-            path: The file; a page that was written here before is replaced.
-            overwrite: Replace also a file that is no such page.
+            path: The file. An earlier page of this tool is replaced.
+            overwrite: Replace any other file too.
 
         Returns:
             The path.
@@ -150,10 +150,10 @@ class Report:
         return write_page(check_page(path, overwrite=overwrite), probe_page(self), overwrite=overwrite)
 
     def save(self, directory: str | Path, *, overwrite: bool = False) -> Path:
-        """Write ``report.json`` and one CSV per table; each file appears whole or not at all.
+        """Write ``report.json`` and one CSV per table, each file atomically.
 
         Args:
-            directory: Where to; made if missing.
+            directory: Folder to write to; created if missing.
             overwrite: Replace a report that was made with other settings.
 
         Returns:
@@ -178,7 +178,7 @@ class Report:
         return folder
 
     def to_texts(self) -> dict[str, str]:
-        """The files of a saved report, the summary last.
+        """Return the files of a saved report, the summary last.
 
         Returns:
             File name to content.
@@ -202,10 +202,10 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """Everything but the drift curves as one JSON document.
+        """Return everything except the drift curves as one JSON document.
 
         Returns:
-            Text; numbers that are not finite stand as null.
+            Text; numbers that are not finite become null.
         """
         tables = {name: json.loads(getattr(self, name).to_json(orient="records")) for name in ("layers", "totals")}
         trajectory = json.loads(self.trajectory.to_json(orient="records"))
@@ -216,7 +216,7 @@ class Report:
         """Read a saved report.
 
         Args:
-            directory: What :meth:`save` wrote.
+            directory: Folder that :meth:`save` wrote to.
 
         Returns:
             An equal report.
@@ -230,7 +230,8 @@ class Report:
             return cls.from_texts({name: (folder / name).read_text(encoding="utf8") for name in names})
         except (FileNotFoundError, json.JSONDecodeError, pd.errors.ParserError) as error:
             raise ProbeError(
-                f"expected {folder} to hold {', '.join(names)} as written by Report.save, but: {error}"
+                f"expected {folder} to hold {', '.join(names)}, but reading them failed ({error}); give the folder that "
+                "Report.save wrote to"
             ) from error
 
     @classmethod
@@ -238,7 +239,7 @@ class Report:
         """Read the files of a saved report from memory.
 
         Args:
-            texts: What :meth:`to_texts` returned.
+            texts: The return value of :meth:`to_texts`.
 
         Returns:
             An equal report.
@@ -260,14 +261,14 @@ class Report:
 
 
 def join_steps(reports: Sequence[Report], **changes: Any) -> Report:
-    """Put reports of several steps of one run together.
+    """Join the reports of several steps of one run.
 
     Args:
         reports: One per measured step, in order.
-        **changes: Fields of the joint report to set.
+        **changes: Fields to set in the joint report.
 
     Returns:
-        One report with all rows.
+        A report with all rows.
     """
     frames = {name: pd.concat([getattr(report, name) for report in reports], ignore_index=True) for name in _TABLES}
     notes = tuple(dict.fromkeys(note for report in reports for note in report.notes))
@@ -292,5 +293,5 @@ def _dumps(value: Any, indent: int | None = None, *, strict: bool = False) -> st
 
 
 def _without_nan(value: Any) -> Any:
-    """Null in place of numbers that JSON cannot hold."""
+    """Replace numbers that JSON cannot hold by null."""
     return each_leaf(value, lambda item: None if isinstance(item, float) and not math.isfinite(item) else item)

@@ -1,8 +1,8 @@
-"""Several processes, one answer: shards of samples are dealt out, and what they found is merged.
+"""Share a measurement between processes and merge their results.
 
-Every process draws the same samples. Shard s belongs to process ``s mod W``, and so does SAM mini-batch k. The
-shards are the same blocks of samples whatever the number W of processes, so the merged result is that of one
-process up to rounding.
+Every process draws the same samples. Process ``s mod W`` computes shard s, and process ``k mod W`` computes SAM's
+mini-batch k. Shards are the same blocks of samples for any number W of processes, so the merged result equals that of
+one process up to rounding.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from gsnr_toolkit.types import Floats, Params
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its kind.
+    """Rank and world size of this process.
 
     Attributes:
-        rank: Its number, from 0.
-        size: How many there are.
+        rank: Number of this process, from 0.
+        size: Number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     def owner(self, index: int) -> int:
-        """Which process takes the shard or batch of a number."""
+        """Return the rank that computes the shard or mini-batch of this number."""
         return index % self.size
 
 
 def current_ranks() -> Ranks:
-    """Find out whether there are other processes.
+    """Return the rank and world size of this process.
 
     Returns:
-        One of one, unless ``torch.distributed`` was initialised.
+        Rank 0 of 1, unless ``torch.distributed`` is initialised.
 
     >>> current_ranks()
     Ranks(rank=0, size=1)
@@ -56,13 +56,13 @@ def current_ranks() -> Ranks:
 
 @contextmanager
 def launched_group(device: str | None = None) -> Iterator[Ranks]:
-    """Join the process group when started by ``torchrun``, and leave it at the end.
+    """Join the process group if ``torchrun`` started this process, and leave it at the end.
 
     Args:
-        device: Where the work is to be done; ``gloo`` serves the CPU, ``nccl`` GPUs.
+        device: Where to work: GPUs communicate by ``nccl``, the CPU by ``gloo``.
 
     Yields:
-        This process among its kind.
+        Rank and world size of this process.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
         yield current_ranks()
@@ -78,18 +78,19 @@ def launched_group(device: str | None = None) -> Iterator[Ranks]:
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module inside wrappers, data-parallel or of ``torch.compile``: parameters and buffers are the same objects.
+    """Return the module inside data-parallel wrappers or ``torch.compile``; it shares parameters and buffers with them.
 
-    A wrapped forward needs other processes, or is a fused one without the operations that ``taps`` follows.
+    A data-parallel forward needs the other processes. A compiled forward is fused and hides the operations that
+    ``taps`` follows.
 
     Args:
         model: Any module.
 
     Returns:
-        The module itself, or the innermost one, and what a reader must know.
+        The innermost module, and notes for the report.
 
     Raises:
-        ProbeError: If parameters are sharded over processes.
+        ProbeError: If parameters are sharded between processes.
 
     >>> unwrapped(torch.compile(nn.Linear(2, 1), backend="eager"))
     (Linear(in_features=2, out_features=1, bias=True), ('compiled model: its uncompiled module was measured',))
@@ -107,14 +108,14 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     if sharded or type(model).__name__ == "FullyShardedDataParallel":
         where = f"{sharded[0]!r} is a DTensor" if sharded else "FullyShardedDataParallel"
         raise ProbeError(
-            f"expected every process to hold whole parameters, got sharded ones ({where}); a sample's gradient needs "
-            "all of them at once: load the full state_dict into an unsharded copy of the model and measure that"
+            f"expected every process to hold whole parameters, got sharded ones ({where}), but the gradient of a sample "
+            "needs all of them; load the full state_dict into an unsharded copy of the model and measure that"
         )
     return model, notes
 
 
 def broadcast_model(model: nn.Module, ranks: Ranks) -> None:
-    """Give every process the first one's parameters and buffers, in place."""
+    """Copy the parameters and buffers of rank 0 to every process, in place."""
     if ranks.size == 1:
         return
     with torch.no_grad():
@@ -123,14 +124,14 @@ def broadcast_model(model: nn.Module, ranks: Ranks) -> None:
 
 
 def from_rank(tensor: Tensor, source: int) -> Tensor:
-    """Send a tensor to all processes.
+    """Send a tensor from one rank to all processes.
 
     Args:
-        tensor: What the source sends; elsewhere a tensor of the same shape and dtype.
-        source: Which process sends.
+        tensor: The tensor to send; on other ranks any tensor of the same shape and dtype.
+        source: Rank that sends.
 
     Returns:
-        The source's values, on the tensor's device.
+        The values of the source, on the device of ``tensor``.
     """
     moved = _on_backend(tensor).contiguous()
     moved = moved.clone() if moved.data_ptr() == tensor.data_ptr() else moved
@@ -154,15 +155,15 @@ def _on_backend(tensor: Tensor) -> Tensor:
 
 
 def merge_moments(moments: AnyMoments, params: Params, ranks: Ranks) -> None:
-    r"""Merge the moments of all processes, in place and the same everywhere.
+    r"""Merge the moments of all processes, in place; the result is the same in every process.
 
     With counts :math:`n_r`: :math:`\bar g = \sum_r n_r \bar g_r / n`,
     :math:`M = \sum_r M_r + n_r (\bar g_r - \bar g)^2` (Chan et al.).
 
     Args:
-        moments: This process's; may be empty.
+        moments: Moments of this process; may be empty.
         params: All parameters.
-        ranks: This process among its kind.
+        ranks: Rank and world size of this process.
     """
     counts = summed(torch.tensor([moments.count if ranks.rank == r else 0 for r in range(ranks.size)]))
     total, own = int(counts.sum()), moments.count
@@ -181,12 +182,12 @@ def merge_moments(moments: AnyMoments, params: Params, ranks: Ranks) -> None:
 
 
 def share_shards(collector: ShardCollector, number: int, ranks: Ranks) -> None:
-    """Give every process every finished shard, in the order of the samples.
+    """Give every process all finished shards, in the order of the samples.
 
     Args:
-        collector: Holds this process's shards; afterwards all.
-        number: Shards of all processes.
-        ranks: This process among its kind.
+        collector: Holds the shards of this process; afterwards those of all processes.
+        number: Number of shards in all processes.
+        ranks: Rank and world size of this process.
     """
     own = iter(collector.packed())
     packed = [next(own) if ranks.owner(s) == ranks.rank else collector.empty_pack() for s in range(number)]
@@ -195,12 +196,12 @@ def share_shards(collector: ShardCollector, number: int, ranks: Ranks) -> None:
 
 
 def share_losses(losses: dict[int, Tensor], count: int, ranks: Ranks) -> Floats:
-    """Losses of all samples in order, from whichever process has them.
+    """Collect the losses of all samples, in order.
 
     Args:
-        losses: First sample's number to losses of consecutive samples.
+        losses: Losses of consecutive samples in this process, by the number of the first of them.
         count: Number n of samples.
-        ranks: This process among its kind.
+        ranks: Rank and world size of this process.
 
     Returns:
         Shape ``(n,)``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gsnr_toolkit.errors import EngineError, MixedSamplesError, ProbeError, first_line
 from gsnr_toolkit.gradients.loop import loop_gradients
@@ -60,11 +60,11 @@ def choose_engine(task: GradientTask, options: ProbeOptions, batch: Batch) -> En
     name, engine = asked, None
     if asked in ("auto", "taps"):
         taps = TapsEngine(check=options.self_check)
-        error = _cannot_tap(taps, task, options, batch)
-        if error is None:
+        failure = _cannot_tap(taps, task, options, batch)
+        if failure is None:
             name, engine = "taps", taps
         else:
-            name, note = _instead_of_taps(task, rows, error, asked)
+            name, note = _instead_of_taps(task, rows, failure, asked)
             notes.append(note)
     if name == "vmap":
         reason = _cannot_vectorise(task, rows)
@@ -77,30 +77,37 @@ def choose_engine(task: GradientTask, options: ProbeOptions, batch: Batch) -> En
     return EngineChoice(engine or make_engine(name), chunk_size, tuple(notes))
 
 
-def _cannot_tap(engine: TapsEngine, task: GradientTask, options: ProbeOptions, batch: Batch) -> Exception | None:
+class _Failure(NamedTuple):
+    """Why taps cannot do a model, and whether the reason is that its operations change from run to run."""
+
+    reason: str
+    changes: bool = False
+
+
+def _cannot_tap(engine: TapsEngine, task: GradientTask, options: ProbeOptions, batch: Batch) -> _Failure | None:
     """Why taps cannot do the model; None if it can."""
     try:
         share = engine.prepare(task, batch)
     except MixedSamplesError:
         raise
     except (RuntimeError, ValueError, AssertionError) as error:
-        return error
+        return _Failure(first_line(error), isinstance(error, EngineError))
     if share < 0.5 and options.engine == "auto":
-        return ProbeError(f"its rules cover {share:.0%} of the parameters only")
+        return _Failure(f"its rules cover {share:.0%} of the parameters only")
     return None
 
 
-def _instead_of_taps(task: GradientTask, rows: Batch, error: Exception, asked: str) -> tuple[str, str]:
+def _instead_of_taps(task: GradientTask, rows: Batch, failure: _Failure, asked: str) -> tuple[str, str]:
     """Engine to take where taps failed, and the note that says why."""
     if not _loop_works(task, rows):
         _run_loop(task, rows)  # raises what the model itself raises
-    reason = first_line(error)
+    reason = failure.reason
     if asked == "taps":
         raise ProbeError(
             "expected a model that taps can follow, but the taps engine cannot follow this model "
             f"({reason}); pass engine='auto' or 'loop'"
         )
-    if isinstance(error, EngineError):
+    if failure.changes:
         return "loop", f"engine: one backward per sample, since {reason}"
     return without_taps(task), f"engine: not by taps, since {reason}"
 
@@ -153,7 +160,9 @@ def describe_coverage(task: GradientTask, groups: dict[str, Group], shares: dict
         "groups": num_groups,
         "engine": served,
         "share": sum(served.values()) / total,
-        "sentence": f"{total:,} parameters in {len(sizes)} tensors, each in exactly one of {num_groups} groups; {by_engine}",
+        "sentence": (
+            f"{total:,} parameters in {len(sizes)} tensors, each in exactly one of {num_groups} groups; {by_engine}"
+        ),
     }
 
 

@@ -31,8 +31,8 @@ def check_model(model: nn.Module) -> None:
         )
     if torch.is_inference_mode_enabled():
         raise ProbeError(
-            "expected a call outside torch.inference_mode(), but it is on and no gradient can be taken; leave that block "
-            "(a probe changes no parameter, and torch.no_grad() around it is fine)"
+            "expected a call outside torch.inference_mode(), but it is on, so no gradient can be taken; leave that "
+            "block (a probe changes no parameter, and torch.no_grad() around it is fine)"
         )
     casting = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     if casting:
