@@ -96,7 +96,7 @@ class Report:
 
     @property
     def cor(self) -> float:
-        """COR of the whole model, the smallest over steps; infinity above the largest radius measured, NaN without signal."""
+        """COR of the whole model, smallest over steps; infinity above the largest radius tried, NaN without signal."""
         return float(self.total["cor"]) if self.has_cor else math.nan
 
     @property
@@ -230,8 +230,8 @@ class Report:
             return cls.from_texts({name: (folder / name).read_text(encoding="utf8") for name in names})
         except (FileNotFoundError, json.JSONDecodeError, pd.errors.ParserError) as error:
             raise ProbeError(
-                f"expected {folder} to hold {', '.join(names)}, but reading them failed ({error}); give the folder that "
-                "Report.save wrote to"
+                f"expected {folder} to hold {', '.join(names)}, but reading them failed ({error}); give the folder "
+                "that Report.save wrote to"
             ) from error
 
     @classmethod

@@ -35,15 +35,11 @@ def layer_rows(evidence: Evidence, estimates: Estimates, rho: float) -> list[Row
         Rows with the columns of :class:`~gsnr_toolkit.report.report.Report`.
     """
     rows = gsnr_rows(evidence.members, evidence.depths, evidence.sizes, estimates.gsnr, estimates.parameters)
-    if estimates.cor is None or evidence.drift is None:
-        return rows
-    largest = float(evidence.drift.grams.radii[-1])
-    return [
-        row
-        | _cor_columns(row, estimates.cor, i, rho, largest)
-        | {name: float(values[i]) for name, values in estimates.columns.items()}
-        for i, row in enumerate(rows)
-    ]
+    if estimates.cor is not None and evidence.drift is not None:
+        largest = float(evidence.drift.grams.radii[-1])
+        rows = [row | _cor_columns(row, estimates.cor, i, rho, largest) for i, row in enumerate(rows)]
+    further = estimates.columns.items()
+    return [row | {name: float(values[i]) for name, values in further} for i, row in enumerate(rows)]
 
 
 def gsnr_rows(

@@ -108,8 +108,8 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     if sharded or type(model).__name__ == "FullyShardedDataParallel":
         where = f"{sharded[0]!r} is a DTensor" if sharded else "FullyShardedDataParallel"
         raise ProbeError(
-            f"expected every process to hold whole parameters, got sharded ones ({where}), but the gradient of a sample "
-            "needs all of them; load the full state_dict into an unsharded copy of the model and measure that"
+            f"expected every process to hold whole parameters, got sharded ones ({where}), but the gradient of a "
+            "sample needs all of them; load the full state_dict into an unsharded copy of the model and measure that"
         )
     return model, notes
 

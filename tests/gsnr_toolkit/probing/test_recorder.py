@@ -119,7 +119,7 @@ def test_when_to_measure():
         _ = recorder.report
     assert recorder(1) is not None
     assert recorder(1) is None  # the same step again, after a resumed run's first call
-    with pytest.raises(ProbeError, match="expected a step after 1, which was measured last, got 0"):
+    with pytest.raises(ProbeError, match="expected a step after 1, the last one measured, got 0"):
         recorder.measure(0)
     with pytest.raises(ProbeError, match="expected every to be 1 step or more, got 0"):
         Recorder(model, _batches(), every=0)

@@ -132,7 +132,7 @@ def test_pooling_refuses_what_it_does_not_know():
 
 
 def test_a_model_without_blocks_is_refused():
-    with pytest.raises(ProbeError, match=r"found none in Linear"):
+    with pytest.raises(ProbeError, match=r"got none in Linear"):
         estimate_gsnr(nn.Linear(2, 1), [(torch.randn(8, 2), torch.arange(8) % 2)], layerwise="readout", progress=False)
 
 

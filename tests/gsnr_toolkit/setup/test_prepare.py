@@ -173,7 +173,7 @@ def test_lazy_parameters_and_inference_mode(call):
         call(nn.LazyLinear(1), _loader(), progress=False)
     with torch.inference_mode():
         inside = nn.Linear(4, 1)
-        with pytest.raises(ProbeError, match=r"inference_mode\(\) is on .*; leave that block"):
+        with pytest.raises(ProbeError, match=r"outside torch.inference_mode\(\), but it is on, .*; leave that block"):
             call(nn.Linear(4, 1), _loader(), progress=False)
     with pytest.raises(ProbeError, match=r"'weight' made in torch.inference_mode\(\)"):
         call(inside, _loader(), progress=False)
