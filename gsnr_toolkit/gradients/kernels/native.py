@@ -31,7 +31,7 @@ _VECTORS = {
     "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
 }
-"""Compiler flags for the processor that torch detected. ``-march=native`` would not do: machines may share the cache."""
+"""Compiler flags for the processor that torch detected. Not ``-march=native``: machines may share the cache."""
 
 _NUMBER, _POINTER = ctypes.c_int64, ctypes.c_void_p
 
@@ -39,7 +39,7 @@ _SIGNATURES = {
     "merge_samples": [_POINTER, _POINTER, _NUMBER, _POINTER, _POINTER, _NUMBER, _NUMBER],
     "merge_products": [*[_POINTER] * 4, _NUMBER, _NUMBER, _POINTER, _POINTER, _NUMBER, _NUMBER, _POINTER],
 }
-"""Argument types by source. A source ``name`` holds one function ``name_<dtype>`` per dtype, which returns a float64."""
+"""Argument types by source. The source ``name`` holds one function ``name_<dtype>`` per dtype; it returns a float64."""
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 

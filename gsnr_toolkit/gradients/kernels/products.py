@@ -16,8 +16,9 @@ from torch import Tensor
 from gsnr_toolkit.gradients.kernels.factors import check_factors
 
 TILE_BYTES = 2**20
-"""Bytes of one sample's tile of G on a CPU: small enough for the cache of a core, large enough to make one matrix product
-worth its call. On a CPU, engines use this module for one row per sample only; more rows go through :mod:`.tiles`."""
+"""Bytes of one sample's tile of G on a CPU: small enough for the cache of a core, large enough to make one matrix
+product worth its call. On a CPU, engines use this module for one row per sample only; more rows go through
+:mod:`.tiles`."""
 
 
 def product_sums(
@@ -103,9 +104,8 @@ def plain_product_sums(
     shift = None if shift is None else shift.detach().to(dtype)
     total = left.new_zeros(left.shape[2], right.shape[2])
     squares = torch.zeros_like(total)
-    if (
-        left.shape[1] == 1 and dtype == torch.float32 and left.device.type in ("cpu", "cuda")
-    ):  # other devices may lack float64
+    # the closed form needs float64, which other devices may lack
+    if left.shape[1] == 1 and dtype == torch.float32 and left.device.type in ("cpu", "cuda"):
         add_tile = _single_row_tile
     else:
         add_tile = _sample_loop_tile

@@ -33,8 +33,8 @@ LARGEST_OFFSET = 2**31 - 1
 
 PROGRAMS_PER_PROCESSOR = 2
 MIN_SAMPLES_PER_PART = 4
-"""The samples are split into parts until the GPU is full. Each part costs a write and a read of both results, which takes
-as long as the products of a few samples of 200 rows (estimated from bandwidth and arithmetic, not measured)."""
+"""The samples are split into parts until the GPU is full. Each part costs a write and a read of both results, which
+takes as long as the products of a few samples of 200 rows (estimated from bandwidth and arithmetic, not measured)."""
 
 
 def available(device: torch.device) -> bool:
@@ -62,9 +62,9 @@ def product_sums(
 ) -> tuple[Float[Tensor, "o i"], Float[Tensor, "o i"]]:
     r"""Compute sum and sum of squares of ``D_i = left_i^T right_i - shift`` by one kernel that writes no ``D_i``.
 
-    Float32 inputs are multiplied in full precision, not in TF32. Sums are accumulated in float32 in a fixed order: equal
-    calls give equal bits. Tile sizes are tuned once per shape and process, and may differ between processes; under
-    ``torch.use_deterministic_algorithms(True)`` they do not.
+    Float32 inputs are multiplied in full precision, not in TF32. Sums are accumulated in float32 in a fixed order:
+    equal calls give equal bits. Tile sizes are tuned once per shape and process, and may differ between processes;
+    under ``torch.use_deterministic_algorithms(True)`` they do not.
 
     Args:
         left: Output gradients, shape ``(b, T, O)``, in float32, bfloat16 or float16, any strides.

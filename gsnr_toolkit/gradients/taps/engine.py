@@ -33,16 +33,16 @@ from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.types import Batch, Params
 
 STATES_AT_FIRST, STATES_LATER = 8, 3
-"""Number of random states at which a model that draws random numbers is run, to see whether they decide which operations
-run: before the first plan, and before a plan for operations not seen before. Eight states miss a layer that is skipped
-every other time in one case of 128."""
+"""Random states at which a model that draws random numbers is run, to see whether they decide which operations run:
+before the first plan, and before a plan for operations not seen before. Eight states miss a layer that is skipped every
+other time in one case of 128."""
 
 
 class TapsEngine:
     """Per-sample gradients by taps on the autograd graph.
 
-    A graph is planned once, on a few samples of the first batch. The plan is checked on two of them against one backward
-    per sample; a parameter that fails the check goes to another engine.
+    A graph is planned once, on a few samples of the first batch. The plan is checked on two of them against one
+    backward per sample; a parameter that fails the check goes to another engine.
 
     Args:
         check: Whether to check plans.

@@ -1,8 +1,8 @@
 """Per-sample gradients in the form in which a rule finds them; they are formed only when needed.
 
-A term stands for N tensors of one shape. A matrix product keeps its two factors, small gradients are stored, and the rest
-is computed on demand. Every term can form any range of its samples; that is all that correctness needs. Where the form
-of a term allows more, :mod:`gsnr_toolkit.gradients.taps.accumulate` uses it.
+A term stands for N tensors of one shape. A matrix product keeps its two factors, small gradients are stored, and the
+rest is computed on demand. Every term can form any range of its samples; that is all that correctness needs. Where the
+form of a term allows more, :mod:`gsnr_toolkit.gradients.taps.accumulate` uses it.
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ def test_classes_looked_up_in_an_adapted_table_are_no_samples(classes, learned):
         assert_same(
             {name: torch.cat([chunk.grads[name] for chunk in chunks]) for name in task.params}, truth(task, batch)
         )
-        assert engine.other()["p.w"] == "which rows of Mm belong to which sample could not be told"
+        assert engine.other()["p.w"] == "which rows of Mm belong to which sample could not be determined"
 
 
 def test_rows_are_taken_again_from_the_front():
