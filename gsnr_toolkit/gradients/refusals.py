@@ -34,26 +34,27 @@ def in_plain_words() -> Iterator[None]:
         message = _plain_message(str(error))
         if message is None:
             raise
-        first = (str(error).splitlines() or [""])[0][:160]
-        raise ProbeError(f"{message} (PyTorch: {first})") from error
+        raise ProbeError(message) from error
 
 
 def _plain_message(torch_message: str) -> str | None:
     """Return the message for a known error of autograd, or None."""
     turn_off = "model.gradient_checkpointing_disable() or model.set_grad_checkpointing(False)"
     if "already unpacked once" in torch_message:
-        return (
+        message = (
             "expected saved activations that can be read twice, got activation checkpointing, which allows one read; "
             f"turn it off to measure by taps ({turn_off})"
         )
-    if "use_reentrant=True" in torch_message:
-        return (
+    elif "use_reentrant=True" in torch_message:
+        message = (
             "expected a graph that can be differentiated towards chosen tensors, got reentrant activation "
             f"checkpointing; turn it off while measuring ({turn_off}), or use use_reentrant=False"
         )
-    if "modified by an inplace operation" in torch_message:
-        return (
+    elif "modified by an inplace operation" in torch_message:
+        message = (
             "expected activations to keep their values until the backward, got one that the model overwrites in place "
             "although a gradient needs it; use the out-of-place operation (x = x * 2 for x.mul_(2), inplace=False)"
         )
-    return None
+    else:
+        return None
+    return f"{message} (PyTorch: {torch_message.splitlines()[0][:160]})"

@@ -58,7 +58,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
                 raise
             _insist_that_the_model_runs(task, rows)
             raise EngineError(
-                "expected operations that vmap can run on many samples, but the vmap engine cannot vectorise this model "
+                "expected operations that vmap can batch, but the vmap engine cannot vectorise this model "
                 f"({str(error).splitlines()[0][:200]}); pass engine='loop'"
             ) from error
         yield GradientChunk(start, losses.detach(), {name: grad.detach() for name, grad in grads.items()})

@@ -70,9 +70,9 @@ def refuse_random_graphs(task: GradientTask, rows: Batch, states: int, signature
                 return
         if signature is not None and found != signature:
             raise EngineError(
-                "expected the same operations whatever random numbers the model draws, but its random numbers decide which "
-                "operations run, once for all samples that run together (layers skipped at random: LayerDrop); pass "
-                "engine='loop'"
+                "expected the same operations whatever random numbers the model draws, but its random numbers decide "
+                "which operations run, once for all samples that run together (layers skipped at random: LayerDrop); "
+                "pass engine='loop'"
             )
         signature = found
 
