@@ -30,15 +30,15 @@ FLOAT32_INSIDE = FLOAT32_SUMS | {
 }
 """Models that compute some values in float32, row by row, whatever their dtype (RMSNorm, variances).
 
-Their float64 gradients move by 5e-8 when the loss is scaled by anything but a power of two, as a batch's mean scales it.
+Their float64 gradients move by 5e-8 when the loss is scaled by anything but a power of two, as a batch's mean is.
 """
 
 
 def randomise(model: nn.Module, seed: int = 0, sd: float = 0.2) -> nn.Module:
     """Perturb every parameter and draw running statistics, so that no gradient is zero because of initialisation.
 
-    Zero heads, class tokens and gammas of 1e-6 would hide errors before them. The perturbation of wide weights is scaled
-    by their fan-in; otherwise the softmax of the logits would saturate.
+    Zero heads, class tokens and gammas of 1e-6 would hide errors before them. The perturbation of wide weights is
+    scaled by their fan-in; otherwise the softmax of the logits would saturate.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -91,9 +91,9 @@ FLOAT32_FACTOR, FLOAT32_LEAST, FLOAT32_MOST = 6, 1e-5, 2e-5
 def float32_tolerance(single: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
     """Return the relative tolerance for a model's gradients in float32, from what float32 itself loses there.
 
-    That is the error of one literal backward per sample in float32, of whichever parameter is worst. Other orders of
-    summation lose up to 2.8 times as much in the zoo, and how much depends on the processor's vectors: the factor of six
-    leaves room for that. The loss must itself be small, so that the tolerance cannot hide an error.
+    That is the error of one literal backward per sample in float32, for the worst parameter. Other orders of summation
+    lose up to 2.8 times as much in the zoo, depending on the processor's vectors; the factor of six leaves room for
+    that. The error itself must be small, so that the tolerance cannot hide a wrong rule.
 
     Args:
         single: Per-sample gradients by one backward per sample in float32.

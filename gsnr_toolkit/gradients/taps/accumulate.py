@@ -80,7 +80,7 @@ class _Addend:
             return _rows_spread(mean, self.term)
         term = _write_out_windows(self.term, mean)
         if isinstance(term, Products | Windows) and _ghost_norms_are_cheaper(term, mean):
-            term = term.products()
+            term = term.products() if isinstance(term, Windows) else term
             spread = _ghost_spread(mean, term)
             if spread is not None:
                 return spread

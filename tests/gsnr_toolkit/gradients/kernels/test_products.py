@@ -131,7 +131,7 @@ def test_strides_too_wide_for_32_bit_offsets_are_copied(stride, copied):
 
 def test_plain_path_loads_no_triton():
     code = (
-        "import sys, torch, gsnr_toolkit.gradients.kernels.products as p, gsnr_toolkit.gradients.kernels.triton_products as t\n"
+        "import sys, torch\nfrom gsnr_toolkit.gradients.kernels import products as p, triton_products as t\n"
         "before = 'triton' in sys.modules\n"  # torch itself may load it
         "p.product_sums(torch.ones(2, 3, 4), torch.ones(2, 3, 5)); t.available(torch.device('cpu'))\n"
         "print(before, 'triton' in sys.modules, 'gsnr_toolkit.gradients.kernels.triton_kernels' in sys.modules)"
