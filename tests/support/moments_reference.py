@@ -12,7 +12,7 @@ from tests.support.tapped import name_of
 
 
 def two_passes(grads):
-    """Mean, and sum of centred squares, by name."""
+    """Return mean and sum of centred squares by name."""
     mean = {name: grad.mean(0) for name, grad in grads.items()}
     return mean, {name: (grad - mean[name]).square().sum(0) for name, grad in grads.items()}
 

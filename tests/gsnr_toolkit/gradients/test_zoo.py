@@ -39,7 +39,7 @@ VMAP_CANNOT = {
     "transformers BERT": BRANCHES,
     "transformers Mixtral": "sends each token to the experts that its values choose",
 }
-"""Entries that ``torch.func`` cannot vectorise, and why."""
+"""Models that ``torch.func`` cannot vectorise, and why."""
 
 WITHOUT_EFFECT = r"(k_proj|k_norm|ln_k|key|rel_pos\.mlp\.fc2|mlp_tokens\.fc2|gate)\.bias"
 """Biases with gradient 0: a softmax does not change if one number is added to all its logits, nor a LayerNorm if one is
@@ -55,7 +55,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "engine-coverage.md"
 
 
 def _stated(name):
-    """The page's cells for an architecture: parameters, share on rules, share elsewhere, and why."""
+    """Return the page's cells for an architecture: parameters, share on rules, share elsewhere, and why."""
     (line,) = [line for line in PAGE.read_text(encoding="utf8").splitlines() if line.startswith(f"| {name} |")]
     _, parameters, rules, other, _, why = (cell.strip() for cell in line[1:-1].split(" |"))
     return [parameters, rules, other, why]
@@ -96,7 +96,7 @@ def test_float32_agrees_with_float64_to_its_precision(name):
 
 
 def _float32(name):
-    """Gradients of each engine in float32, the exact ones, and the tolerance between them."""
+    """Return the float32 gradients of each engine, the exact gradients, and the tolerance between them."""
     task, batch = _task(name, torch.float32)
     found = {engine: _engine(engine, task, batch, chunk_size=3)[0] for engine in EXACT_ENGINES}
     single = _truth(task, batch)
@@ -106,7 +106,9 @@ def _float32(name):
 
 @pytest.mark.parametrize("name", ["timm EfficientNet, EvoNorm", "open_clip ModifiedResNet"])
 def test_the_tolerance_of_float32_does_not_hide_a_wrong_rule(name, monkeypatch):
-    """Two thousandths pass the engine's own check; the two models lose most in float32, and so are allowed most."""
+    """An error of two thousandths passes the engine's own check. Both models lose most in float32 and have the widest
+    tolerance.
+    """
     for kind in ("MulBackward", "ConvolutionBackward"):
         rule = RULES[kind]
 
@@ -129,7 +131,7 @@ def test_vmap_equals_backward_per_sample(name):
 
 
 @pytest.mark.parametrize("name", VMAP_CANNOT)
-def test_vmap_says_that_it_cannot(name):
+def test_vmap_refuses_what_it_cannot_vectorise(name):
     task, batch = _task(name, torch.float64)
     with pytest.raises(ProbeError, match=r"the vmap engine cannot vectorise this model \(.*\); pass engine='loop'"):
         _engine("vmap", task, batch, chunk_size=3)

@@ -124,7 +124,7 @@ def test_processes_that_build_at_the_same_time(cache):
 
 @needs_compiler
 def test_it_uses_the_threads_of_torch(cache):
-    """A second OpenMP library in the process would keep threads of its own spinning."""
+    """A second OpenMP library in the process would keep its own threads spinning."""
     program = (
         "import torch; from gsnr_toolkit.gradients.kernels import native; before = open('/proc/self/maps').read()\n"
         "assert native.kernel(); after = open('/proc/self/maps').read()\n"

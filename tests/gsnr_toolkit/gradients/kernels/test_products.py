@@ -20,7 +20,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2e-5, to
 
 
 def literal_sums(left, right, shift=None):
-    """One gradient per sample in float64, then the sums."""
+    """Form one gradient per sample in float64, then sum them."""
     grads = [torch.einsum("to,ti->oi", a.double(), b.double()) for a, b in zip(left, right, strict=True)]
     deviations = [grad - (0 if shift is None else shift.double()) for grad in grads]
     zero = torch.zeros(left.shape[2], right.shape[2], dtype=torch.float64, device=left.device)
@@ -59,7 +59,7 @@ def test_plain_sums_equal_the_literal_loop(shape, dtype, strided, shifted, monke
     assert_sums(product_sums(left, right, shift), expected, dtype, shape[1])
 
 
-def test_plain_sums_leave_their_arguments_alone_and_record_no_graph():
+def test_plain_sums_do_not_change_their_arguments_or_record_a_graph():
     left, right, shift = factors((3, 4, 5, 6))
     copies = [value.clone() for value in (left, right, shift)]
     total, squares = plain_product_sums(left.requires_grad_(), right.requires_grad_(), shift)
@@ -70,7 +70,7 @@ def test_plain_sums_leave_their_arguments_alone_and_record_no_graph():
 
 
 def _far_mean(tokens, ratio=3e3):
-    """Factors whose products have a mean of ``ratio`` standard deviations, and that mean in float32."""
+    """Return factors whose products have a mean of ``ratio`` standard deviations, and that mean in float32."""
     b, rows, columns = 64, 8, 8
     left = torch.ones(b, tokens, rows)
     left[:, 0] += torch.randn(b, rows) * tokens / ratio
@@ -174,7 +174,7 @@ INTERPRETED = [
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 def test_kernels_in_the_interpreter():
-    """In a process of its own: Triton reads its switch when it is imported."""
+    """In a separate process, because Triton reads its switch on import."""
     assert "interpreted" in _run([__file__], TRITON_INTERPRET="1")
 
 

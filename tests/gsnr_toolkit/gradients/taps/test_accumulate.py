@@ -1,4 +1,4 @@
-"""Moments of tables, of formed samples and of parts that cover a parameter only in places, against two passes."""
+"""Moments of tables, of formed samples and of parts that cover only some of a parameter, against two passes."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_tables_with_rows_that_come_and_go(shape, block_bytes, monkeypatch):
     check_both(terms, shape)
 
 
-def test_blocks_of_rows_put_together_are_the_rows_that_were_looked_up(monkeypatch):
+def test_blocks_of_rows_hold_the_rows_that_were_looked_up(monkeypatch):
     monkeypatch.setattr(accumulate, "_BLOCK_BYTES", 2 * 4 * 3 * 4)
     term = Gathered(torch.randint(0, 20, (4, 6)), rand(4, 6, 3), (20, 3))
     used = term.rows.unique()
@@ -64,7 +64,7 @@ def test_samples_are_formed_a_block_at_a_time(monkeypatch):
 
 
 def test_views_that_do_not_cover_the_parameter():
-    """What lies between them has gradient zero, also after it had another one."""
+    """The gradient between the views is zero, also in entries that had another gradient before."""
     shape, first, last = (9, 4), (View("SliceBackward", (0, 0, 3, 1)),), (View("SliceBackward", (0, 5, 9, 1)),)
     whole = Stored(3 + rand(4, *shape))
     halves = [
@@ -83,7 +83,7 @@ def test_views_that_do_not_cover_the_parameter():
         assert_moments(first_seen, {"w": torch.cat([expected, whole.values])}, 1e-10)
 
 
-def test_uses_of_one_matrix_are_joined_and_others_added_up():
+def test_uses_of_one_matrix_are_joined_and_others_added():
     pair = [Products(rand(4, t, 3), rand(4, t, 5), (3, 5)) for t in (2, 3)]
     joined = add_terms(pair)
     assert isinstance(joined, Products)
@@ -95,7 +95,7 @@ def test_uses_of_one_matrix_are_joined_and_others_added_up():
     check_both([joined, tied], (3, 5))
 
 
-def test_half_precision_tables_and_samples_are_added_up_in_float32():
+def test_half_precision_tables_and_samples_are_summed_in_float32():
     rows, grads = torch.randint(0, 5, (4, 30)), rand(4, 30, 3, dtype=torch.bfloat16)
     table = Gathered(rows, grads, (5, 3))
     exact = Gathered(rows, grads.double(), (5, 3)).samples(0, 4)

@@ -40,7 +40,7 @@ MODELS = [
     "weight made from the sample",
 ]
 IN_FLOAT32 = {"transformers Mixtral": 1e-6}
-"""Its RMSNorm works in float32 whatever the dtype."""
+"""Its RMSNorm computes in float32, whatever the dtype."""
 
 
 def zoo_task(name):
@@ -51,7 +51,7 @@ def zoo_task(name):
 
 
 def uneven(batch, sizes):
-    """Batches of these sizes, one after the other."""
+    """Cut a batch into consecutive batches of these sizes."""
     edges = list(itertools.accumulate(sizes, initial=0))
     return [take_rows(batch, a, b) for a, b in itertools.pairwise(edges)]
 
@@ -84,7 +84,7 @@ def test_some_of_these_models_need_another_engine_for_a_part(name):
 
 @pytest.mark.parametrize("new", [Moments, GroupMoments])
 def test_float32_holds_where_the_difference_of_squares_fails(new):
-    """A common shift of the gradients a thousand times their spread."""
+    """The common shift of the gradients is a thousand times their spread."""
     generator = torch.Generator().manual_seed(0)
     batches = [
         (torch.randn(n, 5, 6, generator=generator) * 1e-3 + 1, 1e-3 * torch.randn(n, generator=generator) + 1)
@@ -125,7 +125,7 @@ def test_float32_agrees_to_its_precision(name):
 
 
 def test_a_tied_packed_parameter_goes_through_whole():
-    """Views that overlap are added up in the parameter's own shape."""
+    """Overlapping views are added in the parameter's own shape."""
 
     def use(p, x):
         return torch.tanh(x @ p["w"][:4]) @ p["w"][2:].t() + p["w"][0]

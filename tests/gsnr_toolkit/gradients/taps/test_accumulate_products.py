@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("every_kernel", "poisoned_memory")
 )
 @pytest.mark.parametrize("counts", [(4, 3), (1, 5), (1,), (1, 1, 1)])
 def test_matrix_products(rows, outputs, inputs, counts):
-    """Ghost and formed norms, both orientations, one row per sample, one sample per batch."""
+    """Covers ghost and formed norms, both orientations, one row per sample, and one sample per batch."""
     terms = [Products(rand(n, rows, outputs), 2 + rand(n, rows, inputs), (outputs, inputs)) for n in counts]
     assert sqnorms.ghost_is_cheaper(rows, outputs, inputs) == (rows < 40)
     check_both(terms, (outputs, inputs))
@@ -44,7 +44,7 @@ def test_ghost_norms_of_some_samples_at_a_time(monkeypatch):
 @pytest.mark.parametrize("places", [(4, 3), (2, 4, 3)])
 @pytest.mark.parametrize("name", ["kernel", "kernel, inputs first", "some of a stack", "two uses"])
 def test_windows_of_a_convolution(places, name):
-    """Read in their place, and written out where a view or a second use of the kernel asks for it."""
+    """Windows are read without a copy, and written out where a view or a second use of the kernel needs it."""
     shape = (6, 3, 2, 2)
 
     def windows(count):
