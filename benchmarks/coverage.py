@@ -1,14 +1,12 @@
-"""Which parameters of public architectures the taps engine serves by its rules, and how right it is.
+"""Share of the parameters of public architectures that the taps engine serves by rules, and its accuracy.
 
 Claim: every parameter of every architecture is covered, by a rule or by another engine, and agrees with one backward
-per sample. Command: ``python -m benchmarks.coverage`` (a minute on two cores). It writes
-``docs/engine-coverage.md``. The models are those of ``tests/support/zoo.py``: real classes with random weights, in tiny
-configurations.
+per sample. Command: ``python -m benchmarks.coverage`` (a minute on two cores); it writes ``docs/engine-coverage.md``.
+The models are those of ``tests/support/zoo.py``: real classes with random weights, in tiny configurations.
 """
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,10 +25,10 @@ PAGE = ROOT / "docs" / "engine-coverage.md"
 HEAD = """# Coverage of the taps engine
 
 Written by `python -m benchmarks.coverage`. The lines down to `TransformerEncoder` are real classes of public libraries
-with random weights in a tiny configuration (`tests/support/zoo.py`), the others constructions made to be hard. *rules*: share
-of its parameters whose gradients come from a rule; the others come from `vmap` or one backward per sample, for the
-reason given, so that all parameters are always covered. *difference*: largest deviation from one backward per sample in
-float64, over all samples and parameters, as a share of the largest entry of the model's gradient.
+with random weights in a tiny configuration (`tests/support/zoo.py`); the others were constructed to be difficult.
+*rules* is the share of the parameters that a rule serves. The others come from `vmap` or one backward per sample, for
+the reason given, so that all parameters are always covered. *difference* is the largest deviation from one backward per
+sample in float64, over all samples and parameters, as a share of the largest entry of the model's gradient.
 
 | architecture | parameters | rules | other engine | difference | why |
 |---|---|---|---|---|---|
@@ -44,9 +42,9 @@ class Row:
     Attributes:
         name: Its name in the zoo.
         parameters: Number of scalar parameters.
-        on_rules: How many of them rules serve.
+        on_rules: Number of them that rules serve.
         difference: Largest deviation from one backward per sample.
-        why: Reasons of the rest.
+        why: Why the rest is served by another engine.
     """
 
     name: str
@@ -56,7 +54,7 @@ class Row:
     why: str
 
     def line(self) -> str:
-        """The row in Markdown."""
+        """Format the row in Markdown."""
         share = 100 * self.on_rules / self.parameters
         rest = "" if self.on_rules == self.parameters else f"{100 - share:.1f} %"
         return f"| {self.name} | {self.parameters:,} | {share:.4g} % | {rest} | {self.difference:.0e} | {self.why} |"
@@ -68,8 +66,8 @@ def rows() -> Iterator[Row]:
     Yields:
         Rows in the zoo's order.
     """
-    sys.path.insert(0, str(ROOT / "tests"))
-    from zoo import ZOO, to_dtype
+    # imported here: the tests import this module for the form of its rows
+    from tests.support.zoo import ZOO, to_dtype
 
     for name, case in ZOO.items():
         model, batch = to_dtype(case, torch.float64)

@@ -1,13 +1,14 @@
 """Per-sample moments by our engines and by other libraries, against a plain forward + backward of the same batch.
 
-Claim: what ``engine="auto"`` chooses, and what of a model other libraries cover, at what cost. Command:
-``python -m benchmarks.engines`` (the other libraries: ``pip install .[bench]``). Every case runs in a process of its
-own, so that peak memory is its own and one that is killed leaves a row; times are medians of interleaved repetitions.
+Question: what does each engine cost, and which part of a model do other libraries cover, at what cost? Command:
+``python -m benchmarks.engines`` (the other libraries: ``pip install .[bench]``). Every case runs in its own process, so
+that its peak memory is its own, and a case that is killed still leaves a row. Times are medians of interleaved
+repetitions.
 """
 
 from __future__ import annotations
 
-# Nothing heavy up here: on Linux a process starts with the peak memory of the one that started it.
+# Import nothing heavy here: on Linux, a process starts with the peak memory of its parent.
 import argparse
 import json
 import math
@@ -22,6 +23,7 @@ from typing import Any
 from benchmarks.comparison.methods import METHODS
 from benchmarks.comparison.one_case import Case
 from benchmarks.comparison.settings import MODELS, RESULTS
+from benchmarks.instruments import parser, write_json
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.lookup import is_target
 
@@ -29,14 +31,14 @@ PEERS = ("opacus", "backpack-for-pytorch", "opt_einsum", "torchjd", "traker", "t
 
 
 def measure(case: Case, timeout: float) -> dict[str, Any]:
-    """Run a case in a process of its own.
+    """Run a case in its own process.
 
     Args:
         case: The case.
         timeout: Seconds after which the process is stopped.
 
     Returns:
-        Its row: the case, what was measured, and ``failure`` (None, or why it ended early).
+        Its row: the case, the measurements, and ``failure`` (None, or why it ended early).
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "row.json"
@@ -46,7 +48,7 @@ def measure(case: Case, timeout: float) -> dict[str, Any]:
             failure = _exit_reason(done.returncode, done.stderr)
         except subprocess.TimeoutExpired:
             failure = f"stopped after {timeout:g} s"
-        # a process that is killed while it writes leaves half a file
+        # a process that is killed while writing leaves half a file
         try:
             found = json.loads(result.read_text(encoding="utf8"))
         except (FileNotFoundError, json.JSONDecodeError):
@@ -79,11 +81,11 @@ def add_memory_ratios(rows: list[dict[str, Any]]) -> None:
 
 
 def provenance(arguments: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the numbers hold for.
+    """Describe the conditions of the measurement.
 
     Args:
-        arguments: Of the command.
-        rows: The rows, of which the first that knows says how many threads torch used.
+        arguments: Arguments of the command.
+        rows: The rows; the first one with that field gives the number of threads of torch.
 
     Returns:
         Versions, processor, device, threads, time, commit, command.
@@ -110,7 +112,7 @@ def _version(package: str) -> str:
 
 
 def _known_method(name: str) -> str:
-    if not is_target(name):  # one's own is imported in its process only
+    if not is_target(name):  # module:name is imported only in the process of its case
         try:
             METHODS[name]
         except ProbeError as error:
@@ -119,21 +121,20 @@ def _known_method(name: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS.names)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), type=_known_method, metavar="METHOD",
-                        help=f"{', '.join(METHODS)}, or module:name of your own; plain is always measured")  # fmt: skip
-    parser.add_argument("--batch", type=int, help="samples in a batch (default: by model)")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--budget", type=float, default=2.0, help="GiB of per-sample gradients alive at once")
-    parser.add_argument("--allocator", choices=("keep", "default"), default="keep",
-                        help="whether a case's process keeps freed memory, as the toolkit's commands do")  # fmt: skip
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for a case")
-    parser.add_argument("--resume", action="store_true", help="keep what the output file holds of these very cases")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON; the plot goes beside it as .png")
-    return parser
+    commands = parser("benchmarks.engines", __doc__, device="cpu", repeats=5)
+    add = commands.add_argument
+    add("--models", nargs="+", default=list(MODELS), choices=MODELS.names)
+    add("--methods", nargs="+", default=list(METHODS), type=_known_method, metavar="METHOD",
+        help=f"{', '.join(METHODS)}, or module:name of any other; plain is always measured")  # fmt: skip
+    add("--batch", type=int, help="samples in a batch (default: by model)")
+    add("--threads", type=int, help="threads of torch (default: its own choice)")
+    add("--budget", type=float, default=2.0, help="GiB of per-sample gradients in memory at once")
+    add("--allocator", choices=("keep", "default"), default="keep",
+        help="whether the process of a case keeps freed memory, as the toolkit's commands do")  # fmt: skip
+    add("--timeout", type=float, default=900.0, help="seconds for a case")
+    add("--resume", action="store_true", help="skip cases whose results the output file holds already")
+    add("--output", type=Path, default=RESULTS, help="JSON; the figure is saved beside it as .png")
+    return commands
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -148,13 +149,13 @@ def main(arguments: list[str] | None = None) -> None:
             how = (options.device, options.threads, options.budget, options.allocator)
             case = Case(model, method, batch, options.repeats, *how)
             print(f"{model}, {method} ...", file=sys.stderr, flush=True)
-            # threads None means torch's own choice, which the row names
+            # threads is None for torch's own choice; the row holds the number
             wanted = {key: value for key, value in asdict(case).items() if value is not None}
             found = next((row for row in known if row.items() >= wanted.items()), None)
             rows.append(found or measure(case, options.timeout))
             add_memory_ratios(rows)
-            _write(options.output, {"provenance": None, "rows": rows})  # a long run may be cut short
-    _write(options.output, {"provenance": provenance(given, rows), "rows": rows})
+            write_json(options.output, {"provenance": None, "rows": rows})  # a long run may be interrupted
+    write_json(options.output, {"provenance": provenance(given, rows), "rows": rows})
     from benchmarks.comparison.table import draw, markdown
 
     print(markdown(rows))
@@ -162,15 +163,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows that an earlier run brought to their end."""
+    """Read the rows of an earlier run that did not fail."""
     if not path.exists():
         return []
     rows = json.loads(path.read_text(encoding="utf8"))["rows"]
     return [row for row in rows if row["failure"] is None]
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":

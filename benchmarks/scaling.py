@@ -1,17 +1,14 @@
-"""Whether the cost of a sample depends on the batch size, on the number of groups, or on the number of samples.
+"""Cost of a sample by batch size, number of groups and number of samples.
 
-Claim: it does not. Command: ``python -m benchmarks.scaling`` (two minutes on two cores, clip-demo) and ``python -m
-benchmarks.scaling --model clip-vit-b16 --repeats 3`` (eight). Times are medians of interleaved repetitions, over the
-number of samples and over the cost of a sample in a plain forward + backward.
+Claim: it depends on none of them. Commands: ``python -m benchmarks.scaling`` (two minutes on two cores, clip-demo) and
+``python -m benchmarks.scaling --model clip-vit-b16 --repeats 3`` (eight minutes). Times are medians of interleaved
+repetitions, divided by the number of samples and by the cost of a sample in a plain forward + backward.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.comparison.settings import build_setting
+from benchmarks.instruments import Work, head, line, parser, seconds, write_json
 from gsnr_toolkit.gradients.taps.engine import TapsEngine
 from gsnr_toolkit.moments.by_parameter import Moments
 from gsnr_toolkit.probing.estimate import estimate_gsnr
@@ -30,13 +28,13 @@ TABLE = Path(__file__).with_name("scaling.json")
 
 @dataclass(frozen=True)
 class Scale:
-    """What is timed on a model.
+    """The batch sizes and numbers of samples that are timed on a model.
 
     Attributes:
-        plain: Samples in a plain batch, and in a batch where the batch size is not the question.
-        batches: Batch sizes, each over the largest of them.
+        plain: Samples in a plain batch, and in all batches where the batch size is not varied.
+        batches: Batch sizes, each for as many samples as the largest of them.
         counts: Numbers of samples.
-        whole: Samples of a whole ``estimate_gsnr``; 0 for none.
+        whole: Samples of a whole ``estimate_gsnr``; 0 to leave it out.
     """
 
     plain: int
@@ -51,8 +49,8 @@ SCALES = {
 }
 
 
-def _works(name: str, scale: Scale) -> dict[str, tuple[int, Callable[[], object]]]:
-    """What is timed: number of samples, and the work."""
+def _works(name: str, scale: Scale) -> dict[str, tuple[int, Work]]:
+    """Return what is timed, by name: the number of samples, and the work."""
     setting = build_setting(name, max(*scale.batches, *scale.counts, scale.whole))
     images, labels = setting.batch
     engine = TapsEngine(check=False)
@@ -60,7 +58,7 @@ def _works(name: str, scale: Scale) -> dict[str, tuple[int, Callable[[], object]
     def batches(count: int, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [(images[i : i + size], labels[i : i + size]) for i in range(0, count, size)]
 
-    def moments(count: int, size: int) -> Callable[[], object]:
+    def moments(count: int, size: int) -> Work:
         def work() -> None:
             total = Moments()
             for batch in batches(count, size):
@@ -70,7 +68,7 @@ def _works(name: str, scale: Scale) -> dict[str, tuple[int, Callable[[], object]
 
     (batch,) = batches(scale.plain, scale.plain)
     plain = partial(setting.task.mean_gradient, batch)
-    works: dict[str, tuple[int, Callable[[], object]]] = {f"plain, batch {scale.plain}": (scale.plain, plain)}
+    works: dict[str, tuple[int, Work]] = {f"plain, batch {scale.plain}": (scale.plain, plain)}
     most = max(scale.batches)
     works |= {f"moments, batch {size}": (most, moments(most, size)) for size in scale.batches}
     works |= {f"moments, {count} samples": (count, moments(count, scale.plain)) for count in scale.counts}
@@ -89,30 +87,27 @@ def main(arguments: list[str] | None = None) -> None:
     """Time everything in turns and print a table.
 
     Args:
-        arguments: Of the command line; those of the process when None.
+        arguments: Arguments of the command line; those of the process when None.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=tuple(SCALES), default="clip-demo")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=TABLE, help="JSON; what it holds of other models is kept")
-    chosen = parser.parse_args(arguments)
+    commands = parser("benchmarks.scaling", __doc__, repeats=5)
+    commands.add_argument("--model", choices=tuple(SCALES), default="clip-demo")
+    commands.add_argument("--output", type=Path, default=TABLE, help="JSON; its results of other models are kept")
+    chosen = commands.parse_args(arguments)
     keep_freed_memory()
     works = _works(chosen.model, SCALES[chosen.model])
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(chosen.repeats + 1):
         for name, (count, work) in works.items():
-            began = time.perf_counter()
-            work()
+            took = seconds(work) / count
             if turn:  # the first turn warms up
-                times[name].append((time.perf_counter() - began) / count)
+                times[name].append(took)
     plain = statistics.median(next(iter(times.values())))
     table = {name: [value / plain for value in (statistics.median(t), min(t), max(t))] for name, t in times.items()}
-    print("| work | a sample's cost / plain | lowest to highest |\n|---|---|---|")
+    print(head("work", "a sample's cost / plain", "lowest to highest"))
     for name, (middle, low, high) in table.items():
-        print(f"| {name} | {middle:.2f} | {low:.2f} to {high:.2f} |")
+        print(line(name, f"{middle:.2f}", f"{low:.2f} to {high:.2f}"))
     known = json.loads(chosen.output.read_text(encoding="utf8")) if chosen.output.exists() else {}
-    about = {"provenance": environment(), "costs": table}
-    chosen.output.write_text(json.dumps(known | {chosen.model: about}, indent=1) + "\n", encoding="utf8")
+    write_json(chosen.output, known | {chosen.model: {"provenance": environment(), "costs": table}})
 
 
 if __name__ == "__main__":

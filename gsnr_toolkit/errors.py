@@ -1,4 +1,4 @@
-"""The errors a probe raises: each names what was expected, what came, and what to do."""
+"""The errors of a probe. Every message says what was expected, what came instead, and what to do."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ class NonFiniteError(ProbeError):
 
 
 class NonDeterministicError(ProbeError):
-    """The same batch, evaluated twice from the same random state, gave two different losses."""
+    """The same batch, evaluated twice from the same random state, gave different losses."""
 
 
 class MixedSamplesError(ProbeError):
-    """A sample's loss depends on other samples of its batch: there is no gradient of that sample alone."""
+    """A sample's loss depends on other samples of its batch, so that the sample has no gradient of its own."""
 
 
 class EngineError(ProbeError):
-    """An engine cannot follow the model, or not any more; one backward per sample can."""
-
-
-class CollapseZoneError(ProbeError):
-    """The radius asked for lies in the collapse zone, and the caller asked to fail on that."""
+    """An engine cannot run the model, or no longer can; one backward per sample can."""
 
 
 class ProbeWarning(UserWarning):
-    """A number in the report is undefined, or a reader must know something about it."""
+    """A number in the report is undefined or needs an explanation."""
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, as a reason inside another sentence.
+    """Shorten an error's message, to quote it as a reason inside another sentence.
+
+    Args:
+        error: The error.
 
     Returns:
-        Its first line, without PyTorch's own words and the engine it recommends.
+        The first line of its message, without PyTorch's own words and without a recommended engine. Of "expected X, but
+        Y", only Y, which is a sentence of its own.
 
-    >>> first_line(ProbeError("expected one graph; pass engine='loop'"))
-    'expected one graph'
+    >>> first_line(ProbeError("expected one graph, but the graph changed; pass engine='loop'"))
+    'the graph changed'
     """
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return line.partition(" (PyTorch:")[0].partition("; pass engine")[0][:250]
+    line = line.partition(" (PyTorch:")[0].partition("; pass engine")[0]
+    expected, _, instead = line.partition(", but ")
+    return (instead if instead and expected.startswith("expected ") else line)[:250]

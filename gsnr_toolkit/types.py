@@ -1,4 +1,4 @@
-"""The few types that every room shares."""
+"""The few types that all folders share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Params: TypeAlias = dict[str, Tensor]
 """Parameter name, as in ``model.named_parameters()``, to a tensor of that parameter's shape."""
 
 Batch: TypeAlias = Any
-"""Whatever the loader yields: a tensor, or tuples, lists and mappings of tensors, rows first."""
+"""What a loader yields: a tensor, or tuples, lists and mappings of tensors, with samples in the first dimension."""
 
 Loader: TypeAlias = Iterable[Batch]
 

@@ -41,6 +41,7 @@ ORDER = {
         all
     """,
     "benchmarks": """
+        instruments
         comparison corit
         coverage default_command engines memory products scaling
     """,

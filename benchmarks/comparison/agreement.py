@@ -1,4 +1,4 @@
-"""How far a method is from one backward per sample in float64, and how much of the model it covers."""
+"""Difference of a method from one backward per sample in float64, and the share of the model that it covers."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 def agreement(method: Method, worker: Callable[[Batch], Any], setting: Setting, exact: Setting) -> dict[str, float]:
-    """Compare what a method gives for a small batch with the loop.
+    """Compare a method's result for a small batch with the loop.
 
-    Per-sample gradients are compared where the method has them, and the moments, norms or mean that it gives
-    otherwise. The difference is the largest entry of ``|given - right|`` over the largest of ``|right|``, per
-    parameter tensor; the largest of these is returned.
+    Compares per-sample gradients if the method returns them, and otherwise its moments, norms or mean. The difference
+    of a parameter tensor is the largest entry of ``|given - right|`` over the largest of ``|right|``; the largest over
+    all tensors is returned.
 
     Args:
         method: The method.
-        worker: What its ``prepare`` returned for the model of ``setting``.
+        worker: The result of its ``prepare`` for the model of ``setting``.
         setting: Model and small batch of the method.
         exact: The same in float64.
 
     Returns:
-        ``covers``, the share of the model's scalar parameters that something was given for; ``missed``, the number
-        of parameter tensors without, of ``tensors``; and ``difference``, NaN where nothing was given.
+        ``covers``, the share of the model's scalar parameters with a result; ``missed``, the number of the ``tensors``
+        parameter tensors without one; and ``difference``, NaN if there is no result at all.
     """
     samples = _loop(exact)
     given = _given(method, worker, setting.batch)
@@ -47,7 +47,7 @@ def agreement(method: Method, worker: Callable[[Batch], Any], setting: Setting, 
         for part, expected in zip(given, right, strict=True)
         for name, value in part.items()
     ]
-    worst = torch.tensor(differences).max().item() if differences else float("nan")  # torch's max lets a NaN through
+    worst = torch.tensor(differences).max().item() if differences else float("nan")  # torch's max passes a NaN on
     return {
         "covers": sum(params[name].numel() for name in names) / exact.num_params(),
         "missed": len(params.keys() - names),
@@ -57,10 +57,10 @@ def agreement(method: Method, worker: Callable[[Batch], Any], setting: Setting, 
 
 
 def difference(given: Tensor, right: Tensor) -> float:
-    """Largest deviation of a tensor relative to the right one's largest entry.
+    """Return the largest deviation of a tensor, relative to the largest entry of the right one.
 
     Returns:
-        0 for equal tensors, infinity where all of ``right`` is zero and ``given`` is not.
+        0 for equal tensors, infinity if all of ``right`` is zero and ``given`` is not.
 
     Raises:
         ValueError: If the shapes differ.
@@ -69,7 +69,9 @@ def difference(given: Tensor, right: Tensor) -> float:
     0.25
     """
     if given.shape != right.shape:
-        raise ValueError(f"expected a result of shape {tuple(right.shape)}, got {tuple(given.shape)}")
+        raise ValueError(
+            f"expected a result of shape {tuple(right.shape)}, got {tuple(given.shape)}; return the parameter's shape"
+        )
     gap, size = (given.to(right) - right).abs().max().item(), right.abs().max().item()
     if gap == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""Every way to per-sample gradients that is measured: a name, what it gives, and how it is prepared."""
+"""The measured methods for per-sample gradients: name, result, and preparation."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ NORMS = "squared norm per sample and parameter tensor"
 
 @dataclass(frozen=True)
 class Method:
-    """A way to per-sample gradients, or to what is made of them.
+    """A method for per-sample gradients, or for statistics of them.
 
     Attributes:
-        family: Whose it is.
+        family: Plain PyTorch, this toolkit, or another library.
         gives: What the prepared function returns for a batch: ``"gradients"``, an iterator of chunks, name to
-            ``(c, *shape)``, of which the benchmark takes moments itself; ``"moments"``; ``"spreads"``, the moments of
-            the group-level mode; ``"norms"``, name to squared norms ``(N,)``; ``"mean"``, name to the gradient of the
-            mean loss.
-        product: What the time in the table was spent on, in words.
-        prepare: ``(setting, chunk_size)`` to that function; may wrap the setting's model, which is its own.
+            ``(c, *shape)``, whose moments the benchmark computes; ``"moments"``; ``"spreads"``, the moments of the
+            group-level mode; ``"norms"``, name to squared norms ``(N,)``; ``"mean"``, name to the gradient of the mean
+            loss.
+        product: The timed result, in words.
+        prepare: Turns ``(setting, chunk_size)`` into that function; may change the setting's model, which no other
+            method uses.
     """
 
     family: Literal["plain", "ours", "peer"]
@@ -45,7 +46,7 @@ class Method:
 
 
 def _prepare_ours(engine: str, setting: Setting, chunk_size: int) -> Callable[[Batch], Moments]:
-    """One of the toolkit's engines; ``taps`` forms no gradients and takes the batch whole."""
+    """Prepare one of the toolkit's engines; ``taps`` forms no gradients and takes the whole batch at once."""
     from gsnr_toolkit.gradients.select import make_engine
     from gsnr_toolkit.gradients.taps.engine import TapsEngine
     from gsnr_toolkit.inputs.batches import batch_length
@@ -63,7 +64,7 @@ def _prepare_ours(engine: str, setting: Setting, chunk_size: int) -> Callable[[B
 
 
 def _prepare_groups(setting: Setting, chunk_size: int) -> Callable[[Batch], GroupMoments]:
-    """The group-level mode: the mean gradient, and a sum of centred squares per parameter."""
+    """Prepare the group-level mode: the mean gradient, and a sum of centred squares per parameter."""
     del chunk_size
     from gsnr_toolkit.gradients.taps.engine import TapsEngine
     from gsnr_toolkit.inputs.batches import batch_length
@@ -115,32 +116,34 @@ METHODS: Registry[Method] = Registry(
 
 
 def find_method(name: str) -> Method:
-    """Look a method up.
+    """Look up a method.
 
     Args:
-        name: One of :data:`METHODS`, or ``"module:name"`` of a :class:`Method` of one's own.
+        name: One of :data:`METHODS`, or ``"module:name"`` of any other :class:`Method`.
 
     Returns:
         The method.
 
     Raises:
-        UnknownNameError: If there is none of that name.
-        TargetError: If what is named is no method.
+        UnknownNameError: If the name is unknown.
+        TargetError: If the target is not a method.
     """
     if not is_target(name):
         return METHODS[name]
     found = load_target(name)
     if not isinstance(found, Method):
-        raise TargetError(f"expected {name} to be a benchmarks.comparison.methods.Method, got {type(found).__name__}")
+        raise TargetError(
+            f"expected {name} to be a benchmarks.comparison.methods.Method, got {type(found).__name__}; name one"
+        )
     return found
 
 
 def deliver(method: Method, worker: Callable[[Batch], Any], batch: Batch) -> Delivered:
-    """Run a prepared method to its product; this is what is timed.
+    """Run a prepared method to its result; this is what is timed.
 
     Args:
         method: The method.
-        worker: What its ``prepare`` returned.
+        worker: The result of its ``prepare``.
         batch: A batch.
 
     Returns:
@@ -154,5 +157,5 @@ def deliver(method: Method, worker: Callable[[Batch], Any], batch: Batch) -> Del
     chunks: Iterator[Params] = worker(batch)
     for grads in chunks:
         moments.update(grads)
-        del grads  # or the last chunk would live on while the next is made
+        del grads  # otherwise this chunk stays in memory while the next one is computed
     return moments

@@ -1,16 +1,14 @@
-"""One method on one model, in a process of its own: memory first, then correctness, then time.
+"""One method on one model, in its own process: first memory, then correctness, then time.
 
-Started by :mod:`benchmarks.engines`. Results go to a file after each step, so that what was found stays when the
-process is killed.
+:mod:`benchmarks.engines` starts it. Results are written to a file after each step, so that they are kept if the process
+is killed.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.instruments import peak_gib, seconds
+
 CHECK_ROWS = 3
-"""Samples of the comparison with the loop, in chunks of :data:`CHECK_CHUNK`: the last chunk is a short one."""
+"""Samples of the comparison with the loop, in chunks of :data:`CHECK_CHUNK`, so that the last chunk is short."""
 CHECK_CHUNK = 2
 
 
 @dataclass(frozen=True)
 class Case:
-    """What one process is to do.
+    """What one process measures.
 
     Attributes:
         model: A name of :data:`benchmarks.comparison.settings.MODELS`.
@@ -33,9 +33,9 @@ class Case:
         batch: Samples in the timed batch.
         repeats: Timed repetitions.
         device: ``"cpu"`` or ``"cuda"``.
-        threads: Of torch; its own choice when None.
-        budget: GiB that per-sample gradients alive at once may take: the chunk of every method that has one.
-        allocator: ``"keep"`` lets the process keep freed memory, ``"default"`` leaves that to the C library.
+        threads: Threads of torch; its own choice when None.
+        budget: GiB of per-sample gradients in memory at once; sets the chunk of every method that has one.
+        allocator: ``"keep"`` makes the process keep freed memory, ``"default"`` leaves that to the C library.
     """
 
     model: str
@@ -74,7 +74,7 @@ def run_case(case: Case, record: Callable[[dict[str, Any]], None]) -> None:
     record({"idle_gib": _peak_gib(case.device)})
     worker = method.prepare(setting, chunk)
     deliver(method, worker, setting.batch)
-    # before anything else is built: a process's peak never comes down again
+    # before anything else is built: the peak of a process never goes down
     record({"peak_gib": _peak_gib(case.device)})
     del worker, setting
     record(_checked(case))
@@ -89,7 +89,7 @@ def _checked(case: Case) -> dict[str, float]:
     from benchmarks.comparison.settings import build_setting
 
     allowed = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False  # a 10-bit mantissa would look like a wrong method
+    torch.backends.cudnn.allow_tf32 = False  # its 10-bit mantissa would look like a wrong method
     try:
         method, setting = find_method(case.method), build_setting(case.model, CHECK_ROWS, case.device)
         exact = build_setting(case.model, CHECK_ROWS, case.device, torch.float64)
@@ -102,46 +102,33 @@ def _timed(case: Case, chunk: int) -> dict[str, float]:
     from benchmarks.comparison.methods import PLAIN, deliver, find_method
     from benchmarks.comparison.settings import build_setting
 
-    seconds: dict[str, list[float]] = {"own": [], "plain": []}
+    times: dict[str, list[float]] = {"own": [], "plain": []}
     workers = []
-    # a model each: what a peer hooks into its own must not slow the other
+    # each has its own model: hooks of one library must not slow the other
     for key, method in (("own", find_method(case.method)), ("plain", PLAIN)):
         setting = build_setting(case.model, case.batch, case.device)
         workers.append((key, method, method.prepare(setting, chunk), setting.batch))
     for turn in range(case.repeats + 1):
         for key, method, worker, batch in workers:
-            took = _seconds(partial(deliver, method, worker, batch), case.device)
+            took = seconds(partial(deliver, method, worker, batch), case.device)
             if turn:  # the first one warms up
-                seconds[key].append(took)
-    ratios = [own / plain for own, plain in zip(seconds["own"], seconds["plain"], strict=True)]
+                times[key].append(took)
+    ratios = [own / plain for own, plain in zip(times["own"], times["plain"], strict=True)]
     return {
         "time_ratio": statistics.median(ratios),
         "time_low": min(ratios),
         "time_high": max(ratios),
-        "seconds": statistics.median(seconds["own"]),
-        "plain_seconds": statistics.median(seconds["plain"]),
+        "seconds": statistics.median(times["own"]),
+        "plain_seconds": statistics.median(times["plain"]),
     }
 
 
-def _seconds(work: Callable[[], object], device: str) -> float:
+def _peak_gib(device: str) -> float:
+    if device != "cuda":
+        return peak_gib()
     import torch
 
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def _peak_gib(device: str) -> float:
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return torch.cuda.max_memory_allocated() / 2**30
 
 
 def main(arguments: list[str]) -> None:

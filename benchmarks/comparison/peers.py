@@ -1,7 +1,7 @@
-"""Other libraries' ways to per-sample gradients, each as its own documentation shows it.
+"""Per-sample gradients by other libraries, each used as its own documentation shows.
 
-Each function prepares a model once and returns what is timed: a function of a batch. What that gives is said in
-:mod:`benchmarks.comparison.methods`. The libraries are imported when asked for: whichever is missing is a row with that error.
+Each function prepares a model once and returns the function of a batch that is timed; its result is described in
+:mod:`benchmarks.comparison.methods`. Each library is imported on use: if it is missing, its row holds that error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gsnr_toolkit.types import Batch, Params
 
 WHOLE = "all parameters"
-"""Name under which norms of the gradient with respect to the whole model are given."""
+"""Name of norms of the gradient with respect to the whole model."""
 
 
 def _chunks(batch: Batch, chunk_size: int) -> Iterator[Batch]:
@@ -29,12 +29,12 @@ def _chunks(batch: Batch, chunk_size: int) -> Iterator[Batch]:
 
 
 def _summed_loss(setting: Setting, module: nn.Module, batch: Batch) -> Tensor:
-    # summed: the peers then give g_i itself and not g_i / N
+    # summed: the libraries then return g_i itself and not g_i / N
     return setting.task.loss_fn(module, batch).sum()
 
 
 def _collect(setting: Setting, attribute: str) -> dict[str, Any]:
-    # What a library left on the parameters, taken off them; parameters without it are missed.
+    # Takes what a library stored on the parameters; parameters without it are missed.
     found = {}
     for name, param in setting.named_parameters().items():
         value = getattr(param, attribute, None)
@@ -60,7 +60,7 @@ def opacus_hooks(setting: Setting, chunk_size: int) -> Callable[[Batch], Iterato
 
 
 def opacus_ghost(setting: Setting, chunk_size: int) -> Callable[[Batch], Params]:
-    """``GradSampleModuleFastGradientClipping``: norms without gradients for the layers it has such a rule for."""
+    """``GradSampleModuleFastGradientClipping``: norms without gradients for layers with such a rule."""
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
     del chunk_size
@@ -103,7 +103,7 @@ def backpack_gradients(setting: Setting, chunk_size: int) -> Callable[[Batch], I
 
 
 def backpack_variance(setting: Setting, chunk_size: int) -> Callable[[Batch], Moments]:
-    """``Variance``: the mean of the squares less the square of the mean, divided by N."""
+    """``Variance``: the mean of the squares minus the square of the mean, divided by N."""
     from backpack.extensions import Variance
 
     from gsnr_toolkit.inputs.batches import batch_length
@@ -154,10 +154,10 @@ def torchjd_rows(setting: Setting, chunk_size: int) -> Callable[[Batch], Iterato
 
 
 def torchjd_gram(setting: Setting, chunk_size: int) -> Callable[[Batch], Params]:
-    """``autogram.Engine``: inner products of all pairs of samples' gradients; the diagonal is what is asked for.
+    """``autogram.Engine``: inner products of all pairs of samples' gradients; only the diagonal is used.
 
-    Exact in float64. In float32 on a CPU a matrix product over as many entries as a model has parameters adds them
-    up one after the other: 2e-4 of the squared norm is lost at 1.6 M parameters, 2e-2 at 86 M.
+    Exact in float64. In float32 on a CPU, a matrix product over as many entries as a model has parameters adds them one
+    after the other: this loses 2e-4 of the squared norm at 1.6 M parameters, 2e-2 at 86 M.
     """
     from torchjd.autogram import Engine
 
@@ -179,7 +179,7 @@ def trak_gradients(setting: Setting, chunk_size: int) -> Callable[[Batch], Itera
     from gsnr_toolkit.inputs.losses import classification_loss
 
     class LossOutput(AbstractModelOutput):
-        """The loss of one sample as trak wants it."""
+        """The loss of one sample in the form that trak takes."""
 
         def __init__(self) -> None: ...
 
@@ -189,7 +189,7 @@ def trak_gradients(setting: Setting, chunk_size: int) -> Callable[[Batch], Itera
             return classification_loss(logits, label.unsqueeze(0)).squeeze(0)
 
         def get_out_to_loss_grad(self, *_: Any) -> Tensor:
-            raise NotImplementedError("the output is the loss itself; its gradient is not asked for")
+            raise NotImplementedError("the output is the loss itself; its gradient is not needed")
 
     first = next(setting.model.parameters())
     computer = FunctionalGradientComputer(setting.model, LossOutput(), setting.num_params(), first.dtype, first.device)

@@ -1,6 +1,6 @@
-"""What the engines are measured on: models with random weights, and batches of noise for them.
+"""The models of the benchmark, with random weights, and batches of noise for them.
 
-Nothing heavy is imported before a setting is built: the process that only starts others must stay small.
+Nothing heavy is imported before a setting is built, because the process that starts the others must stay small.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gsnr_toolkit.gradients.task import GradientTask
 
 RESULTS = Path(__file__).parents[1] / "engines.json"
-"""Where the stored measurements are."""
+"""The stored measurements."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class ModelRow:
     """A model of the benchmark.
 
     Attributes:
-        description: What it is, in a line.
-        batch: Samples in a batch unless the command says otherwise.
+        description: One line about it.
+        batch: Default number of samples in a batch.
         image_size: Side of its images in pixels; 0 for vectors of 64 numbers.
         num_outputs: Logits per sample.
     """
@@ -52,12 +52,12 @@ MODELS: Registry[ModelRow] = Registry(
 
 @dataclass(frozen=True)
 class Setting:
-    """A model and a batch for it; the same numbers each time it is built.
+    """A model and a batch for it, with the same numbers each time it is built.
 
     Attributes:
-        model: The model in train mode (none has dropout or batch statistics; some peers look at nothing else).
+        model: The model in train mode (none has dropout or batch statistics; some libraries work in train mode only).
         batch: ``(inputs, labels)``.
-        task: The same as our engines take it.
+        task: The same in the form that our engines take.
     """
 
     model: nn.Module
@@ -65,11 +65,11 @@ class Setting:
     task: GradientTask
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters by name."""
+        """Return the parameters by name."""
         return dict(self.model.named_parameters())
 
     def num_params(self) -> int:
-        """Number of scalar parameters."""
+        """Return the number of scalar parameters."""
         return self.task.num_params
 
 
@@ -80,7 +80,7 @@ def build_setting(name: str, rows: int, device: str = "cpu", dtype: torch.dtype 
         name: One of :data:`MODELS`.
         rows: Samples in the batch.
         device: ``"cpu"`` or ``"cuda"``.
-        dtype: Of parameters and inputs; float32 when None. The values do not depend on it.
+        dtype: Type of parameters and inputs; float32 when None. The values do not depend on it.
 
     Returns:
         The setting.
@@ -118,7 +118,7 @@ def _resnet18(num_outputs: int) -> nn.Module:
     from torchvision.models.resnet import BasicBlock, ResNet
 
     class Block(BasicBlock):
-        """The same arithmetic without ``+=``: torch forbids in-place changes after the peers' module hooks."""
+        """The same block without ``+=``: torch forbids in-place changes after the module hooks of other libraries."""
 
         def forward(self, x: Tensor) -> Tensor:
             inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))

@@ -1,4 +1,7 @@
-"""The benchmark's rows as a Markdown table and as a figure. Command: ``python -m benchmarks.comparison.table [engines.json]``."""
+"""The benchmark's rows as a Markdown table and as a figure.
+
+Command: ``python -m benchmarks.comparison.table [engines.json]``.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.comparison.settings import RESULTS
+from benchmarks.instruments import line
 from gsnr_toolkit.report.plots.marks import log_limits
 from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure, save
 
 Row = dict[str, Any]
 
 TOLERANCE = 1e-3
-"""Difference from the loop in float64 beyond which a row says so: far more than float32 rounds in one product."""
+"""Difference from the loop in float64 above which a row says so: far more than float32 rounding in one product."""
 
 COLUMNS = (
     "model", "method", "product", "batch", "covers", "difference", "time / plain", "lowest to highest", "peak GiB",
@@ -44,33 +48,26 @@ def markdown(rows: Sequence[Row]) -> str:
         rows: Rows of the benchmark.
 
     Returns:
-        Markdown with a line per row, those without a number included.
+        Markdown with one line per row, also for rows without numbers.
     """
-    lines = [_line(COLUMNS), _line(["---"] * len(COLUMNS))]
+    lines = [line(*COLUMNS), line(*["---"] * len(COLUMNS))]
     for row in rows:
         spread = [_number(row.get(key), ".2f") for key in ("time_low", "time_high")]
-        lines.append(
-            _line(
-                [
-                    row["model"],
-                    row["method"],
-                    row.get("product", ""),
-                    row["batch"],
-                    "" if row.get("covers") is None else f"{_percent(row['covers'])} %",
-                    _number(row.get("difference"), ".0e"),
-                    _number(row.get("time_ratio"), ".2f"),
-                    " to ".join(spread) if all(spread) else "",
-                    _number(row.get("peak_gib"), ".2f"),
-                    _number(row.get("memory_ratio"), ".2f"),
-                    note(row),
-                ]
-            )
-        )
+        cells = [
+            row["model"],
+            row["method"],
+            row.get("product", ""),
+            row["batch"],
+            "" if row.get("covers") is None else f"{_percent(row['covers'])} %",
+            _number(row.get("difference"), ".0e"),
+            _number(row.get("time_ratio"), ".2f"),
+            " to ".join(spread) if all(spread) else "",
+            _number(row.get("peak_gib"), ".2f"),
+            _number(row.get("memory_ratio"), ".2f"),
+            note(row),
+        ]
+        lines.append(line(*cells))
     return "\n".join(lines)
-
-
-def _line(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |"
 
 
 def _number(value: Any, form: str) -> str:

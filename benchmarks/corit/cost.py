@@ -1,19 +1,18 @@
-"""What CoRIT's features cost, in forward passes of its plain encoder.
+"""Cost of CoRIT's features, in forward passes of its plain encoder.
 
 Command: ``python -m benchmarks.corit.cost --model clip-vit-b16``. Weights are random. Every variant is timed in turns
-with the encoder on the same images (CPU time on a CPU); a row gives the median ratio and its range. Making counterparts
-is not part of it.
+with the encoder on the same images (CPU time on a CPU); a row gives the median ratio and its range. The time to make
+counterparts is not included.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 
+from benchmarks.instruments import head, line, middle_and_range, parser, ratios
 from corit.model.detector import CoRIT
 from gsnr_toolkit.models.clip import Detector
 from gsnr_toolkit.models.registry import build_model
@@ -25,24 +24,6 @@ VARIANTS: dict[str, dict[str, object]] = {
     "without RSI": {"rsi": False},
     "without regions": {"num_regions": 0},
 }
-Work = Callable[[], object]
-
-
-def _seconds(work: Work, device: str) -> float:
-    if device == "cpu":  # the process's own time, which other work on the machine does not stretch
-        began = time.process_time()
-        work()
-        return time.process_time() - began
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def _ratios(work: Work, plain: Work, device: str, repeats: int) -> list[float]:
-    work(), plain()
-    return [_seconds(work, device) / _seconds(plain, device) for _ in range(repeats)]
 
 
 def _detector(built: Detector, options: dict[str, object]) -> CoRIT:
@@ -54,13 +35,11 @@ def _detector(built: Detector, options: dict[str, object]) -> CoRIT:
 @torch.inference_mode()
 def main() -> None:
     """Time every variant and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="clip-vit-b16")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--variants", type=int, default=len(VARIANTS), help="how many of the variants, from the top")
-    arguments = parser.parse_args()
+    commands = parser("benchmarks.corit.cost", __doc__, device="cpu", repeats=5)
+    commands.add_argument("--model", default="clip-vit-b16")
+    commands.add_argument("--batch", type=int, default=8)
+    commands.add_argument("--variants", type=int, default=len(VARIANTS), help="number of variants, from the top")
+    arguments = commands.parse_args()
     with torch.inference_mode(False):
         built = build_model(arguments.model, weights="random").to(arguments.device)
     assert isinstance(built, Detector)
@@ -68,16 +47,13 @@ def main() -> None:
     images = torch.randn(arguments.batch, 3, built.image_size, built.image_size, device=arguments.device)
     others = images + 0.1 * torch.randn_like(images)
     print(f"{arguments.model}, {arguments.device}, batch {arguments.batch}, torch {torch.__version__}\n")
-    print("| features | time / encoder | lowest to highest |\n|---|---|---|")
+    print(head("features", "time / encoder", "lowest to highest"))
     for label, options in list(VARIANTS.items())[: arguments.variants]:
         detector = _detector(built, options)
-        ratios = _ratios(
-            lambda detector=detector: detector.features(images, others),  # type: ignore[misc]
-            lambda: encoder(images),
-            arguments.device,
-            arguments.repeats,
-        )
-        print(f"| {label} | {statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |", flush=True)
+        work, plain = partial(detector.features, images, others), partial(encoder, images)
+        # the process's own time, which other work on the machine does not affect
+        found = ratios(work, plain, arguments.repeats, arguments.device, time.process_time)
+        print(line(label, *middle_and_range(found)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,37 @@
-"""What training a head on cached features costs, beside tuning the norms of the encoder on the same images.
+"""Cost of training a head on cached features, against tuning the norms of the encoder on the same images.
 
-Claim: at most a twentieth of LN-tuning's time. Command: ``python -m benchmarks.corit.training`` (``--encoder``,
-``--images``, ``--steps``). Trains the same number of steps with ``corit train``'s own loop: LN-tuning; CoRIT with an
-empty cache; CoRIT again, with the features that the first left. CPU time of the process, one thread, testing left out
-as far as the loop allows (four images); the middle of the repetitions and their range.
+Claim: at most a twentieth of the time of LN-tuning. Command: ``python -m benchmarks.corit.training`` (``--encoder``,
+``--images``, ``--steps``). Three trainings of the same number of steps, with the loop of ``corit train``: LN-tuning;
+CoRIT with an empty cache; CoRIT again, with the features that the first one cached. A row gives the median CPU time of
+the process over the repetitions, and its range, with one thread. Testing is left out as far as the loop allows (four
+images).
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from benchmarks.instruments import head, line, middle_and_range, parser, seconds
 from corit.training.config import DetectorTraining
 from corit.training.train import train_detector
 
 METHODS = {"LN-tuning": "norms", "CoRIT, features made": "corit", "CoRIT, features cached": "corit"}
 
 
-def _seconds(config: DetectorTraining, folder: Path, cache: Path) -> float:
-    began = time.process_time()
-    train_detector(config, folder, device="cpu", cache=cache, draws=0)
-    return time.process_time() - began
-
-
 def main() -> None:
     """Train, and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default="clip-demo")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--repeats", type=int, default=3)
-    chosen = parser.parse_args()
+    commands = parser("benchmarks.corit.training", __doc__, repeats=3)
+    commands.add_argument("--encoder", default="clip-demo")
+    commands.add_argument("--images", type=int, default=1000)
+    commands.add_argument("--steps", type=int, default=600)
+    chosen = commands.parse_args()
     torch.set_num_threads(1)
     base = {"encoder": chosen.encoder, "data": "demo-nt", "fakes": "given", "train_samples": chosen.images}
     base |= {"val_samples": 64, "eval_samples": 4, "eval_every": chosen.steps, "steps": chosen.steps}
@@ -46,14 +41,14 @@ def main() -> None:
             cache = Path(folder) / "cache"
             for number, (label, method) in enumerate(METHODS.items()):
                 config = DetectorTraining(method=method, seed=repeat, **base)
-                found[label].append(_seconds(config, Path(folder) / str(number), cache))
+                train = partial(train_detector, config, Path(folder) / str(number), device="cpu", cache=cache, draws=0)
+                found[label].append(seconds(train, clock=time.process_time))
             shutil.rmtree(cache)
     whole = statistics.median(found["LN-tuning"])
     print(f"{chosen.encoder}, {chosen.images} images, {chosen.steps} steps, torch {torch.__version__}\n")
-    print("| training | CPU seconds | lowest to highest | of LN-tuning |\n|---|---|---|---|")
+    print(head("training", "CPU seconds", "lowest to highest", "of LN-tuning"))
     for label, times in found.items():
-        middle = statistics.median(times)
-        print(f"| {label} | {middle:.1f} | {min(times):.1f} to {max(times):.1f} | 1/{whole / middle:.0f} |")
+        print(line(label, *middle_and_range(times, ".1f"), f"1/{whole / statistics.median(times):.0f}"))
 
 
 if __name__ == "__main__":

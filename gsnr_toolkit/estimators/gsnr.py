@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import special
 from torch import Tensor
 
 from gsnr_toolkit.estimators.uncertainty import jackknife_error, student_quantile
@@ -88,7 +87,7 @@ def summarise_parameters(moments: Moments | GroupMoments, names: tuple[str, ...]
 
     Returns:
         ``gsnr_param_median``, ``gsnr_param_p95``, ``gsnr_param_above_floor`` (share of entries whose
-        corrected GSNR exceeds 1/n; pure noise gives :func:`noise_share`) and ``zero_variance`` (share of
+        corrected GSNR exceeds 1/n; about 0.16 for pure noise) and ``zero_variance`` (share of
         entries with zero variance, left out of the other three). Of more than :data:`MOST_ENTRIES` entries,
         every k-th is taken. All NaN where moments were kept by group only.
     """
@@ -111,20 +110,6 @@ def summarise_parameters(moments: Moments | GroupMoments, names: tuple[str, ...]
         "gsnr_param_above_floor": float((defined > 1 / moments.count).mean()),
         "zero_variance": 1 - defined.size / values.size,
     }
-
-
-def noise_share(count: int) -> float:
-    """Share of entries that pure Gaussian noise would show above the floor.
-
-    Under zero mean, ``n gbar^2 / S`` follows F(1, n - 1).
-
-    Returns:
-        P(corrected GSNR > 1/n), about 0.16.
-
-    >>> round(noise_share(256), 3)
-    0.157
-    """
-    return float(special.fdtrc(1, count - 1, 2 * (count - 1) / (count - 3)))
 
 
 @dataclass(frozen=True)

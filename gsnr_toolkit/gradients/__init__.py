@@ -1,1 +1,4 @@
-"""Per-sample gradients: engines that stream them, none of which knows a statistic."""
+"""Engines that compute per-sample gradients and merge them into moments.
+
+An engine knows a model, its parameters and a loss. It does not know any statistic, group or report.
+"""

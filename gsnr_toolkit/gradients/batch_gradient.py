@@ -1,4 +1,4 @@
-"""Mean gradients of mini-batches in bounded memory: some samples at a time, and fewer where a device runs out."""
+"""Mean gradients of mini-batches in bounded memory: a few samples at a time, and fewer if the device runs out."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _Result = TypeVar("_Result")
 
 
 class BatchGradient:
-    """The gradient of a mini-batch's mean loss, added up over chunks of its samples.
+    """The gradient of a mini-batch's mean loss, summed over chunks of its samples.
 
     Args:
         task: Model, parameters and loss.
-        chunk_size: Samples that run at once; the whole batch when None.
+        chunk_size: Number of samples that run at once; the whole batch when None.
 
     Attributes:
         task: As above.
-        chunk_size: As above; it only shrinks.
+        chunk_size: As above; it only decreases.
 
     >>> from gsnr_toolkit.inputs.losses import resolve_loss
     >>> from gsnr_toolkit.gradients.task import trainable_params
@@ -40,14 +40,14 @@ class BatchGradient:
         self.task, self.chunk_size = task, chunk_size
 
     def __call__(self, batch: Batch, params: Params | None = None) -> tuple[Params, Tensor]:
-        """Take the gradient, at the task's parameters or at others.
+        """Compute the gradient, at the task's parameters or at others.
 
         Args:
             batch: A batch of N samples.
-            params: Where to evaluate; the task's own parameters when None.
+            params: Parameters to evaluate at; the task's own when None.
 
         Returns:
-            ``(gradient by name, losses (N,))``, as :meth:`GradientTask.mean_gradient` up to rounding.
+            ``(gradient by name, losses (N,))``; equal to :meth:`GradientTask.mean_gradient` up to rounding.
         """
         length = batch_length(batch)
         step = self.chunk_size or length
@@ -65,17 +65,17 @@ class BatchGradient:
         return total, torch.cat(losses)
 
     def until_it_fits(self, work: Callable[[], _Result], length: int) -> _Result:
-        """Do some work with these gradients; again with half the samples at once where the device runs out of memory.
+        """Call a function, and repeat it with half the samples at once whenever the device runs out of memory.
 
         Args:
-            work: What to do; it begins anew each time.
-            length: Samples of its longest batch.
+            work: The function; each call must start from scratch.
+            length: Number of samples of its longest batch.
 
         Returns:
-            What the work gave.
+            The function's result.
 
         Raises:
-            ProbeError: If one sample at a time is too much.
+            ProbeError: If even one sample at a time does not fit.
         """
         while True:
             try:
@@ -85,18 +85,18 @@ class BatchGradient:
 
 
 def fewer_samples(chunk_size: int, length: int, error: torch.OutOfMemoryError) -> int:
-    """Half as many samples at once, after a device ran out of memory.
+    """Halve the number of samples that run at once, after a device ran out of memory.
 
     Args:
-        chunk_size: Samples that ran at once at most.
-        length: Samples that there were.
-        error: What the device said.
+        chunk_size: Most samples that ran at once.
+        length: Number of samples of the batch.
+        error: The device's error.
 
     Returns:
-        At least 1.
+        A number of samples, at least 1.
 
     Raises:
-        ProbeError: If it was one sample already.
+        ProbeError: If one sample ran at a time already.
     """
     if chunk_size == 1:
         raise ProbeError(

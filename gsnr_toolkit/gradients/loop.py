@@ -1,4 +1,4 @@
-"""One backward per sample: the literal reference, and on a CPU a strong engine for large models."""
+"""One backward per sample: the reference for every other engine, and on a CPU a fast one for large models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gsnr_toolkit.types import Batch
 
 
 def loop_gradients(task: GradientTask, batch: Batch, *, chunk_size: int = 1) -> Iterator[GradientChunk]:
-    """Differentiate the loss of one sample at a time.
+    """Differentiate the losses one sample at a time.
 
     Args:
         task: Model, parameters and loss.
         batch: A batch of N samples.
-        chunk_size: Part of the common signature; this engine always holds one sample.
+        chunk_size: Ignored (part of the common signature): this engine holds one sample at a time.
 
     Yields:
         N chunks of one sample each; gradients have shape ``(1, *parameter.shape)``.

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a number of samples takes: a model of the memory, measured once."""
+"""Available memory, and the memory that a sample's backward takes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.types import Batch
 
 SHARE = 4
-"""One part in this many of the free memory is taken where the caller names no budget."""
+"""Without a budget from the caller, one part in this many of the free memory is used."""
 
 BACKWARD_SHARE = 0.5
-"""What a backward needs beside what the forward saved, as a share of it: gradients of a few layers at a time."""
+"""Memory of a backward on top of what the forward saved, as a share of it: gradients of a few layers at a time."""
 
 
 def saved_bytes_per_sample(task: GradientTask, rows: Batch) -> int:
-    """Count what autograd saves for a sample's backward, by looking at what it saves.
+    """Count the bytes that autograd saves for one sample's backward, by running a forward and recording them.
 
     Args:
         task: Model, parameters and loss.
         rows: A few samples.
 
     Returns:
-        Bytes of saved tensors for each sample, every storage counted once; parameters and buffers not counted.
+        Bytes of saved tensors per sample. Every storage is counted once; parameters and buffers are not counted.
     """
     own = {value.untyped_storage().data_ptr() for value in (*task.params.values(), *task.constants.values())}
     own |= {value.untyped_storage().data_ptr() for value in (*task.model.parameters(), *task.model.buffers())}
@@ -49,15 +49,11 @@ def saved_bytes_per_sample(task: GradientTask, rows: Batch) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Free memory of a device in bytes.
-
-    Returns:
-        What the operating system or CUDA reports; 4 GiB where neither can say.
-    """
+    """Return the free memory of a device in bytes, as the system or CUDA reports it; 4 GiB if neither does."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo", encoding="ascii") as lines:
-        # unlike free pages, this counts caches that the system gives up when asked
+        # unlike free pages, this includes caches that the system frees on demand
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -69,13 +65,13 @@ def parse_bytes(text: str) -> int:
     """Read a memory size.
 
     Args:
-        text: Such as ``"8GB"``, ``"512MiB"`` or ``"1e9"``; decimal and binary units.
+        text: For example ``"8GB"``, ``"512MiB"`` or ``"1e9"``; decimal and binary units.
 
     Returns:
         Bytes.
 
     Raises:
-        ProbeError: If it is no such size.
+        ProbeError: If the text is not such a size, or not positive.
 
     >>> parse_bytes("8GB"), parse_bytes("1.5 GiB")
     (8000000000, 1610612736)
@@ -88,7 +84,7 @@ def parse_bytes(text: str) -> int:
     try:
         size = float(number) * units[stripped[len(number) :].strip()]
     except (ValueError, KeyError):
-        raise ProbeError(f"expected a memory size such as 8GB, 512MiB or 1e9, got {text!r}") from None
+        raise ProbeError(f"expected a memory size, got {text!r}; pass one such as 8GB, 512MiB or 1e9") from None
     if not size > 0:
-        raise ProbeError(f"expected a positive memory size, got {text!r}")
+        raise ProbeError(f"expected a positive memory size, got {text!r}; pass one such as 8GB, 512MiB or 1e9")
     return int(size)

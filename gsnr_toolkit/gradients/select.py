@@ -1,4 +1,4 @@
-"""Which engine, and how many samples at a time."""
+"""Choose an engine, and the number of samples that run at once."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ENGINES: dict[str, Callable[[], Engine]] = {
 }
 
 LARGE_ON_CPU = 4_000_000
-"""Parameters from which ``vmap`` is not taken on a CPU where ``taps`` cannot be used: it holds a gradient for each
-sample of a chunk. Which of the two is faster depends on the processor (``benchmarks/README.md``): at 88 M parameters it
-was one backward per sample on one make, ``vmap`` on another."""
+"""On a CPU, models with more parameters than this use ``loop`` instead of ``vmap`` where ``taps`` does not work:
+``vmap`` holds a gradient for each sample of a chunk. Which of the two is faster depends on the processor
+(``benchmarks/README.md``): at 88 M parameters it was one backward per sample on one make, ``vmap`` on another."""
 
 MEAN_ONLY = "mean"
-"""In place of an engine: one ordinary backward for the mean gradient of some samples, as COR takes it."""
+"""Stands for the mean gradient by one ordinary backward, which COR uses, where an engine's name is expected."""
 
 MAX_CHUNK = 32
-"""Most samples whose formed gradients are alive together."""
+"""Most samples whose formed gradients are in memory together."""
 
 
 def make_engine(name: str) -> Engine:
@@ -48,35 +48,31 @@ def make_engine(name: str) -> Engine:
     []
     """
     if name not in ENGINES:
-        raise ProbeError(f"expected engine to be 'auto' or one of {sorted(ENGINES)}, got {name!r}")
+        raise ProbeError(f"expected one of the engines {sorted(ENGINES)}, got {name!r}; pass one of them or 'auto'")
     return ENGINES[name]()
 
 
 def without_taps(task: GradientTask) -> str:
-    """The engine for a model that ``taps`` cannot serve.
-
-    Returns:
-        ``"vmap"`` on accelerators and for small models, ``"loop"`` otherwise.
-    """
+    """Choose the engine for a model that ``taps`` cannot serve: ``"vmap"``, or ``"loop"`` for large ones on a CPU."""
     on_cpu = next(iter(task.params.values())).device.type == "cpu"
     return "loop" if on_cpu and task.num_params > LARGE_ON_CPU else "vmap"
 
 
 def choose_chunk(engine: str, task: GradientTask, rows: Batch, memory: int | None = None) -> int:
-    """Samples that run at once so that a pass takes at most the given memory, beside model and moments.
+    """Choose the number of samples that run at once so that a pass fits into the given memory.
 
-    ``taps`` keeps what autograd saves for each sample's backward, and the gradients of a few layers; ``vmap``
-    besides forms the gradient of every sample. Both are counted on a few samples, not tried out. Mean gradients take
-    what is saved, and two copies of the parameters: a gradient, and the sum over chunks.
+    Model and moments are not counted. ``taps`` keeps what autograd saves for each sample's backward, and the gradients
+    of a few layers; ``vmap`` also forms the gradient of every sample. Both are computed from a few samples, not tried
+    out. Mean gradients need what is saved and two copies of the parameters: a gradient, and the sum over chunks.
 
     Args:
-        engine: Which engine, or :data:`MEAN_ONLY`.
+        engine: Name of the engine, or :data:`MEAN_ONLY`.
         task: Model and parameters.
         rows: A few samples.
         memory: Bytes; one part in :data:`SHARE` of the free memory when None.
 
     Returns:
-        A number of samples, at least 1; the loop always takes one at a time.
+        A number of samples, at least 1; always 1 for the loop.
     """
     if engine == "loop":
         return 1
@@ -90,23 +86,19 @@ def choose_chunk(engine: str, task: GradientTask, rows: Batch, memory: int | Non
 
 
 def layer_bytes(task: GradientTask) -> int:
-    """What sums over the largest layer's gradients take while they are made.
-
-    Returns:
-        Bytes, whatever the number of samples.
-    """
+    """Return the bytes that merging the largest layer's gradients takes, whatever the number of samples."""
     entries, size = max((param.numel(), max(4, param.element_size())) for param in task.params.values())
     return size * max(3 * entries, SAMPLES_AT_ONCE * min(entries, TILE_ENTRIES))
 
 
 def predicted_bytes(engine: str, task: GradientTask, rows: Batch, chunk: int) -> int:
-    """What a pass of an engine takes beside model and moments, by the same model as :func:`choose_chunk`.
+    """Predict the memory of a pass, besides model and moments, by the same estimate as :func:`choose_chunk`.
 
     Args:
-        engine: Which engine, or :data:`MEAN_ONLY`.
+        engine: Name of the engine, or :data:`MEAN_ONLY`.
         task: Model and parameters.
         rows: A few samples.
-        chunk: Samples that run at once.
+        chunk: Number of samples that run at once.
 
     Returns:
         Bytes.
@@ -114,7 +106,7 @@ def predicted_bytes(engine: str, task: GradientTask, rows: Batch, chunk: int) ->
     saved = int(saved_bytes_per_sample(task, rows) * (1 + BACKWARD_SHARE))
     gradient = vmap_bytes_per_sample(task)
     per_engine = {
-        "loop": saved + gradient * 3 // 2,  # a gradient, its use, and what the backward still holds
+        "loop": saved + gradient * 3 // 2,  # a gradient, its merging, and what the backward still holds
         "vmap": chunk * (saved + gradient),
         "taps": chunk * saved + layer_bytes(task),
         MEAN_ONLY: chunk * saved + gradient,

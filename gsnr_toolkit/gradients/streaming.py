@@ -1,4 +1,4 @@
-"""Engines that form every sample's gradient: the chunks of a function, added to moments."""
+"""Engines that form every sample's gradient: a function yields chunks, which are added to moments."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gsnr_toolkit.types import Batch
 
 
 class StreamingEngine:
-    """An engine made of a function that streams chunks of per-sample gradients.
+    """Turn a function that yields chunks of per-sample gradients into an engine.
 
     Args:
         name: Name in reports.
-        stream: ``(task, batch, chunk_size=...)``, yields chunks.
+        stream: ``(task, batch, chunk_size=...)``; yields chunks.
 
     >>> from gsnr_toolkit.gradients.task import trainable_params
     >>> from gsnr_toolkit.gradients.loop import loop_gradients
@@ -42,7 +42,7 @@ class StreamingEngine:
         Args:
             task: Model, parameters and loss.
             batch: A batch of N samples.
-            chunk_size: Most samples whose gradients are alive at once.
+            chunk_size: Most samples whose gradients are in memory at once.
 
         Returns:
             Chunks in order.
@@ -55,8 +55,8 @@ class StreamingEngine:
         Args:
             task: Model, parameters and loss.
             batch: A batch of N samples.
-            moments: Where to add.
-            chunk_size: Most samples whose gradients are alive at once.
+            moments: Moments to update.
+            chunk_size: Most samples whose gradients are in memory at once.
 
         Returns:
             Losses, shape ``(N,)``.
@@ -68,17 +68,9 @@ class StreamingEngine:
         return torch.cat(losses)
 
     def shares(self, task: GradientTask) -> dict[str, list[str]]:
-        """All parameters are this engine's.
-
-        Returns:
-            This engine's name to all parameters' names.
-        """
+        """Return this engine's name with the names of all parameters."""
         return {self.name: list(task.params)}
 
     def notes(self) -> list[str]:
-        """Nothing to tell.
-
-        Returns:
-            An empty list.
-        """
+        """Return no notes: this engine serves every parameter in one way."""
         return []

@@ -1,7 +1,7 @@
-"""The model as a function of its parameters: what every engine differentiates.
+"""The model as a function of its parameters, which every engine differentiates, and the interface of engines.
 
-Nothing here touches the model: gradients are taken with respect to detached aliases of its parameters,
-so ``.grad``, ``requires_grad`` and the values themselves stay as they were, whatever happens.
+Nothing here changes the model. Gradients are taken with respect to detached aliases of its parameters, so ``.grad``,
+``requires_grad`` and the values stay unchanged, even after an error.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class _LossModule(nn.Module):
 
 @dataclass(frozen=True)
 class GradientTask:
-    """A model, the parameters to differentiate, and a loss that gives one number per sample.
+    """A model, the parameters to differentiate, and a loss with one number per sample.
 
     Attributes:
-        model: The model, in the mode (train or eval) it is to be measured in.
+        model: The model, in the mode (train or eval) in which to measure it.
         params: Detached aliases of the chosen parameters, by name.
         loss_fn: ``(model, batch) -> (N,)``.
-        constants: The other parameters and the buffers, where they too must stand in (on another device).
+        constants: Replacements for other parameters and buffers, needed on another device.
     """
 
     model: nn.Module
@@ -64,7 +64,7 @@ class GradientTask:
         """Evaluate the loss at other parameter values.
 
         Args:
-            params: Values for (some of) the model's parameters, by name.
+            params: Values for some or all of the model's parameters, by name.
             batch: A batch of N samples.
 
         Returns:
@@ -73,7 +73,7 @@ class GradientTask:
         return self._run(params, batch, lambda losses: losses)
 
     def _run(self, params: Params, batch: Batch, then: Callable[[Tensor], Any]) -> Any:
-        """Evaluate the losses, and something of them while the model still holds these parameters."""
+        """Evaluate the losses, and apply ``then`` to them while the model still holds these parameters."""
         wrapper = _LossModule(self.model, self.loss_fn)
         wrapper.training = self.model.training
         named = {f"model.{name}": value for name, value in {**self.constants, **params}.items()}
@@ -81,11 +81,11 @@ class GradientTask:
             return functional_call(wrapper, named, (batch, then))
 
     def mean_gradient(self, batch: Batch, params: Params | None = None) -> tuple[Params, Tensor]:
-        """Gradient of the batch's mean loss, at the task's parameters or at others.
+        """Compute the gradient of the batch's mean loss, at the task's parameters or at others.
 
         Args:
             batch: A batch of N samples.
-            params: Where to evaluate; the task's own parameters when None.
+            params: Parameters to evaluate at; the task's own when None.
 
         Returns:
             ``(gradient by name, losses (N,))``; a parameter that the loss does not reach has gradient 0.
@@ -96,22 +96,22 @@ class GradientTask:
             check_reaches(losses)
             return gradients_of(losses.mean(), leaves), losses.detach()
 
-        # the backward runs while the leaves stand in: activation checkpointing runs the model again inside it
+        # the backward runs while the model holds the leaves: activation checkpointing runs the model again inside it
         with torch.enable_grad(), in_plain_words():
             return self._run(leaves, batch, differentiate)
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
-    """Run compiled functions as they were written: a fused one hides the operations that meet parameters."""
-    # nothing was compiled where the compiler was never imported, and importing it takes seconds
+    """Run compiled functions eagerly: a fused function hides the operations that use parameters."""
+    # without an imported compiler nothing was compiled, and importing it takes seconds
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def gradients_of(loss: Tensor, leaves: Params, *, retain: bool = False) -> Params:
-    """Differentiate one number.
+    """Differentiate one loss.
 
     Args:
-        loss: The number.
+        loss: A scalar.
         leaves: Leaves of its graph by name.
         retain: Keep the graph for another backward.
 
@@ -127,10 +127,10 @@ def gradients_of(loss: Tensor, leaves: Params, *, retain: bool = False) -> Param
 
 
 def check_reaches(losses: Tensor) -> None:
-    """Insist that the loss depends on some measured parameter.
+    """Check that the loss depends on some measured parameter.
 
     Raises:
-        ProbeError: If the losses carry no gradient at all.
+        ProbeError: If the losses do not require a gradient.
     """
     if not losses.requires_grad:
         raise ProbeError(
@@ -141,17 +141,17 @@ def check_reaches(losses: Tensor) -> None:
 
 
 def trainable_params(model: nn.Module, *, include_frozen: bool = False) -> Params:
-    """Detached aliases of a model's parameters (they share memory with it).
+    """Return detached aliases of a model's parameters, which share their memory.
 
     Args:
-        model: Any module; a parameter that is used under several names appears once.
-        include_frozen: Take frozen parameters too, as if they were trained.
+        model: Any module; a parameter with several names appears once.
+        include_frozen: Include frozen parameters, as if they were trained.
 
     Returns:
         Name to tensor, in the order of ``model.named_parameters()``.
 
     Raises:
-        ProbeError: If there is none, or one is not a real floating-point tensor.
+        ProbeError: If there are none, or one is not a real floating-point tensor.
     """
     chosen = {name: p.detach() for name, p in model.named_parameters() if include_frozen or p.requires_grad}
     if not chosen:
@@ -185,10 +185,10 @@ class GradientChunk:
 
 
 class Engine(Protocol):
-    """The one signature of all engines. An engine may remember what it found out about a task's model."""
+    """The interface of all engines. An engine may remember what it learned about a task's model."""
 
     def __call__(self, task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
-        """Stream the per-sample gradients of a batch, at most ``chunk_size`` samples alive at a time."""
+        """Stream the per-sample gradients of a batch, with at most ``chunk_size`` samples in memory at a time."""
         ...
 
     def accumulate(self, task: GradientTask, batch: Batch, moments: AnyMoments, *, chunk_size: int) -> Tensor:
@@ -196,9 +196,9 @@ class Engine(Protocol):
         ...
 
     def shares(self, task: GradientTask) -> dict[str, list[str]]:
-        """Which parameters were served by which engine, by name: every parameter once."""
+        """Return the names of the parameters that each engine served; every parameter appears once."""
         ...
 
     def notes(self) -> list[str]:
-        """What a reader must know about how the gradients were obtained."""
+        """Return what a reader must know about how the gradients were computed."""
         ...

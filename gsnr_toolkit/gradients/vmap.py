@@ -1,4 +1,4 @@
-"""Vectorised per-sample gradients by ``torch.func``: right on every architecture, chunk x P numbers alive."""
+"""Vectorised per-sample gradients by ``torch.func``: exact wherever they work; hold chunk x P numbers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from gsnr_toolkit.types import Batch, Params
 
 
 def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
-    """Differentiate ``chunk_size`` samples at a time with ``vmap(grad(functional_call))``.
+    """Differentiate up to ``chunk_size`` samples at a time with ``vmap(grad(functional_call))``.
 
     Args:
         task: Model, parameters and loss.
         batch: A batch of N samples.
-        chunk_size: Most samples whose gradients are alive at once.
+        chunk_size: Most samples whose gradients are in memory at once.
 
     Yields:
         Chunks of up to ``chunk_size`` samples; gradients have shape ``(c, *parameter.shape)``.
 
     Raises:
-        EngineError: If the model holds an operation that cannot be vectorised; the loop engine can do it.
-        RuntimeError: If the model itself fails, on one sample too, or memory runs out.
+        EngineError: If the model has an operation that cannot be vectorised; the loop engine can run it.
+        RuntimeError: If the model itself fails, even on one sample, or memory runs out.
 
     >>> from gsnr_toolkit.gradients.task import trainable_params
     >>> from gsnr_toolkit.inputs.losses import inferred_loss
@@ -41,7 +41,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
     """
 
     def sample_loss(params: Params, tensors: list[Tensor]) -> Tensor:
-        # vmap knows tensors only: names, None and the like are put back around them
+        # vmap takes tensors only: put them back into the batch's tuples and mappings
         rows = iter(tensors)
         return task.losses(params, map_tensors(batch, lambda _: next(rows).unsqueeze(0)))[0]
 
@@ -50,7 +50,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
         rows = take_rows(batch, start, min(start + chunk_size, batch_length(batch)))
         try:
             with warnings.catch_warnings(), same_buffer_objects(task.model):
-                # attention has no batching rule: torch falls back to a loop inside and says so each time
+                # attention has no batching rule: torch falls back to a loop inside and warns each time
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 grads, losses = vectorised(task.params, tensors_of(rows))
         except RuntimeError as error:
@@ -58,30 +58,23 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
                 raise
             _insist_that_the_model_runs(task, rows)
             raise EngineError(
-                f"the vmap engine cannot vectorise this model ({str(error).splitlines()[0][:200]}); pass engine='loop'"
+                "expected operations that vmap can batch, but the vmap engine cannot vectorise this model "
+                f"({str(error).splitlines()[0][:200]}); pass engine='loop'"
             ) from error
         yield GradientChunk(start, losses.detach(), {name: grad.detach() for name, grad in grads.items()})
 
 
 def _insist_that_the_model_runs(task: GradientTask, rows: Batch) -> None:
-    """Raise the model's own error, if it is not the transform that fails."""
+    """Raise the model's own error if the model fails without vmap too."""
     with preserved_rng():
         task.mean_gradient(take_rows(rows, 0, 1))
 
 
 def choose_vmap_chunk(task: GradientTask, memory: int = 2**28) -> int:
-    """Samples whose formed gradients take at most the given memory, for a task with few parameters.
-
-    Returns:
-        A number from 1 to 32.
-    """
+    """Return how many samples' formed gradients fit into the given memory, from 1 to 32."""
     return int(max(1, min(32, memory // max(1, vmap_bytes_per_sample(task)))))
 
 
 def vmap_bytes_per_sample(task: GradientTask) -> int:
-    """Estimate what one more sample in a chunk costs: its gradient, twice over while moments are taken.
-
-    Returns:
-        Bytes, activations not counted.
-    """
+    """Estimate the bytes of one more sample in a chunk without its activations: two copies of its gradient."""
     return 2 * sum(param.numel() * param.element_size() for param in task.params.values())

@@ -1,17 +1,18 @@
-"""Centred first and second moments of per-sample gradients, elementwise, in one pass, mergeable.
+"""Mean and centred second moment of per-sample gradients, entry by entry, in one pass.
 
-Source: Chan, Golub & LeVeque (1979). Never ``E[g^2] - E[g]^2``: in float32 that difference is wrong by
+Source: Chan, Golub & LeVeque (1979). Do not compute ``E[g^2] - E[g]^2``: in float32 that difference is wrong by
 17 % where |mean| is a thousand standard deviations, and negative for almost half the entries at ten thousand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from gsnr_toolkit.moments.parts import Part
 from gsnr_toolkit.types import Params
 
 
@@ -24,7 +25,7 @@ class Moments:
 
     >>> moments = Moments()
     >>> moments.update({"w": torch.tensor([[1.0], [3.0]])})
-    >>> moments.count, moments.mean["w"].item(), moments.variance()["w"].item()
+    >>> moments.count, moments.mean["w"].item(), moments.m2["w"].item()
     (2, 2.0, 2.0)
     """
 
@@ -34,13 +35,13 @@ class Moments:
 
     @classmethod
     def from_samples(cls, grads: Mapping[str, Tensor]) -> Moments:
-        """Moments of one chunk.
+        """Compute the moments of one chunk of samples.
 
         Args:
-            grads: Name to samples, shape ``(c, *shape)`` with one c for all.
+            grads: Name to samples, shape ``(c, *shape)``, with the same c for every name.
 
         Returns:
-            Their moments, at least in float32; for c = 1 the mean may be a view of the sample.
+            Their moments, in float32 or better; for c = 1 the mean may be a view of the sample.
         """
         grads = {name: grad.float() if grad.element_size() < 4 else grad for name, grad in grads.items()}
         count = next(iter(grads.values())).shape[0]
@@ -52,15 +53,15 @@ class Moments:
         return cls(count, mean, m2)
 
     def place(self, name: str, like: Tensor, *, blank: bool = False) -> tuple[Tensor, Tensor]:
-        """Give out the two accumulators of one entry, zero at first; the count is the caller's to raise.
+        """Return the two accumulators of one parameter, creating them on first use; the caller raises the count.
 
         Args:
             name: The parameter.
-            like: A tensor of its shape and device; the accumulators have at least float32.
-            blank: Leave new ones uninitialised, for the first samples to overwrite.
+            like: A tensor of its shape and device; the accumulators are float32 or better.
+            blank: Leave new accumulators uninitialised, because the first samples overwrite them.
 
         Returns:
-            Mean and sum of centred squares, to be changed in place, as by :func:`merge_in`.
+            Mean and sum of centred squares, to be changed in place, for example by :func:`merge_in`.
         """
         if name not in self.mean:
             dtype = torch.promote_types(like.dtype, torch.float32)
@@ -69,16 +70,32 @@ class Moments:
             self.m2[name] = make(like.shape, dtype=dtype, device=like.device)
         return self.mean[name], self.m2[name]
 
+    def add_parts(self, name: str, like: Tensor, seen: int, parts: Sequence[Part]) -> None:
+        """Add some samples' gradients of one parameter; the caller raises the count after the last parameter.
+
+        Args:
+            name: The parameter.
+            like: A tensor of its shape and device.
+            seen: Number of samples of this parameter so far.
+            parts: The gradients, on disjoint views of the parameter; they are zero elsewhere.
+        """
+        whole = len(parts) == 1 and parts[0].whole
+        mean, m2 = self.place(name, like, blank=whole and parts[0].dense)
+        if seen and not whole:
+            _add_zeros_around(mean, m2, seen, parts)
+        for part in parts:
+            part.merge(part.view(mean), part.view(m2), seen)
+
     def sort(self, names: Collection[str]) -> None:
-        """Put the parameters into the order of the names, which are all of theirs."""
+        """Reorder the parameters; ``names`` must hold every one of them."""
         self.mean, self.m2 = ({name: held[name] for name in names} for held in (self.mean, self.m2))
 
     def update(self, grads: Mapping[str, Tensor]) -> None:
-        """Take in more samples, shape ``(c, *shape)`` each, in place."""
+        """Add samples, each of shape ``(c, *shape)``, in place."""
         self.absorb(Moments.from_samples(grads))
 
     def absorb(self, other: Moments) -> None:
-        r"""Merge another shard into this one, in place; the other stays as it was.
+        r"""Merge another shard into this one, in place; the other is left unchanged.
 
         With :math:`\delta = \bar g_b - \bar g_a`:
         :math:`\bar g = \bar g_a + \delta n_b / n`, :math:`M = M_a + M_b + \delta^2 n_a n_b / n`.
@@ -93,26 +110,13 @@ class Moments:
             self.mean = {name: value.clone() for name, value in other.mean.items()}
             self.m2 = {name: value.clone() for name, value in other.m2.items()}
             return
-        if self.mean.keys() != other.mean.keys():
-            odd = sorted(self.mean.keys() ^ other.mean.keys())
-            raise ValueError(f"expected moments of the same parameters, got {odd[:4]} on one side only")
+        check_same_parameters(self.mean, other.mean)
         for name, mean in self.mean.items():
             merge_in(mean, self.m2[name], self.count, other.count, other.mean[name].clone(), other.m2[name])
         self.count += other.count
 
-    def merge(self, other: Moments) -> Moments:
-        """Merge two shards into a new one; both stay as they were.
-
-        Returns:
-            Moments of all samples of both.
-        """
-        merged = Moments()
-        merged.absorb(self)
-        merged.absorb(other)
-        return merged
-
     def spread(self, names: Iterable[str]) -> float:
-        """Sum of centred squares over all entries of some parameters, in float64.
+        """Sum the centred squares over all entries of some parameters, in float64.
 
         Returns:
             ``sum_j m2_j``.
@@ -123,26 +127,16 @@ class Moments:
         """Whether a parameter's gradient was exactly zero for every sample."""
         return not (bool(self.m2[name].any()) or bool(self.mean[name].any()))
 
-    def variance(self) -> Params:
-        """Unbiased variance per entry.
-
-        Returns:
-            Name to variance, NaN where fewer than two samples were seen.
-        """
-        if self.count < 2:
-            return {name: torch.full_like(value, float("nan")) for name, value in self.m2.items()}
-        return {name: value / (self.count - 1) for name, value in self.m2.items()}
-
 
 def merge_in(mean: Tensor, m2: Tensor, seen: int, added: int, other_mean: Tensor, other_m2: Tensor) -> None:
-    r"""Merge the moments of more samples in (Chan et al.); in place.
+    r"""Merge the moments of new samples into running moments, in place (Chan et al.).
 
     Args:
         mean: Mean of the samples so far.
         m2: Their sum of centred squares.
-        seen: How many they are.
-        added: New samples.
-        other_mean: Their mean; used up.
+        seen: Number of samples so far.
+        added: Number of new samples.
+        other_mean: Mean of the new samples; overwritten.
         other_m2: Their sum of centred squares.
 
     >>> mean, m2 = torch.tensor([2.0]), torch.tensor([2.0])  # of 1 and 3
@@ -153,3 +147,34 @@ def merge_in(mean: Tensor, m2: Tensor, seen: int, added: int, other_mean: Tensor
     gap, total = other_mean.sub_(mean), seen + added
     m2.add_(other_m2).addcmul_(gap, gap, value=seen * added / total)
     mean.add_(gap, alpha=added / total)
+
+
+def add_zeros(mean: Tensor, m2: Tensor, seen: int, added: int) -> None:
+    """Merge samples whose gradient is zero, in place."""
+    m2.addcmul_(mean, mean, value=seen * added / (seen + added))
+    mean.mul_(seen / (seen + added))
+
+
+def check_same_parameters(mine: Collection[str], others: Collection[str]) -> None:
+    """Check that two shards hold the same parameters.
+
+    Raises:
+        ValueError: If one holds a parameter that the other lacks.
+    """
+    odd = sorted(set(mine) ^ set(others))
+    if odd:
+        raise ValueError(
+            f"expected moments of the same parameters, got {odd[:4]} on one side only; merge shards of one task"
+        )
+
+
+def _add_zeros_around(mean: Tensor, m2: Tensor, seen: int, parts: Sequence[Part]) -> None:
+    """Add gradients of zero outside all parts; the entries inside them are left for the parts to update."""
+    held = [(part.view(mean).clone(), part.view(m2).clone()) for part in parts]
+    if sum(kept.numel() for kept, _ in held) == mean.numel():
+        return
+    # The complement of several views has no view of its own: update everything, then restore the parts.
+    add_zeros(mean, m2, seen, parts[0].count)
+    for part, (kept_mean, kept_m2) in zip(parts, held, strict=True):
+        part.view(mean).copy_(kept_mean)
+        part.view(m2).copy_(kept_m2)

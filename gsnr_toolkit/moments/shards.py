@@ -1,4 +1,4 @@
-"""What the jackknife needs to know about consecutive blocks of samples, kept small while they stream by."""
+"""Summaries of consecutive blocks of samples (shards): all that the jackknife needs, in little memory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from gsnr_toolkit.moments.sketches import RowPlan, gram
 from gsnr_toolkit.types import Floats, Params
 
 MAX_SHARDS = 16
+"""Number of shards that a pass aims for; a collector holds one more at most."""
 
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """Per-shard sums from which every delete-one-shard GSNR follows; G groups, then the whole model.
+    """Sums per shard that give every delete-one-shard GSNR; G groups, then the whole model.
 
     Attributes:
         counts: Samples per shard, shape ``(S,)``.
-        within: Sum of squares around the shard's own mean, shape ``(S, G + 1)``.
+        within: Sum of squared deviations from the shard's own mean, shape ``(S, G + 1)``.
         gram: Inner products of shard means, shape ``(G + 1, S, S)``.
         sqnorm: Squared norms of shard means, shape ``(S, G + 1)``; exact where the diagonal of ``gram`` is sketched.
     """
@@ -35,7 +36,7 @@ class ShardSummary:
 
 @dataclass(frozen=True)
 class _Shard:
-    """One block of samples: how many, and by group its spread, its squared mean and its mean as a row."""
+    """One block of samples: its size and, per group, its spread, squared mean and mean as a row."""
 
     count: int
     within: Floats
@@ -56,11 +57,11 @@ class _Shard:
 
 @dataclass
 class ShardCollector:
-    """Collects finished shards; past :data:`MAX_SHARDS` or so, neighbours are joined pairwise.
+    """Collect finished shards, and join neighbours in pairs once there are more than about :data:`MAX_SHARDS`.
 
     Attributes:
-        plan: How shard means are kept.
-        size: Samples per shard at present.
+        plan: How shard means become rows.
+        size: Current number of samples per shard.
     """
 
     plan: RowPlan
@@ -68,7 +69,7 @@ class ShardCollector:
     _shards: list[_Shard] = field(default_factory=list)
 
     def add(self, shard: Moments | GroupMoments) -> None:
-        """Take in the moments of one shard."""
+        """Add the moments of one shard."""
         self._shards.append(
             _Shard(
                 shard.count,
@@ -77,16 +78,16 @@ class ShardCollector:
                 self.plan.project(shard.mean),
             )
         )
-        if len(self._shards) >= MAX_SHARDS + 2:  # an even number, so that all pairs are equal
+        if len(self._shards) >= MAX_SHARDS + 2:  # even, so that every shard has a partner
             pairs = zip(self._shards[::2], self._shards[1::2], strict=True)
             self._shards = [first.joined(second) for first, second in pairs]
             self.size *= 2
 
     def packed(self) -> list[list[Tensor]]:
-        """Every shard as tensors, to be sent to another process.
+        """Return every shard as tensors, to send to another process.
 
         Returns:
-            For each shard: count, spread and squared mean by group in float64, then its rows.
+            For each shard: count, then spread and squared mean per group, in one float64 tensor; then its rows.
         """
         return [
             [torch.from_numpy(np.concatenate([[shard.count], shard.within, shard.sqnorm])), *shard.rows]
@@ -94,7 +95,7 @@ class ShardCollector:
         ]
 
     def empty_pack(self) -> list[Tensor]:
-        """Tensors of the shapes that :meth:`packed` gives for each shard, to receive one."""
+        """Return tensors of the shapes that :meth:`packed` gives for one shard, to receive it."""
         groups = len(self.plan.group_names)
         return [torch.zeros(1 + 2 * groups, dtype=torch.float64), *self.plan.empty_rows()]
 
@@ -102,7 +103,7 @@ class ShardCollector:
         """Replace all shards.
 
         Args:
-            received: Shards as tensors, in the order of their samples.
+            received: Shards as from :meth:`packed`, in the order of their samples.
         """
         groups = len(self.plan.group_names)
         self._shards = [
@@ -111,7 +112,7 @@ class ShardCollector:
         ]
 
     def summary(self) -> ShardSummary:
-        """Everything seen so far, the whole model appended as the last group.
+        """Summarise all shards so far; the whole model is appended as the last group.
 
         Returns:
             Sums over S shards.
@@ -127,8 +128,8 @@ def sums_of_squares(plan: RowPlan, values: Params) -> Floats:
     """Sum the squared entries of each group, in float64.
 
     Args:
-        plan: Which parameters belong to which group.
-        values: A tensor per parameter.
+        plan: The parameters of each group.
+        values: One tensor per parameter.
 
     Returns:
         Shape ``(G,)``.

@@ -1,18 +1,17 @@
-"""Keeping many gradients at once: exactly where they fit, as unbiased sketches where they do not.
+"""Rows of gradients: exact where they fit into memory, unbiased sketches where they do not.
 
-Intervals and debiased norms need inner products between gradients of different batches. A
-:class:`RowPlan` turns a gradient into one row per group. While ``num_rows`` rows of P numbers fit the
-budget the row *is* the gradient. Beyond it, coordinates get random signs and are folded modulo D: the
-inner product of two such rows is an unbiased estimate of the true one, with variance at most
-``(|a|^2 |b|^2 + <a, b>^2) / D`` over the signs when folding is uniform (AMS / count sketch). Where the
-gradient noise has more effective dimensions than D, intervals come out wider, not narrower.
+Intervals and debiased norms need inner products between gradients of different batches. A :class:`RowPlan` turns a
+gradient into one row per group. While ``num_rows`` rows of P numbers fit the budget, the row *is* the gradient. Beyond
+it, coordinates get random signs and are folded modulo D: the inner product of two such rows is an unbiased estimate of
+the true one, with variance at most ``(|a|^2 |b|^2 + <a, b>^2) / D`` over the signs when folding is uniform (AMS / count
+sketch). Where the gradient noise has more effective dimensions than D, intervals become wider, not narrower.
 """
 
 from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,95 +28,133 @@ _SMALLEST_SKETCH = 1024
 
 
 @dataclass(frozen=True)
+class GroupRow:
+    """How the gradient of one group becomes a row.
+
+    Attributes:
+        name: The group.
+        members: Names of its parameters.
+        size: Number of its scalar parameters.
+        length: Length of the row; ``size`` where the row is the gradient itself.
+        dtype: Type of the row.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    size: int
+    length: int
+    dtype: torch.dtype
+
+    @property
+    def exact(self) -> bool:
+        """Whether the row is the gradient itself."""
+        return self.length == self.size
+
+
+@dataclass(frozen=True)
 class RowPlan:
     """How gradients become rows.
 
     Attributes:
-        group_names: Groups in depth order.
-        members: Group name to its parameters' names.
-        dims: Group name to row length: the group's size where exact.
-        exact: Whether every row is the gradient itself.
-        dtypes: Group name to the row's dtype.
+        rows: One record per group, in depth order.
         seed: Seed of the sketch's signs.
     """
 
-    group_names: tuple[str, ...]
-    members: Mapping[str, tuple[str, ...]]
-    dims: Mapping[str, int]
-    exact: bool
-    dtypes: Mapping[str, torch.dtype]
+    rows: tuple[GroupRow, ...]
     seed: int = 0
 
+    @functools.cached_property
+    def group_names(self) -> tuple[str, ...]:
+        """Groups in depth order."""
+        return tuple(row.name for row in self.rows)
+
+    @functools.cached_property
+    def members(self) -> dict[str, tuple[str, ...]]:
+        """Group name to the names of its parameters."""
+        return {row.name: row.members for row in self.rows}
+
+    @property
+    def exact(self) -> bool:
+        """Whether every row is the gradient itself."""
+        return all(row.exact for row in self.rows)
+
     def project(self, vector: Params) -> list[Tensor]:
-        """Turn one gradient into a row per group.
+        """Turn one gradient into one row per group.
 
         Args:
-            vector: Parameter name to a tensor of its shape; groups none of whose members are present
-                give an empty row.
+            vector: Parameter name to a tensor of its shape. A group without any of its parameters in it gives an empty
+                row.
 
         Returns:
-            For each group, in order, a tensor of shape ``(dims[group],)``, detached, on the CPU.
+            One detached tensor on the CPU per group, in order, each of shape ``(length,)``.
         """
-        return [self._row(group, vector).cpu() for group in self.group_names]
+        return [self._project(row, vector).cpu() for row in self.rows]
 
     def empty_rows(self) -> list[Tensor]:
-        """Zeros of the shapes and dtypes that :meth:`project` gives for whole gradients."""
-        return [torch.zeros(self.dims[group], dtype=self.dtypes[group]) for group in self.group_names]
+        """Return zeros of the shapes and types that :meth:`project` gives for whole gradients."""
+        return [torch.zeros(row.length, dtype=row.dtype) for row in self.rows]
 
-    def _row(self, group: str, vector: Params) -> Tensor:
-        parts = [(name, vector[name].detach().reshape(-1)) for name in self.members[group] if name in vector]
+    def _project(self, row: GroupRow, vector: Params) -> Tensor:
+        parts = [(name, vector[name].detach().reshape(-1)) for name in row.members if name in vector]
         if not parts:
             return torch.zeros(0)
-        if sum(part.numel() for _, part in parts) <= self.dims[group]:
+        if sum(part.numel() for _, part in parts) <= row.length:
             flat = torch.cat([part for _, part in parts])
             return flat.float() if flat.element_size() < 4 else flat
-        row = torch.zeros(self.dims[group], dtype=torch.float32, device=parts[0][1].device)
+        sketch = torch.zeros(row.length, dtype=torch.float32, device=parts[0][1].device)
         for name, part in parts:
-            _fold(part.float(), row, seed=self.seed ^ zlib.crc32(name.encode()))
-        return row
+            # The signs depend on the parameter's name alone, so that ranks and batches agree on them.
+            _fold(part.float(), sketch, seed=self.seed ^ zlib.crc32(name.encode()))
+        return sketch
 
 
 def plan_rows(
     params: Params, groups: Mapping[str, Group], *, num_rows: int, budget: int = DEFAULT_BUDGET, seed: int = 0
 ) -> RowPlan:
-    """Decide between exact rows and sketches.
+    """Decide for each group between exact rows and sketches.
 
     Args:
         params: Parameters by name.
         groups: Parameter name to group.
-        num_rows: Rows that must be alive together.
+        num_rows: Number of rows that are in memory together.
         budget: Bytes they may take.
         seed: Seed of the sketch's signs.
 
     Returns:
-        A plan that is exact when ``num_rows`` gradients fit, and otherwise shares the budget between groups
-        so that small groups stay exact.
+        A plan that is exact when ``num_rows`` gradients fit. Otherwise it splits the budget between groups so that
+        small groups stay exact.
     """
     order = sorted({group.name: group.depth for group in groups.values()}.items(), key=lambda item: item[1])
-    names = tuple(name for name, _ in order)
-    members = {group: tuple(name for name in params if groups[name].name == group) for group in names}
-    sizes = {group: sum(params[name].numel() for name in members[group]) for group in names}
+    members = {group: tuple(name for name in params if groups[name].name == group) for group, _ in order}
+    sizes = {group: sum(params[name].numel() for name in names) for group, names in members.items()}
     width = max(param.element_size() for param in params.values())
-    numbers = budget // (max(num_rows, 1) * max(width, 4))
-    dims, left = {}, numbers
-    for position, group in enumerate(sorted(names, key=lambda group: sizes[group])):
-        share = max(left // (len(names) - position), _SMALLEST_SKETCH)
-        dims[group] = sizes[group] if sizes[group] <= share else share - 1 + share % 2
-        left -= dims[group]
-    exact = {group: dims[group] == sizes[group] for group in names}
-    dtypes = {group: _row_dtype(params, members[group], exact[group]) for group in names}
-    return RowPlan(names, members, dims, exact=all(exact.values()), dtypes=dtypes, seed=seed)
+    lengths = _split_budget(sizes, budget // (max(num_rows, 1) * max(width, 4)))
+    rows = []
+    for group, names in members.items():
+        size, length = sizes[group], lengths[group]
+        dtype = _exact_dtype([params[name] for name in names]) if length == size else torch.float32
+        rows.append(GroupRow(group, names, size, length, dtype))
+    return RowPlan(tuple(rows), seed)
 
 
-def _row_dtype(params: Params, names: tuple[str, ...], exact: bool) -> torch.dtype:
-    """Sketches are float32; a gradient keeps its precision, float32 at least."""
-    if not exact:
-        return torch.float32
-    return functools.reduce(torch.promote_types, (params[name].dtype for name in names), torch.float32)
+def _split_budget(sizes: Mapping[str, int], numbers: int) -> dict[str, int]:
+    """Give each group a row length, smallest group first; what it leaves of its share goes to the larger ones."""
+    lengths, left = {}, numbers
+    for position, group in enumerate(sorted(sizes, key=lambda group: sizes[group])):
+        share = max(left // (len(sizes) - position), _SMALLEST_SKETCH)
+        # An odd length has no factor of two in common with the widths of layers, so that folding mixes their rows.
+        lengths[group] = sizes[group] if sizes[group] <= share else share - 1 + share % 2
+        left -= lengths[group]
+    return lengths
+
+
+def _exact_dtype(params: Sequence[Tensor]) -> torch.dtype:
+    """Return the common type of some gradients, float32 or better."""
+    return functools.reduce(torch.promote_types, (param.dtype for param in params), torch.float32)
 
 
 def _fold(flat: Tensor, row: Tensor, *, seed: int) -> None:
-    """Add a signed, folded vector to a row, a block of some million numbers at a time."""
+    """Add a vector to a row, signed and folded, in blocks of some million numbers."""
     generator = torch.Generator(device="cpu").manual_seed(seed)
     length = row.numel()
     step = length * max(1, 2**22 // length)
@@ -129,7 +166,7 @@ def _fold(flat: Tensor, row: Tensor, *, seed: int) -> None:
 
 
 def gram(rows: Float[Tensor, "K D"]) -> Float[Tensor, "K K"]:
-    """Inner products of all pairs of rows, accumulated in float64.
+    """Compute the inner products of all pairs of rows, accumulated in float64.
 
     Args:
         rows: Shape ``(K, D)``.
@@ -141,7 +178,7 @@ def gram(rows: Float[Tensor, "K D"]) -> Float[Tensor, "K K"]:
 
 
 def cross_gram(first: Float[Tensor, "J D"], second: Float[Tensor, "K D"]) -> Float[Tensor, "J K"]:
-    """Inner products of rows of two sets, accumulated in float64, over blocks of coordinates.
+    """Compute the inner products between two sets of rows, accumulated in float64 over blocks of coordinates.
 
     Args:
         first: Shape ``(J, D)``.

@@ -1,4 +1,4 @@
-"""The engine benchmark by its own command: rows for what works, and for what does not."""
+"""The benchmark of engines by its own command: rows for methods that work, and for methods that fail."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def run(tmp_path_factory):
     return folder, _command(folder, methods, folder / "engines.json")
 
 
-def test_a_run_goes_on_where_it_was_cut_short(run, tmp_path, rows):
+def test_an_interrupted_run_is_resumed(run, tmp_path, rows):
     kept = {
         "provenance": None,
         "rows": [rows["plain"], {**rows["loop"], "failure": "stopped after 1 s", "seconds": 1e9}],
@@ -83,7 +83,7 @@ def test_plain_comes_first_and_every_method_has_a_row(document):
 
 
 @pytest.mark.parametrize("method", ["plain", "vmap", "loop"])
-def test_a_measured_row_is_right_and_whole(rows, method):
+def test_a_measured_row_is_complete(rows, method):
     row = rows[method]
     assert row["failure"] is None
     assert (row["covers"], row["missed"], row["tensors"]) == (1.0, 0, 4)
@@ -96,11 +96,11 @@ def test_a_measured_row_is_right_and_whole(rows, method):
 def test_a_method_that_raises_is_a_row_with_the_first_line_of_its_error(rows):
     row = rows["injected:RAISES"]
     assert row["failure"] == "ValueError: no rule for this layer"
-    assert row["num_params"] == rows["loop"]["num_params"]  # what was known before stays
+    assert row["num_params"] == rows["loop"]["num_params"]  # earlier results are kept
     assert "time_ratio" not in row
 
 
-def test_a_method_that_is_killed_is_a_row_that_says_so(rows):
+def test_a_killed_method_has_a_row_that_says_so(rows):
     assert rows["injected:KILLED"]["failure"] == "killed by SIGKILL (out of memory?)"
     assert rows["injected:KILLED"]["memory_ratio"] is None
 
@@ -112,7 +112,7 @@ def test_a_method_that_never_ends_is_stopped(tmp_path, monkeypatch):
     assert row["failure"] == "stopped after 0.5 s"
 
 
-def test_provenance_says_what_the_numbers_hold_for(document):
+def test_provenance_describes_the_machine(document):
     provenance = document["provenance"]
     assert provenance["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert {"opacus", "backpack-for-pytorch", "torchjd", "traker"} <= provenance["versions"].keys()
@@ -138,7 +138,7 @@ def test_the_figure_is_written_and_names_every_method(run, document):
     assert any(remark.startswith("ValueError: no rule") for remark in remarks)
 
 
-def test_nothing_heavy_is_loaded_by_the_process_that_starts_the_others():
+def test_the_parent_process_loads_nothing_heavy():
     script = "import sys, benchmarks.engines; print(*{'torch', 'numpy', 'matplotlib'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
@@ -157,7 +157,7 @@ def _agreement(method, name="mlp"):
 
 
 def _tampered(change):
-    # our loop's moments, changed before they are handed over
+    # the moments of our loop, changed before they are returned
     def prepare(setting, chunk_size):
         worker = METHODS["loop"].prepare(setting, chunk_size)
 
@@ -171,13 +171,13 @@ def _tampered(change):
     return Method("peer", "moments", "", prepare)
 
 
-def test_a_wrong_second_moment_is_seen():
+def test_a_wrong_second_moment_is_found():
     wrong = _agreement(_tampered(lambda found: found.m2["0.bias"].mul_(1.5)))
     assert wrong["difference"] == pytest.approx(0.5, rel=1e-4)
     assert note(wrong) == "differs by 5e-01"
 
 
-def test_a_result_that_is_not_a_number_is_seen():
+def test_a_result_of_nan_is_found():
     wrong = _agreement(_tampered(lambda found: found.mean["2.bias"].fill_(float("nan"))))
     assert wrong["difference"] != wrong["difference"]
 

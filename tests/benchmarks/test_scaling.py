@@ -1,4 +1,4 @@
-"""The cost of a sample, by its own command on a few samples."""
+"""The benchmark of a sample's cost, by its own command on a few samples."""
 
 import json
 

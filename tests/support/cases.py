@@ -1,4 +1,4 @@
-"""Models and batches that every engine and estimator is tried on, as lambdas in one place."""
+"""Models and batches for tests of every engine and estimator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Case:
 
 
 class AttentionBlock(nn.Module):
-    """Pre-norm block that calls F.scaled_dot_product_attention by itself."""
+    """Pre-norm block that calls F.scaled_dot_product_attention directly."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

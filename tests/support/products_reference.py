@@ -1,4 +1,4 @@
-"""Factors of matrix products, and the moments of their products by two passes in float64."""
+"""Factors of matrix products, and moments of the products by two passes in float64."""
 
 import torch
 
@@ -13,6 +13,6 @@ def factors(shape, dtype=torch.float64, shift=0.0):
 
 
 def two_passes(left, right):
-    """Mean, sum of centred squares, and the products themselves."""
+    """Return mean, sum of centred squares, and the products themselves."""
     grads = left.double().mT @ right.double()
     return grads.mean(0), (grads - grads.mean(0)).square().sum(0), grads

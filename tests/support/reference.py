@@ -1,4 +1,4 @@
-"""The literal twins that fast paths are compared with: loops, float64, nothing clever."""
+"""Literal reference implementations for comparison with fast code: plain loops in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def per_sample_gradients(
     model: nn.Module, batch: Any, loss_fn: Callable[[nn.Module, Any], Tensor], rows: Callable[[Any, int], Any]
 ) -> dict[str, Tensor]:
-    """``.backward()`` on a copy of the model, one sample after the other."""
+    """Call ``.backward()`` for one sample after the other, on a copy of the model."""
     import copy
 
     twin = copy.deepcopy(model)
@@ -28,7 +28,7 @@ def per_sample_gradients(
 
 
 def one_row(batch: Any, i: int) -> Any:
-    """Row i of a tuple or dict batch, still as a batch."""
+    """Return row i of a tuple or dict batch, as a batch of one."""
     if isinstance(batch, dict):
         return {key: value[i : i + 1] for key, value in batch.items()}
     return tuple(value[i : i + 1] for value in batch)

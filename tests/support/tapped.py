@@ -1,4 +1,4 @@
-"""One-line set-up for tests of the taps engine: a task in float64, what the engine found, and the literal truth."""
+"""Helpers for tests of the taps engine: a task in float64, the engine's gradients, and the reference gradients."""
 
 from __future__ import annotations
 
@@ -45,35 +45,35 @@ class Net(nn.Module):
 
 
 def six_rows(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """Six inputs of width six, of three classes."""
+    """Return six inputs of width six, of three classes."""
     return torch.randn(ROWS, 6, dtype=dtype), torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 def square_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    """A loss that weighs every output entry of a sample differently; the number of rows does not matter to it."""
+    """Weigh every output entry of a sample differently; the loss does not depend on the number of rows."""
     outputs = model(batch[0]).flatten(1)
     weights = torch.linspace(0.5, 1.5, outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
     return (weights * (outputs + 0.3).square()).sum(1)
 
 
 def make_task(model: nn.Module, loss_fn: Any = square_loss) -> GradientTask:
-    """The task of differentiating everything trainable; a loss of None is inferred from the logits."""
+    """Make the task of differentiating all trainable parameters; a loss of None is inferred from the logits."""
     return GradientTask(model, trainable_params(model), resolve_loss(loss_fn))
 
 
 def truth(task: GradientTask, batch: Any) -> dict[str, Tensor]:
-    """One ``.backward()`` for each sample."""
+    """Compute the reference: one ``.backward()`` per sample."""
     return per_sample_gradients(task.model, batch, task.loss_fn, one_row)
 
 
 def tapped(task: GradientTask, batch: Any, engine: TapsEngine | None = None) -> dict[str, Tensor]:
-    """Per-sample gradients of the taps engine, all at once."""
+    """Return the taps engine's per-sample gradients, all at once."""
     (chunk,) = (engine or TapsEngine())(task, batch, chunk_size=1000)
     return chunk.grads
 
 
 def gradients(task: GradientTask, batch: Any, engine: Any = None, chunk_size: int = 4) -> dict[str, Tensor]:
-    """Per-sample gradients of an engine (taps when None), some samples at a time."""
+    """Return per-sample gradients of an engine (taps when None), a few samples at a time."""
     chunks = list((engine or TapsEngine())(task, batch, chunk_size=chunk_size))
     return {name: torch.cat([chunk.grads[name] for chunk in chunks]) for name in task.params}
 
@@ -88,19 +88,19 @@ def assert_right(
 
 
 def only_plan(engine: TapsEngine) -> Plan:
-    """The plan of an engine that saw one kind of graph."""
+    """Return the plan of an engine that saw one kind of graph."""
     (plan,) = engine._plans.values()
     return plan
 
 
 def used_rules(engine: TapsEngine, task: GradientTask, batch: Any) -> set[tuple[str, int]]:
-    """Operation and slot of every use in the plan of a batch's graph."""
+    """Return operation and slot of every use in the plan of a batch's graph."""
     graph = run_forward(task, batch).graph
     return {(graph.names[use.position], use.slot) for use in engine._plans[graph.signature].uses}
 
 
 def assert_same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], rtol: float = 1e-10) -> None:
-    """Compare tensors by name, each by its own largest entry."""
+    """Compare tensors by name, each relative to its own largest entry."""
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         scale = max(float(value.abs().max()), 1e-30) if value.numel() else 1.0
@@ -108,5 +108,5 @@ def assert_same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], rt
 
 
 def name_of(name: str) -> Callable[[str], str]:
-    """Say which parameter a failed comparison was about."""
+    """Put the parameter's name in front of the message of a failed comparison."""
     return lambda message: f"{name}: {message}"

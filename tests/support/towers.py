@@ -1,4 +1,4 @@
-"""Tiny visual transformers of open_clip with random weights, of every kind that CoRIT must run on."""
+"""Tiny visual transformers of open_clip with random weights, of every kind that CoRIT supports."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make_detector(kind: str = "nn.MultiheadAttention", seed: int = 0, **options:
 
 
 def blurred(images: Tensor) -> Tensor:
-    """A stand-in for self-blended images: the middle of each image, averaged over 3 by 3 pixels."""
+    """Imitate self-blended images: average the middle of each image over 3 by 3 pixels."""
     middle = slice(images.shape[-1] // 4, -(images.shape[-1] // 4))
     smooth = nn.functional.avg_pool2d(images, 3, 1, 1)
     inside = torch.zeros_like(images[:1, :1])
@@ -62,7 +62,7 @@ def make_images(count: int = 5, seed: int = 1, size: int = SIZE) -> Tensor:
 
 
 def own_layers(encoder: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """What the encoder's own forward gives to its first block, and what each block returns."""
+    """Record the input of the first block and the output of each block during the encoder's own forward."""
     seen: list[Tensor] = []
     hooks = [encoder.transformer.resblocks[0].register_forward_pre_hook(lambda _m, args: seen.append(args[0]))]
     hooks += [block.register_forward_hook(lambda _m, _i, out: seen.append(out)) for block in blocks_of(encoder)]

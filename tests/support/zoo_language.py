@@ -18,7 +18,7 @@ NO_SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
 def hugging(name: str, config: str, **options: Any) -> nn.Module:
-    """A transformers model by class and configuration, from random weights."""
+    """Build a transformers model with random weights from class and configuration."""
     import transformers
 
     return getattr(transformers, name)(getattr(transformers, config)(**options))
@@ -54,7 +54,7 @@ def translation_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def caption_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """CoCa: cross-entropy of the caption, and how far its scaled similarity to the image is from one."""
+    """CoCa: cross-entropy of the caption, and the distance of its scaled similarity to the image from one."""
     out = model(batch["image"], batch["text"])
     caption = F.cross_entropy(out["logits"].transpose(1, 2), out["labels"], reduction="none").mean(1)
     similarity = (out["image_features"] * out["text_features"]).sum(1)
@@ -78,7 +78,7 @@ def coca() -> nn.Module:
     vision |= {"attn_pooler_queries": 3, "attn_pooler_heads": 2, "output_tokens": True}
     decoder = {"context_length": 6, "vocab_size": VOCABULARY, "width": 16, "heads": 2, "layers": 1}
     model = CoCa(16, decoder, {**text, "output_tokens": True}, vision, init_logit_scale=0.5)
-    nn.init.normal_(model.text_decoder.text_projection, std=0.25)  # the class leaves it as allocated
+    nn.init.normal_(model.text_decoder.text_projection, std=0.25)  # the class leaves it uninitialised
     return model
 
 

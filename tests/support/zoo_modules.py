@@ -1,4 +1,4 @@
-"""Small modules of plain torch, each with one way of using a parameter that a gradient engine may trip over."""
+"""Small modules of plain torch, each with one use of a parameter that is difficult for a gradient engine."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class BagOfViews(nn.Module):
 
 
 class ClassToken(nn.Module):
-    """A class token put before the tokens by ``expand`` or by ``repeat``, then one attention layer."""
+    """A class token in front of the tokens, by ``expand`` or by ``repeat``, then one attention layer."""
 
     def __init__(self, repeat: bool) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Temperature(nn.Module):
 
 
 class TiedBlock(nn.Module):
-    """One block applied three times, and a weight that works once straight and once transposed."""
+    """One block applied three times, and a weight that is used once as it is and once transposed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class TiedBlock(nn.Module):
 
 
 class LowRank(nn.Module):
-    """A linear layer with a low-rank path ``x @ A @ B`` beside it, and one merged into a weight before use."""
+    """A linear layer with a parallel low-rank path ``x @ A @ B``, and a low-rank path merged into a weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class SlicedWeight(nn.Module):
 
 
 class DynamicWeight(nn.Module):
-    """A weight of its own for every sample, made from the sample, then applied by bmm."""
+    """A separate weight for every sample, computed from the sample, then applied by bmm."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The zoo's plain torch: one trap per entry."""
+"""The zoo's models of plain torch, each with one difficulty."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def tempered_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def tempered_model() -> nn.Module:
-    """A net beside a parameter that no forward touches."""
+    """A network with a parameter that its forward does not use."""
     scales = nn.ParameterDict({"temperature": nn.Parameter(torch.tensor(0.3))})
     return nn.ModuleDict({"net": nn.Sequential(nn.Linear(6, 8), nn.Softplus(), nn.Linear(8, 3)), "scales": scales})
 

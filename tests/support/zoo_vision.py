@@ -32,7 +32,7 @@ def clip_resnet() -> nn.Module:
 
 
 def clip_timm(name: str, width: int, **options: Any) -> nn.Module:
-    """open_clip's TimmModel around one of timm's test models (it passes no sizes on), with a head."""
+    """open_clip's TimmModel with one of timm's test models (it does not pass sizes on) and a head."""
     from open_clip.timm_model import TimmModel
 
     return nn.Sequential(TimmModel(name, embed_dim=width, **options), nn.Linear(width, 3))
@@ -47,7 +47,7 @@ def timm_vit(**options: Any) -> nn.Module:
 
 
 def timm_model(name: str, **options: Any) -> nn.Module:
-    """A timm architecture by name with its sizes overridden."""
+    """Build a timm architecture by name, with other sizes."""
     import timm
 
     return timm.create_model(name, num_classes=3, **options)
@@ -77,7 +77,7 @@ def mobilenet_v3() -> nn.Module:
 
 
 def narrow_resnet() -> nn.Module:
-    """torchvision's ResNet-18 with GroupNorm; its widths are fixed in the class, so stages are narrowed on the way."""
+    """torchvision's ResNet-18 with GroupNorm; the class fixes its widths, so stages are narrowed after construction."""
     from torchvision.models.resnet import BasicBlock, ResNet
 
     class Narrow(ResNet):
@@ -90,7 +90,7 @@ def narrow_resnet() -> nn.Module:
 
 
 def torchvision_model(build: str, **options: Any) -> nn.Module:
-    """A torchvision architecture by the name of its builder or class."""
+    """Build a torchvision architecture by the name of its builder or class."""
     import torchvision.models as models
 
     return getattr(models, build)(num_classes=3, **options)

@@ -1,4 +1,4 @@
-"""What every path over per-sample products ``G_i = left_i^T right_i`` insists on."""
+"""Checks of the two factors of per-sample products ``G_i = left_i^T right_i``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def check_factors(left: Tensor, right: Tensor, shift: Tensor | None) -> None:
-    """Insist on factors that belong together.
+    """Check that both factors and the shift fit together.
 
     Args:
         left: Output gradients.
         right: Inputs.
-        shift: What is taken from each product, or None.
+        shift: Matrix that is subtracted from each product, or None.
 
     Raises:
         ProbeError: If shapes, dtypes or devices do not fit together.

@@ -1,8 +1,8 @@
-r"""Products :math:`L_i^T R_i` merged into their moments by a compiled kernel, without being written out.
+r"""Merge products :math:`L_i^T R_i` into their moments by a compiled kernel, without writing them to memory.
 
-A matrix product's tile is summed over a sample's rows in registers and taken into mean and centred squares at once, as
-the Triton kernel does on a GPU. What torch can do at best is form tiles of some samples and read them again
-(:mod:`.tiles`).
+The kernel sums one tile of the product over a sample's rows in registers, and merges it at once into mean and centred
+squares, as the Triton kernel does on a GPU. The best that torch can do is to form tiles of some samples and read them
+again (:mod:`.tiles`).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from gsnr_toolkit.gradients.kernels import native
 from gsnr_toolkit.gradients.kernels.tiles import Workspace
 
 MOST_ROWS = 384
-"""Rows of a sample. With more, strips of both factors outgrow the caches, and torch's products, the price of which lies
-ever more in the product itself, are faster (``python -m benchmarks.products --tokens``)."""
+"""Most rows of a sample. With more, strips of both factors outgrow the caches, and torch is faster: its cost lies more
+and more in the product itself (``python -m benchmarks.products --tokens``)."""
 
 
 def fits(left: Tensor, right: Tensor, mean: Tensor) -> bool:
-    """Whether the kernel can do the work, and does it faster.
+    """Whether the kernel can merge these factors, and is faster than torch.
 
     Args:
         left: Output gradients, shape ``(b, T, O)``.
         right: Inputs, as in :func:`merge`.
-        mean: Where their mean goes, shape ``(O, I)`` or anything that flattens to it.
+        mean: The mean that they are merged into, shape ``(O, I)`` or anything that flattens to it.
 
     Returns:
-        Whether :func:`merge` may be called with the factors in full precision: False on other devices, with one row
-        a sample (which has a closed form), and without the kernel.
+        Whether :func:`merge` may be called with the factors in full precision. False on other devices, without the
+        kernel, and for one row per sample, which has a closed form.
 
     >>> fits(torch.ones(3, 1, 4), torch.ones(3, 1, 4), torch.zeros(4, 4))
     False
@@ -46,19 +46,19 @@ def fits(left: Tensor, right: Tensor, mean: Tensor) -> bool:
 def merge(
     left: Tensor, right: Tensor, mean: Tensor, m2: Tensor | None, seen: int, workspace: Workspace, *, places: int = 1
 ) -> float:
-    """Merge a batch's gradients into their moments, in place, where :func:`fits` says so.
+    """Merge a batch's gradients into their moments, in place; allowed only where :func:`fits` is true.
 
     Args:
         left: Output gradients, shape ``(b, T, O)``, any strides.
-        right: Inputs, shape ``(b, T, I)``, any strides; T and I may be dimensions that no view can join.
-        mean: Mean of the samples so far, shape ``(O, I)``; overwritten where there were none.
-        m2: Their sum of centred squares, likewise, with the mean's strides; None where only its sum is wanted.
-        seen: How many they are.
-        workspace: Memory.
-        places: How many of the right one's dimensions are T.
+        right: Inputs, shape ``(b, T, I)``, any strides. T and I may each be several dimensions that no view can join.
+        mean: Mean of the samples so far, shape ``(O, I)``; overwritten when ``seen`` is 0.
+        m2: Their sum of centred squares, with the mean's shape and strides; None if only its total is wanted.
+        seen: Number of samples so far.
+        workspace: Scratch memory.
+        places: Number of dimensions of ``right`` that make up T.
 
     Returns:
-        What the sum of all centred squares grows by, where ``m2`` is None.
+        Growth of the total of ``m2`` if ``m2`` is None.
     """
     call = native.function("merge_products", mean.dtype)
     assert call is not None
@@ -66,10 +66,12 @@ def merge(
     squares = None if m2 is None else m2.data_ptr()
     factors = (left.data_ptr(), _layout(left, 1), right.data_ptr(), _layout(right, places))
     given = (*factors, len(left), torch.get_num_threads(), mean.data_ptr(), squares, mean.stride(0), seen)
+    # without memory, the kernel returns how many entries of scratch memory it needs
     memory = workspace.take((int(call(*given, None)),), mean)
     return call(*given, memory.data_ptr())
 
 
 def _layout(factor: Tensor, places: int) -> ctypes.Array[ctypes.c_int64]:
+    """Pack strides and sizes as ``Factor`` in ``merge_products.cpp`` reads them."""
     numbers = (factor.stride(0), places, factor.ndim - 1 - places, *factor.shape[1:], *factor.stride()[1:])
     return (ctypes.c_int64 * len(numbers))(*numbers)

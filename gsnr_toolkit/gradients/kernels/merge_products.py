@@ -1,9 +1,10 @@
-r"""Moments of a matmul layer's per-sample weight gradients :math:`G_i = L_i^T R_i`, by whichever way there is.
+r"""Merge a matmul layer's per-sample weight gradients :math:`G_i = L_i^T R_i` into moments, by the fastest path.
 
-On a CPU a compiled kernel forms and merges them at once (:mod:`.fused_products`). Without it, and with very many rows a
-sample, a tile of some samples is formed (:mod:`.tiles`) and merged into the sums while it lies in the cache
-(:mod:`.merging`). On other devices, and with one row a sample, both sums are taken about the first sample's gradient
-(:mod:`.products`).
+1. On a CPU a compiled kernel forms and merges them at once (:mod:`.fused_products`).
+2. Without the kernel, or with very many rows per sample, tiles of some samples are formed (:mod:`.tiles`) and merged
+   while they are in the cache (:mod:`.merging`).
+3. On other devices, and with one row per sample, both sums are taken about the first sample's gradient
+   (:mod:`.products`).
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ def merge_products(
     Args:
         left: Output gradients, shape ``(b, T, O)``.
         right: Inputs, shape ``(b, T, I)``.
-        mean: Mean of the samples so far, shape ``(O, I)``; overwritten where there were none.
-        m2: Their sum of centred squares; likewise. None where only its sum over all entries is wanted.
-        seen: How many they are.
-        workspace: Memory.
+        mean: Mean of the samples so far, shape ``(O, I)``; overwritten when ``seen`` is 0.
+        m2: Their sum of centred squares; overwritten when ``seen`` is 0. None if only its total is wanted.
+        seen: Number of samples so far.
+        workspace: Scratch memory.
 
     Returns:
-        What that sum grows by, where ``m2`` is None.
+        Growth of the total of ``m2`` over all entries if ``m2`` is None.
 
     >>> import torch
     >>> mean, m2 = torch.zeros(1, 1), torch.zeros(1, 1)
@@ -48,7 +49,7 @@ def merge_products(
     >>> mean.item(), m2.item(), merge_products(left, right, mean, None, 0, Workspace())
     (2.0, 2.0, 2.0)
     """
-    if mean.stride(0) < mean.stride(1):  # a transposed one: rows must be contiguous
+    if mean.stride(0) < mean.stride(1):  # transposed: the kernels need contiguous rows
         left, right, mean, m2 = right, left, mean.t(), None if m2 is None else m2.t()
     if left.device.type != "cpu" or left.shape[1] == 1:
         return _merge_whole(left, right, mean, m2, seen)
@@ -65,7 +66,7 @@ def merge_products(
 
 
 def _merge_whole(left: Tensor, right: Tensor, mean: Tensor, m2: Tensor | None, seen: int) -> float:
-    own, squares = _whole(left, right)
+    own, squares = _mean_and_squares(left, right)
     if m2 is None:
         return float(squares.double().sum()) + merge_mean(mean, seen, len(left), own)
     if seen:
@@ -76,8 +77,8 @@ def _merge_whole(left: Tensor, right: Tensor, mean: Tensor, m2: Tensor | None, s
     return 0.0
 
 
-def _whole(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and centred squares of the whole matrix, from sums about the first sample's gradient."""
+def _mean_and_squares(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the batch's mean and centred squares, from sums about the first sample's gradient."""
     left, right = left.detach(), right.detach()
     if not by_kernel(left):
         left, right = full_precision(left), full_precision(right)

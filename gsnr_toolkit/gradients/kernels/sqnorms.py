@@ -1,8 +1,8 @@
-"""Sum of per-sample weight gradients and their squared norms, by whichever way costs less for the shapes at hand.
+"""Squared norms of per-sample weight gradients from their factors (ghost norms), and when they are worth it.
 
-With :math:`G_i = L_i^T R_i` (left ``(T, O)``, right ``(T, I)``), the norm needs no G:
-:math:`|G_i|^2 = <L_i L_i^T, R_i R_i^T>`, the ghost identity. It costs :math:`T^2 (O + I)` products beside the one
-product that the sum over samples needs; forming each G instead costs a pass over its ``O I`` entries.
+With :math:`G_i = L_i^T R_i` (left ``(T, O)``, right ``(T, I)``), the norm does not need G:
+:math:`|G_i|^2 = <L_i L_i^T, R_i R_i^T>`, the ghost identity. It costs :math:`T^2 (O + I)` multiplications on top of the
+one product that the sum over samples needs. Forming each G costs a pass over its ``O I`` entries instead.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 PASS_COST, FUSED_COST = 35.0, 10.0
-"""What an entry of G costs beside its matrix product, in multiply-adds of a matrix product, where it is formed and read
-again (at least: up to twice that was measured), and where a compiled kernel sums it up as it is formed. ``python -m
-benchmarks.products`` measures both."""
+"""Cost of one entry of G on top of its matrix product, in multiply-adds of a matrix product. The first holds where G is
+formed and read again (a lower bound: up to twice that was measured), the second where a compiled kernel sums it as it
+is formed. ``python -m benchmarks.products`` measures both."""
 
 _GHOST_BYTES = 2**27
+"""Memory for inner products of rows."""
 
 
 def ghost_sums(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -> tuple[Float[Tensor, "o i"], float]:
-    """Sum over samples by one matrix product, and sum of squared norms by the ghost identity.
+    """Sum gradients by one matrix product, and their squared norms by the ghost identity.
 
     Args:
         left: Output gradients, shape ``(b, T, O)``.
@@ -40,13 +41,13 @@ def ghost_sums(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -> t
 
 
 def ghost_is_cheaper(rows: int, outputs: int, inputs: int, entry_cost: float = PASS_COST) -> bool:
-    """Whether inner products of rows cost less than forming the matrix.
+    """Whether ghost norms cost less than forming each gradient.
 
     Args:
-        rows: Of a sample.
-        outputs: Of the matrix.
-        inputs: Of the matrix.
-        entry_cost: What an entry costs beside its product.
+        rows: Rows of a sample, T.
+        outputs: Rows of the matrix, O.
+        inputs: Columns of the matrix, I.
+        entry_cost: Cost of one entry of the matrix on top of its product.
 
     Returns:
         True for few rows and wide matrices.
@@ -58,7 +59,7 @@ def ghost_is_cheaper(rows: int, outputs: int, inputs: int, entry_cost: float = P
 
 
 def ghost_sqnorms(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -> float:
-    """Sum of squared norms by the ghost identity.
+    """Sum squared norms by the ghost identity.
 
     Returns:
         ``sum_i |L_i^T R_i|^2``.

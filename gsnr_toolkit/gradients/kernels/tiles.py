@@ -1,8 +1,8 @@
-"""Per-sample products formed some samples and one tile at a time, at the best speed that torch's own products give.
+"""Form per-sample products a few samples and one tile at a time, at the best speed of torch's own products.
 
-Measured (``python -m benchmarks.products --tiles``): that takes one batched call for some samples, each on a core of
-its own, tiles that leave all of them in the cache, and memory that is used again and again; fresh memory for each
-product costs as much as the product.
+``python -m benchmarks.products --tiles`` measured what that speed needs: one batched call for several samples, each on
+its own core; tiles small enough that all samples stay in the cache; and reused memory. Fresh memory for each product
+costs as much as the product.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import torch
 from torch import Tensor
 
 SAMPLES_AT_ONCE = 8
-"""Samples whose tiles are formed by one call."""
+"""Number of samples whose tiles one call forms."""
 
 TILE_ENTRIES, TILE_COLUMNS = 2**20, 1024
-"""Most entries and columns of a tile: in float32, those of all samples at once take 32 MiB."""
+"""Most entries and columns of a tile. In float32, the tiles of :data:`SAMPLES_AT_ONCE` samples take 32 MiB."""
 
 
 class Workspace:
-    """Memory for tiles that outlives a call; grows to the largest asked for."""
+    """Scratch memory that is kept between calls; it grows to the largest request."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Uninitialised memory, the same every time.
+        """Return uninitialised memory, the same on every call.
 
         Returns:
-            A contiguous tensor of the shape, of ``like``'s dtype and device.
+            A contiguous tensor of this shape and of ``like``'s dtype and device.
         """
         key, size = (like.dtype, like.device), prod(shape)
         if key not in self._held or self._held[key].numel() < size:
@@ -42,11 +42,11 @@ def tiles(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
     """Cut a matrix into tiles.
 
     Args:
-        rows: Its rows.
-        columns: Its columns.
+        rows: Number of rows.
+        columns: Number of columns.
 
     Yields:
-        Rows and columns of a tile.
+        Row slice and column slice of a tile.
 
     >>> [(down.start, across.start) for down, across in tiles(2000, 2000)]
     [(0, 0), (1000, 0), (0, 1000), (1000, 1000)]
@@ -57,12 +57,12 @@ def tiles(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
 
 
 def formed(left: Tensor, right: Tensor, workspace: Workspace) -> Iterator[Tensor]:
-    r"""Form the gradients :math:`L_i^T R_i` of some samples at a time.
+    r"""Form the gradients :math:`L_i^T R_i`, a few samples at a time.
 
     Args:
         left: Output gradients, shape ``(b, T, o)``.
         right: Inputs, shape ``(b, T, i)``.
-        workspace: Memory; what is yielded lies in it, and is good until the next step.
+        workspace: Scratch memory. It holds the yielded tensor, which is valid until the next step.
 
     Yields:
         Shape ``(c, o, i)``, contiguous, c at most :data:`SAMPLES_AT_ONCE`.
@@ -77,7 +77,7 @@ def formed(left: Tensor, right: Tensor, workspace: Workspace) -> Iterator[Tensor
 
 
 def _even_parts(count: int, most: int) -> Iterator[slice]:
-    """Cut a range into as few parts as may be, all of one size but the last."""
+    """Cut a range into as few parts as possible, all of the same size except the last."""
     if not count:
         return
     step = -(-count // -(-count // most))

@@ -1,6 +1,6 @@
-"""Triton kernels over per-sample products ``G_i = left_i^T right_i``: no G_i ever reaches memory.
+"""The Triton kernel over per-sample products ``G_i = left_i^T right_i``, which never writes a G_i to memory.
 
-Launched by ``triton_products.py`` alone; importing this file loads Triton where it is installed and defines no kernel
+Only ``triton_products.py`` launches it. Importing this file loads Triton where it is installed, and defines no kernel
 where it is not. A tile of ``deviation`` stays in registers from its first product to its last use.
 """
 
@@ -23,7 +23,7 @@ if INSTALLED:
     ):  # fmt: skip
         """Add one sample's tile of ``left^T right`` to ``deviation``, a block of rows of the factors at a time."""
         token = tl.arange(0, BLOCK_T)
-        # two numbers of 32 bits per entry instead of 64-bit pointers: registers are what the kernel is short of
+        # two 32-bit numbers per entry instead of 64-bit pointers: the kernel is short of registers
         left_offset = row_offset[:, None] + (token * left_token)[None, :]
         right_offset = (token * right_token)[:, None] + column_offset[None, :]
         for start in range(0, tokens, BLOCK_T):
@@ -45,7 +45,7 @@ if INSTALLED:
         HAS_SHIFT: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
         BLOCK_T: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr,
     ):  # fmt: skip
-        """Sum and sum of squares of one tile over one part of the samples: (row tile, column tile, part)."""
+        """Compute both sums of one tile over one part of the samples; the grid is (row tile, column tile, part)."""
         row = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
         column = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
         part = tl.program_id(2).to(tl.int64)
@@ -72,26 +72,3 @@ if INSTALLED:
         out = part * rows * columns + entry
         tl.store(total + out, tile_total, mask=mask)
         tl.store(squares + out, tile_squares, mask=mask)
-
-    @triton.jit
-    def sqnorms_kernel(
-        left, right, partial, samples, tokens, rows, columns,
-        left_sample, left_token, left_row, right_sample, right_token, right_column,
-        UPCAST: tl.constexpr, PRECISION: tl.constexpr,
-        BLOCK_T: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr,
-    ):  # fmt: skip
-        """Each sample's sum of squares over one tile: (row tile, column tile); ``partial`` is (tiles, samples)."""
-        row = tl.program_id(0) * BLOCK_O + tl.arange(0, BLOCK_O)
-        column = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
-        row_mask, column_mask = row < rows, column < columns
-        tile = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
-        partial += tile * samples
-        for sample in range(samples):
-            start = tl.zeros((BLOCK_O, BLOCK_I), dtype=tl.float32)
-            product = sample_product(
-                start, left, right, tokens, left_token, right_token, row * left_row, column * right_column,
-                row_mask, column_mask, UPCAST, PRECISION, BLOCK_T,
-            )  # fmt: skip
-            tl.store(partial + sample, tl.sum(product * product))
-            left += left_sample
-            right += right_sample

@@ -1,13 +1,13 @@
-"""From per-sample gradients to sums over them: where a term's form makes a sum cheaper than its samples.
+"""Merge per-sample gradients into moments, using the form of each term where that is cheaper than forming all samples.
 
-This is where engines meet moments. Matrix products are summed tile by tile without being kept, tables only on the
-rows that were looked up, and squared norms alone come from inner products of the factors where that costs less.
+Matrix products are summed tile by tile without being kept. Tables are updated only on the rows that were looked up.
+Squared norms come from inner products of the factors where that costs less.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,78 +17,79 @@ from gsnr_toolkit.gradients.kernels.merge_products import merge_products
 from gsnr_toolkit.gradients.kernels.merging import merge_samples, square_sum
 from gsnr_toolkit.gradients.kernels.sqnorms import FUSED_COST, PASS_COST, ghost_is_cheaper, ghost_sums
 from gsnr_toolkit.gradients.kernels.tiles import Workspace
-from gsnr_toolkit.gradients.taps.terms import Gathered, Products, Term, Windows
+from gsnr_toolkit.gradients.taps.terms import Gathered, Part, Products, Term, Windows
 from gsnr_toolkit.gradients.taps.views import View, follow
 from gsnr_toolkit.gradients.task import AnyMoments
-from gsnr_toolkit.moments.by_parameter import Moments
-
-Part: TypeAlias = tuple[Term, tuple[View, ...]]
+from gsnr_toolkit.moments.by_parameter import add_zeros
 
 _BLOCK_BYTES = 2**26
-"""Bytes of formed gradients that are alive at a time."""
+"""Bytes of formed gradients that are in memory at a time."""
 
 _CANCELLED = 1e5
-"""Units of rounding of the sum of squared norms. A ghost norm's spread below that has lost its digits to the mean's
-square, and is taken again from formed products."""
+"""Units of rounding of the sum of squared norms. A spread from ghost norms below that has lost its digits to the square
+of the mean, and is computed again from formed products."""
 
 
 def add_parts(
     moments: AnyMoments, name: str, param: Tensor, seen: int, parts: Sequence[Part], workspace: Workspace
 ) -> None:
-    """Add one parameter's gradients of some samples; the caller raises the count once all parameters are in.
+    """Add one parameter's gradients of some samples; the caller raises the count after the last parameter.
 
     Args:
-        moments: Where to add.
+        moments: Moments to update.
         name: The parameter.
         param: Its tensor.
-        seen: Samples of this parameter that are in already.
-        parts: Terms, and the disjoint views of the parameter that they belong to; zero elsewhere.
-        workspace: Memory for tiles.
+        seen: Number of samples of this parameter so far.
+        parts: Terms on disjoint views of the parameter; the gradient is zero elsewhere.
+        workspace: Scratch memory.
     """
-    first, view = parts[0]
-    blank = len(parts) == 1 and not view and not isinstance(first, Gathered)  # every entry is going to be written
-    if isinstance(moments, Moments):
-        mean, m2 = moments.place(name, param, blank=blank)
-        if len(parts) > 1 or view:
-            _fade(mean, m2, seen, parts)
-        for term, views in parts:
-            _merge_term(follow(views, mean), follow(views, m2), seen, term, workspace)
-        return
-    held = moments.place(name, param, blank=blank)
-    if blank:
-        ready = _ready(first, held)
-        ghost = _for_ghost_norms(ready, held)
-        if ghost is None:
-            moments.grow(name, _merge_term(held, None, seen, ready, workspace))
-            return
-        parts = [(ghost, view)]
-    mean = torch.zeros_like(held) if seen else held
-    spread = sum(_batch_spread(follow(views, mean), term, workspace) for term, views in parts)
-    moments.merge_in(name, seen, first.count, mean, spread)
+    moments.add_parts(name, param, seen, [_Addend(term, views, workspace) for term, views in parts])
 
 
-def _fade(mean: Tensor, m2: Tensor, seen: int, parts: Sequence[Part]) -> None:
-    """Where no part belongs, the new gradients are zero; entries that a part covers are put back by its own update."""
-    if not seen:
-        return
-    held = [(follow(views, mean).clone(), follow(views, m2).clone()) for _, views in parts]
-    if sum(kept.numel() for kept, _ in held) == mean.numel():
-        return
-    add_zeros(mean, m2, seen, parts[0][0].count)
-    for (_, views), (kept_mean, kept_m2) in zip(parts, held, strict=True):
-        follow(views, mean).copy_(kept_mean)
-        follow(views, m2).copy_(kept_m2)
+@dataclass(frozen=True)
+class _Addend:
+    """A term that can merge itself into moments (:class:`gsnr_toolkit.moments.parts.Part`)."""
 
+    term: Term
+    views: tuple[View, ...]
+    workspace: Workspace
 
-def add_zeros(mean: Tensor, m2: Tensor, seen: int, added: int) -> None:
-    """Take in samples whose gradient is zero; in place."""
-    m2.addcmul_(mean, mean, value=seen * added / (seen + added))
-    mean.mul_(seen / (seen + added))
+    @property
+    def count(self) -> int:
+        return self.term.count
+
+    @property
+    def whole(self) -> bool:
+        return not self.views
+
+    @property
+    def dense(self) -> bool:
+        return not isinstance(self.term, Gathered)
+
+    def view(self, tensor: Tensor) -> Tensor:
+        return follow(self.views, tensor)
+
+    def merge(self, mean: Tensor, m2: Tensor | None, seen: int) -> float:
+        return _merge_term(mean, m2, seen, self.term, self.workspace)
+
+    def prefers_norms(self, mean: Tensor) -> bool:
+        return _ghost_norms_are_cheaper(self.term, mean)
+
+    def spread_into(self, mean: Tensor) -> float:
+        if isinstance(self.term, Gathered):
+            return _rows_spread(mean, self.term)
+        term = _write_out_windows(self.term, mean)
+        if isinstance(term, Products | Windows) and _ghost_norms_are_cheaper(term, mean):
+            term = term.products() if isinstance(term, Windows) else term
+            spread = _ghost_spread(mean, term)
+            if spread is not None:
+                return spread
+        return _merge_term(mean, None, 0, term, self.workspace)
 
 
 def _merge_term(mean: Tensor, m2: Tensor | None, seen: int, term: Term, workspace: Workspace) -> float:
-    """Merge samples in; without m2, return what the sum of all centred squares grows by."""
-    term = _ready(term, mean)
+    """Merge a term's samples; without m2, return the growth of its total."""
+    term = _write_out_windows(term, mean)
     if isinstance(term, Windows):
         means, squares = mean.flatten(1), None if m2 is None else m2.flatten(1)
         return fused_products.merge(term.left, term.windows, means, squares, seen, workspace, places=term.places)
@@ -100,8 +101,8 @@ def _merge_term(mean: Tensor, m2: Tensor | None, seen: int, term: Term, workspac
     return _merge_formed(mean, m2, seen, term)
 
 
-def _ready(term: Term, mean: Tensor) -> Term:
-    """Windows are written out where no kernel reads them in their place."""
+def _write_out_windows(term: Term, mean: Tensor) -> Term:
+    """Turn windows into products unless the compiled kernel can read them in place."""
     if not isinstance(term, Windows) or (mean.is_contiguous() and fused_products.fits(term.left, term.windows, mean)):
         return term
     return term.products()
@@ -117,15 +118,15 @@ def _merge_matrix(mean: Tensor, m2: Tensor | None, seen: int, term: Products, wo
 
 
 def _merge_formed(mean: Tensor, m2: Tensor | None, seen: int, term: Term) -> float:
-    grown = 0.0
+    growth = 0.0
     for block in sample_blocks(term):
-        grown += merge_samples(block.to(mean.dtype, copy=True), mean, m2, seen)
+        growth += merge_samples(block.to(mean.dtype, copy=True), mean, m2, seen)
         seen += len(block)
-    return grown
+    return growth
 
 
 def _add_rows(mean: Tensor, m2: Tensor, seen: int, term: Gathered) -> None:
-    """Tables: full updates on the rows looked up, the update by zeros on the others."""
+    """Merge a table's samples: the full update on the rows looked up, the update by zeros on all others."""
     table_mean, table_m2 = mean.view(mean.shape[0], -1), m2.view(m2.shape[0], -1)
     done: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows, samples in row_blocks(term):
@@ -139,7 +140,7 @@ def _add_rows(mean: Tensor, m2: Tensor, seen: int, term: Gathered) -> None:
 
 
 def row_blocks(term: Gathered) -> Iterator[tuple[Tensor, Tensor]]:
-    """Gradients on the rows that were looked up, some rows at a time.
+    """Form the gradients on the rows that were looked up, a few rows at a time.
 
     Yields:
         Rows (U,), and gradients on them ``(N, U, d)``.
@@ -150,13 +151,14 @@ def row_blocks(term: Gathered) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, len(used), step):
         stop = min(start + step, len(used))
         inside = ((places >= start) & (places < stop)).unsqueeze(-1)
+        # Look-ups of other rows are clamped into the block, where their gradient of zero changes nothing.
         grads = torch.where(inside, term.grads, 0)
         block = Gathered((places - start).clamp(0, stop - start - 1), grads, (stop - start, width))
         yield used[start:stop], block.samples(0, term.count)
 
 
 def sample_blocks(term: Term) -> Iterator[Tensor]:
-    """All samples of a term, formed some at a time.
+    """Form all samples of a term, a few at a time.
 
     Yields:
         Tensors ``(c, *shape)``.
@@ -167,29 +169,16 @@ def sample_blocks(term: Term) -> Iterator[Tensor]:
         yield term.samples(start, min(start + step, term.count))
 
 
-def _batch_spread(mean: Tensor, term: Term, workspace: Workspace) -> float:
-    """Put the batch's mean into zeros, and return its sum of centred squares."""
-    if isinstance(term, Gathered):
-        return _rows_spread(mean, term)
-    term = _ready(term, mean)
-    ghost = _for_ghost_norms(term, mean)
-    spread = None if ghost is None else _ghost_spread(mean, ghost)
-    return _merge_term(mean, None, 0, ghost or term, workspace) if spread is None else spread
-
-
-def _for_ghost_norms(term: Term, mean: Tensor) -> Products | None:
-    """The two factors, where norms from inner products of their rows cost less than forming the products."""
+def _ghost_norms_are_cheaper(term: Term, mean: Tensor) -> bool:
     if not isinstance(term, Products | Windows):
-        return None
+        return False
     (rows, outputs), right = term.left.shape[1:], term.right if isinstance(term, Products) else term.windows
     cost = FUSED_COST if fused_products.fits(term.left, right, mean) else PASS_COST
-    if not ghost_is_cheaper(rows, outputs, right[0].numel() // max(1, rows), cost):
-        return None
-    return term if isinstance(term, Products) else term.products()
+    return ghost_is_cheaper(rows, outputs, right[0].numel() // max(1, rows), cost)
 
 
 def _ghost_spread(mean: Tensor, term: Products) -> float | None:
-    """Put the mean into its place, and return the spread about it; None where its digits are lost to the mean's."""
+    """Write the mean into its place and return the spread, or None if the spread's digits are lost."""
     total, sqnorms = ghost_sums(term.left, term.right)
     own = total.div_(term.count)
     mean.copy_(own.view(mean.shape))

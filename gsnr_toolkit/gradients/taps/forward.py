@@ -1,4 +1,4 @@
-"""One forward of some samples and the graph behind it, and whether that graph is the same at every random state."""
+"""Run the forward of some samples, and check that its graph does not depend on random numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gsnr_toolkit.types import Batch, Params
 
 @dataclass
 class Pass:
-    """One forward of some samples: their losses, the graph behind them, and its leaves."""
+    """One forward of ``count`` samples: their losses, the graph of these losses, and its leaves by parameter name."""
 
     losses: Tensor
     graph: Graph
@@ -27,13 +27,9 @@ class Pass:
 
 
 def run_forward(task: GradientTask, rows: Batch) -> Pass:
-    """Run some samples with every measured parameter as a leaf of the graph.
-
-    Returns:
-        The pass.
-    """
+    """Run some samples with every measured parameter as a leaf of the graph."""
     leaves = {name: value.detach().requires_grad_() for name, value in task.params.items()}
-    # where a batch came from (a slice, a gather) must not show in the graph
+    # the graph must not show how a batch was made (by a slice, by a gather)
     cut = map_tensors(rows, lambda tensor: tensor.detach().requires_grad_() if tensor.requires_grad else tensor)
     with torch.enable_grad():
         losses = task.losses(leaves, cut)
@@ -44,17 +40,17 @@ def run_forward(task: GradientTask, rows: Batch) -> Pass:
 def refuse_random_graphs(task: GradientTask, rows: Batch, states: int, signature: int | None = None) -> None:
     """Refuse a model whose random numbers decide which operations run, such as one that skips layers at random.
 
-    Such a model draws once for all samples that run together, so that they are no independent samples. A model that
-    draws no random numbers is run once.
+    Such a model draws once for all samples that run together, so the samples are not independent. A model that draws no
+    random numbers is run only once.
 
     Args:
         task: Model, parameters and loss.
         rows: Some samples.
-        states: Random states to try.
-        signature: Signature of a graph of the same rows at another random state, if there was one.
+        states: Number of random states to try.
+        signature: Signature of a graph of the same rows at another random state, if known.
 
     Raises:
-        EngineError: If the graph at one random state is another than at the one before.
+        EngineError: If the graph changes from one random state to the next.
 
     >>> from gsnr_toolkit.gradients.task import trainable_params
     >>> class Skipping(torch.nn.Linear):
@@ -74,17 +70,18 @@ def refuse_random_graphs(task: GradientTask, rows: Batch, states: int, signature
                 return
         if signature is not None and found != signature:
             raise EngineError(
-                "expected the same operations whatever random numbers the model draws, but they decide which ones run, "
-                "once for all samples that run together (layers skipped at random: LayerDrop); pass engine='loop'"
+                "expected the same operations whatever random numbers the model draws, but its random numbers decide "
+                "which operations run, once for all samples that run together (layers skipped at random: LayerDrop); "
+                "pass engine='loop'"
             )
         signature = found
 
 
 def row_chunks(batch: Batch, size: int) -> Iterator[tuple[int, Batch]]:
-    """Cut a batch.
+    """Cut a batch into chunks.
 
     Yields:
-        First row, and up to ``size`` rows.
+        Index of the first row, and up to ``size`` rows.
     """
     count = batch_length(batch)
     for start in range(0, count, size):
@@ -92,21 +89,13 @@ def row_chunks(batch: Batch, size: int) -> Iterator[tuple[int, Batch]]:
 
 
 def cycled(rows: Batch, count: int) -> Batch:
-    """Take ``count`` rows, from the front again where there are fewer.
-
-    Returns:
-        A batch of that many rows.
-    """
+    """Take ``count`` rows, starting again at the front if there are fewer."""
     index = torch.arange(count) % batch_length(rows)
     return map_tensors(rows, lambda tensor: tensor[index.to(tensor.device)])
 
 
 def restricted(task: GradientTask, names: Iterable[str]) -> GradientTask:
-    """The same task for some of its parameters, the others held fixed.
-
-    Returns:
-        A task.
-    """
+    """Return the same task for some of its parameters, with the others held fixed."""
     kept = {name: task.params[name] for name in names}
     held = {name: value for name, value in task.params.items() if name not in kept}
     return replace(task, params=kept, constants={**task.constants, **held})

@@ -1,7 +1,7 @@
-"""The autograd graph of one batch's losses: nodes in a fixed order, who uses what, and where gradients can be tapped.
+"""The autograd graph of one batch's losses: its nodes in a fixed order, their consumers, and a backward that taps them.
 
-Everything here is PyTorch's documented graph interface: ``grad_fn``, ``next_functions``, node pre-hooks and
-``GradientEdge``. No module class is looked at, so that raw parameters and subclasses are seen like any other.
+Uses PyTorch's documented graph interface: ``grad_fn``, ``next_functions``, node pre-hooks and ``GradientEdge``. It does
+not look at module classes, and so treats raw parameters and subclasses like any others.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ Node: TypeAlias = Any
 """A node of the autograd graph (``torch.autograd.graph.Node``)."""
 
 Edge: TypeAlias = tuple[int, int]
-"""A value in the graph: position of the node that made it, and which of its outputs."""
-
+"""A value in the graph: position of the node that computed it, and number of the output."""
 
 Receive: TypeAlias = Callable[[int, tuple[Tensor | None, ...]], None]
 """Called with a node's position and the gradients of its outputs."""
@@ -30,7 +29,7 @@ Receive: TypeAlias = Callable[[int, tuple[Tensor | None, ...]], None]
 
 @dataclass(frozen=True)
 class Consumer:
-    """A node that takes a value as its input number ``slot``."""
+    """A node that uses a value as its input number ``slot``."""
 
     position: int
     slot: int
@@ -39,8 +38,8 @@ class Consumer:
 class Graph:
     """The graph behind a tensor of losses.
 
-    Two graphs of one model have the same :attr:`signature` when they hold the same operations, joined alike,
-    whatever the number of samples.
+    Two graphs of one model have the same :attr:`signature` if they hold the same operations with the same connections;
+    the number of samples does not matter.
 
     Args:
         losses: Losses with a ``grad_fn``, shape ``(N,)``.
@@ -67,7 +66,7 @@ class Graph:
         self.signature = hash((tuple(self.names), tuple(tuple(edges) for edges in self.inputs)))
 
     def shape(self, edge: Edge) -> tuple[int, ...]:
-        """Shape of a value in the graph.
+        """Return the shape of a value in the graph.
 
         Returns:
             Its sizes.
@@ -85,47 +84,40 @@ class Graph:
         return found
 
     def dtype(self, edge: Edge) -> torch.dtype:
-        """Type of a value in the graph."""
+        """Return the type of a value in the graph."""
         node, nr = edge
         return self.nodes[node]._input_metadata[nr].dtype
 
     def coarsest(self) -> torch.dtype:
-        """The least precise type that any value has, below autocast as well."""
+        """Return the least precise type of any value, also inside autocast."""
         found = {meta.dtype for node in self.nodes for meta in node._input_metadata if meta.dtype.is_floating_point}
         return max(found, key=lambda dtype: torch.finfo(dtype).eps)
 
     def outputs(self, position: int) -> list[int]:
-        """Numbers of a node's outputs that somebody uses; 0 for the last node."""
+        """Return the numbers of a node's outputs that are used; 0 for the last node."""
         count = len(self.nodes[position]._input_metadata)
         used = [nr for nr in range(count) if (position, nr) in self.consumers]
         return used or [0]
 
     def edge(self, edge: Edge) -> GradientEdge:
-        """The value as PyTorch wants it in ``torch.autograd.grad``."""
+        """Return the value in the form that ``torch.autograd.grad`` takes."""
         return GradientEdge(self.nodes[edge[0]], edge[1])
 
     def above(self, edge: Edge) -> list[Consumer]:
-        """Who uses a value."""
+        """Return the consumers of a value."""
         return self.consumers.get(edge, [])
 
-    def pull(
-        self,
-        wanted: Collection[int],
-        weights: Tensor,
-        receive: Receive,
-        *,
-        retain: bool,
-    ) -> None:
-        """Run one backward and hand over the gradient of every wanted node's outputs as it comes by.
+    def pull(self, wanted: Collection[int], weights: Tensor, receive: Receive, *, retain: bool) -> None:
+        """Run one backward, and pass on the output gradients of every wanted node as the backward reaches it.
 
-        No gradient is formed that leads to no wanted node: not that of any parameter. Nodes with a wanted node
-        below them are passed on the way, and a pre-hook reads their gradient before they free what they saved; the
-        others end the backward, and their gradients are its results.
+        Gradients that lead to no wanted node are not computed, in particular those of parameters. The backward runs
+        through wanted nodes that have another wanted node below them; a pre-hook reads their gradients before they free
+        their saved tensors. It ends at the other wanted nodes, whose gradients are its results.
 
         Args:
             wanted: Positions of nodes.
             weights: Gradient of each loss, shape ``(N,)``.
-            receive: Called with a position and the gradients of its outputs (None: zero).
+            receive: Called with a position and the gradients of its outputs (None means zero).
             retain: Keep the graph for another backward.
         """
         last = self._last(wanted)
@@ -151,7 +143,7 @@ class Graph:
                 receive(i, tuple(outputs))
 
     def _last(self, wanted: Iterable[int]) -> set[int]:
-        """Wanted nodes with no other wanted node below them."""
+        """Return the wanted nodes with no other wanted node below them."""
         targets = set(wanted)
         below: dict[int, bool] = {}
         for i in self.bottom_up():
@@ -160,7 +152,7 @@ class Graph:
         return {i for i in targets if not below[i]}
 
     def bottom_up(self) -> list[int]:
-        """Positions so that every node comes after all that it leads to."""
+        """Return positions in an order in which every node comes after all nodes below it."""
         done: set[int] = set()
         order: list[int] = []
         stack = [(0, False)]
@@ -178,7 +170,7 @@ class Graph:
 
 
 def _hook(receive: Receive, position: int) -> Callable[[tuple[Tensor | None, ...]], None]:
-    """A pre-hook that hands a node's gradients over and leaves them as they are."""
+    """Return a pre-hook that passes on a node's gradients and does not change them."""
 
     def hook(grads: tuple[Tensor | None, ...]) -> None:
         receive(position, grads)
@@ -187,10 +179,10 @@ def _hook(receive: Receive, position: int) -> Callable[[tuple[Tensor | None, ...
 
 
 def operation(node: Node) -> str:
-    """Name of a node's operation without the number that PyTorch appends.
+    """Return the name of a node's operation without the number that PyTorch appends.
 
     Returns:
-        Such as ``"AddmmBackward"``.
+        For example ``"AddmmBackward"``.
 
     >>> operation((torch.ones(2, requires_grad=True) * 2).grad_fn)
     'MulBackward'
@@ -199,7 +191,7 @@ def operation(node: Node) -> str:
 
 
 def _preorder(root: Node) -> list[Node]:
-    """All nodes once each, in an order that depends on the graph's structure alone."""
+    """Return each node once, in an order that depends only on the graph's structure."""
     seen: set[Node] = set()
     order: list[Node] = []
     stack = [root]

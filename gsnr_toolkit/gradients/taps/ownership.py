@@ -1,9 +1,9 @@
-"""Which rows of an operation's output belong to which sample: found out from gradients, not assumed.
+"""Find out which rows of an operation's output belong to which sample, from gradients and without assumptions.
 
-The gradient of one sample's loss is zero at every entry that belongs to another sample. So the gradients of
-three samples' losses, one after the other, show where in an output each sample lives: along which dimension, and
-there in blocks (sample-major) or in turns (sample-minor, as where tokens come first). Values that all samples share,
-such as a transposed weight, show as entries that several samples reach.
+The gradient of one sample's loss is zero at every entry that belongs to another sample. The gradients of three samples'
+losses, taken one after the other, therefore show where each sample's entries are: along which dimension, and whether in
+blocks (sample-major) or in turns (sample-minor, as in layouts with tokens first). Values that all samples share, such
+as a transposed weight, show as entries that several samples reach.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from gsnr_toolkit.errors import NonFiniteError
 
 @dataclass(frozen=True, order=True)
 class Owner:
-    """How the entries of a tensor are dealt out to N samples.
+    """How a tensor is split by sample.
 
     Attributes:
         dim: The dimension that counts samples.
-        minor: Whether samples take turns along it (index modulo N) rather than stand in blocks.
+        minor: Whether samples take turns along it (index modulo N) instead of forming blocks.
     """
 
     dim: int
     minor: bool = False
 
     def split(self, tensor: Tensor, count: int) -> Tensor:
-        """Put samples first.
+        """Move samples to the first dimension.
 
         Args:
-            tensor: A tensor dealt out like this, its dimension ``dim`` a multiple of N.
+            tensor: A tensor split in this way; its dimension ``dim`` is a multiple of N.
             count: Number N of samples.
 
         Returns:
@@ -51,12 +51,12 @@ class Owner:
 
 @dataclass
 class Evidence:
-    """What the gradients of single samples say about one value.
+    """What the gradients of single samples show about one value.
 
     Attributes:
-        candidates: Ways to deal out the entries that no gradient has spoken against.
-        reached: Samples that had any gradient there.
-        overlap: Whether two samples reached one entry: the value is shared, or samples are mixed.
+        candidates: Ways to split the value by sample that no gradient has ruled out.
+        reached: Samples with a nonzero gradient.
+        overlap: Whether two samples reached the same entry: the value is shared, or the model mixes samples.
     """
 
     candidates: set[Owner]
@@ -66,11 +66,7 @@ class Evidence:
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...], count: int) -> Evidence:
-        """Everything that the shape alone allows.
-
-        Returns:
-            Evidence without any gradient seen.
-        """
+        """Start with all candidates that the shape allows."""
         found = set()
         for dim, size in enumerate(shape):
             if size and size % count == 0:
@@ -80,7 +76,7 @@ class Evidence:
         return cls(found)
 
     def see(self, gradient: Tensor, sample: int, count: int) -> None:
-        """Take in the gradient of one sample's loss.
+        """Rule out candidates by the gradient of one sample's loss.
 
         Args:
             gradient: Gradient of the value, of its shape.
@@ -88,7 +84,7 @@ class Evidence:
             count: Number N of samples.
 
         Raises:
-            NonFiniteError: If an entry is NaN or infinite: that reaches the rows of all samples.
+            NonFiniteError: If an entry is NaN or infinite: such entries spread to the rows of all samples.
         """
         if not torch.isfinite(gradient).all():
             raise NonFiniteError(
@@ -106,30 +102,31 @@ class Evidence:
         self.candidates = {owner for owner in self.candidates if _only(lines[owner.dim], owner, sample, count)}
 
     def forget(self) -> None:
-        """Drop the record of entries; the verdicts stay."""
+        """Free the record of entries; the conclusions stay."""
         self._touched = None
 
 
 def _project(hit: Tensor, dim: int) -> Tensor:
-    """Which places along a dimension hold any entry."""
+    """Return which indices along a dimension hold a nonzero entry."""
     return hit.movedim(dim, 0).reshape(hit.shape[dim], -1).any(1)
 
 
 def _only(line: Tensor, owner: Owner, sample: int, count: int) -> bool:
+    """Whether a gradient reached this sample's indices and no others."""
     reached = Owner(0, owner.minor).split(line, count).any(1)
     return bool(reached[sample]) and int(reached.sum()) == 1
 
 
 def common_owner(evidences: list[tuple[tuple[int, ...], Evidence]], counts: list[int]) -> Owner | None:
-    """The one way to deal out a value's entries that all evidence allows.
+    """Return the only way to split a value by sample that all evidence allows.
 
     Args:
         evidences: Shape and evidence of the same value for several numbers of samples.
         counts: Those numbers.
 
     Returns:
-        The owner; None where several remain, or none. Where a dimension counts samples and nothing else, blocks and
-        turns are the same thing.
+        The owner, or None if several or none remain. Where a dimension counts samples and nothing else, blocks and
+        turns are the same.
 
     >>> shapes = [(3, 7), (5, 7)]
     >>> common_owner([(shape, Evidence.of_shape(shape, n)) for shape, n in zip(shapes, (3, 5))], [3, 5])
@@ -144,11 +141,7 @@ def common_owner(evidences: list[tuple[tuple[int, ...], Evidence]], counts: list
 
 
 def one_hot(sample: int, losses: Tensor) -> Tensor:
-    """Gradient that picks the loss of one sample.
-
-    Returns:
-        Shape ``(N,)``.
-    """
+    """Return the output gradient that selects the loss of one sample, shape ``(N,)``."""
     weights = torch.zeros_like(losses)
     weights[sample] = 1
     return weights

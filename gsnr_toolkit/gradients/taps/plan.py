@@ -1,7 +1,7 @@
-"""Where a model's parameters meet its samples: found on a small probe batch, and true for every graph of that shape.
+"""Find the operations that combine parameters with samples, once for each structure of graph, on a small probe batch.
 
-From each parameter upwards, values that all samples share (a transposed weight, a slice of a packed one, a
-normalised one) lead to the operations whose outputs belong to single samples: the parameter's uses.
+The search goes up from each parameter, through values that all samples share (a transposed weight, a slice of a packed
+one, a normalised one), to the operations whose outputs belong to single samples. These are the parameter's uses.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from gsnr_toolkit.gradients.taps.rules.table import RULES
 from gsnr_toolkit.gradients.taps.views import View, are_disjoint, can_follow, read_view
 
 PROBE_ROWS = (3, 5)
-"""Samples of a probe: three, and five where three leave open how an output is dealt out. Both are prime, so that few
-other dimensions are multiples of both."""
+"""Samples of a probe: three, and five where three leave open how an output is split by sample. Both are prime, so that
+few other dimensions are multiples of both."""
 
 TWIN_ROWS = 2
-"""Samples of one more forward, to see that what is dealt out to samples grows with their number."""
+"""Samples of one more forward, to check that values split by sample grow with the number of samples."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """How a parameter leads to a value: by views, or (None) by a function that autograd has to pull back through."""
+    """How a parameter leads to a value: by views, or (``views`` is None) by a function that autograd differentiates."""
 
     name: str
     views: tuple[View, ...] | None
@@ -34,13 +34,13 @@ class Route:
 
 @dataclass(frozen=True)
 class PlannedUse:
-    """One operation that meets samples with a value made of parameters alone.
+    """One operation that combines samples with a value computed from parameters alone.
 
     Attributes:
-        position: The operation's place in the graph.
-        slot: Which of its inputs that value is.
+        position: The operation's position in the graph.
+        slot: Number of the input that is that value.
         source: The value.
-        owner: How the operation's output is dealt out to samples.
+        owner: How the operation's output is split by sample.
         routes: The parameters behind the value.
     """
 
@@ -57,9 +57,9 @@ class Plan:
 
     Attributes:
         uses: Uses that a rule covers.
-        placed: Parameters whose uses are disjoint views: their gradients go to those places.
+        placed: Parameters whose uses are disjoint views; each use's gradients go to its view.
         other: Parameters that need another engine, with the reason.
-        unreached: Parameters that the loss does not depend on: their gradient is zero.
+        unreached: Parameters that the loss does not depend on; their gradient is zero.
     """
 
     uses: tuple[PlannedUse, ...]
@@ -68,13 +68,13 @@ class Plan:
     unreached: tuple[str, ...] = ()
 
     def without(self, reasons: dict[str, str]) -> Plan:
-        """The plan with some more parameters left to another engine."""
+        """Return the plan with more parameters left to another engine."""
         other = {**self.other, **reasons}
         kept = [replace(use, routes=tuple(r for r in use.routes if r.name not in other)) for use in self.uses]
         return replace(self, uses=tuple(use for use in kept if use.routes), other=other)
 
     def expected(self) -> dict[str, int]:
-        """How many uses each parameter has."""
+        """Return the number of uses of each parameter."""
         counts: dict[str, int] = {}
         for use in self.uses:
             for route in use.routes:
@@ -83,7 +83,7 @@ class Plan:
 
 
 class _Finder:
-    """Walks up from the parameters, asking single samples' gradients what belongs to whom."""
+    """Walk up from the parameters, using single samples' gradients to tell which value belongs to which sample."""
 
     def __init__(self, graph: Graph, count: int) -> None:
         self.graph, self.count = graph, count
@@ -92,20 +92,20 @@ class _Finder:
         self.met: list[tuple[Consumer, Edge]] = []
 
     def walk(self) -> None:
-        """Find every shared value, and every operation that meets one with samples."""
+        """Find every shared value, and every operation that combines one with samples."""
         fresh = [(position, 0) for position in self.graph.leaves.values()]
         for name, position in self.graph.leaves.items():
             self.routes[position, 0] = {name: ()}
         while fresh:
             fresh = self._through_views(fresh)
-            self._ask({consumer.position for edge in fresh for consumer in self.graph.above(edge)})
+            self._gather_evidence({consumer.position for edge in fresh for consumer in self.graph.above(edge)})
             fresh = [
                 made for edge in fresh for consumer in self.graph.above(edge) for made in self._judge(consumer, edge)
             ]
         self._settle()
 
     def _through_views(self, edges: list[Edge]) -> list[Edge]:
-        """The values and all views of them: a view of a shared value is shared."""
+        """Return the values and all views of them: a view of a shared value is shared."""
         found, pending = list(edges), list(edges)
         while pending:
             edge = pending.pop()
@@ -121,7 +121,8 @@ class _Finder:
                     pending.append(made)
         return found
 
-    def _ask(self, positions: set[int]) -> None:
+    def _gather_evidence(self, positions: set[int]) -> None:
+        """Look at the output gradients of some operations, one sample's loss at a time."""
         known = self.evidence.keys() | self.routes.keys()
         wanted = {i for i in positions if (i, self.graph.outputs(i)[0]) not in known}
         if not wanted:
@@ -142,7 +143,7 @@ class _Finder:
                 self.evidence[i, nr].forget()
 
     def _judge(self, consumer: Consumer, edge: Edge) -> list[Edge]:
-        """Shared outputs to go on from; an operation that meets samples is written down."""
+        """Return the shared outputs of an operation to continue from; record an operation that combines samples."""
         outputs = [(consumer.position, nr) for nr in self.graph.outputs(consumer.position)]
         if outputs[0] in self.routes and outputs[0] not in self.evidence:
             return []  # a view
@@ -155,7 +156,7 @@ class _Finder:
         return fresh
 
     def _settle(self) -> None:
-        """Functions of several parameters belong to all of them, whichever was met first."""
+        """Assign functions of several parameters to all of them, not only to the first one found."""
         for i in self.graph.bottom_up():
             behind = [edge for edge in self.graph.inputs[i] if edge in self.routes]
             for nr in self.graph.outputs(i):
@@ -175,16 +176,16 @@ def make_plan(
     """Find all uses of all parameters.
 
     Args:
-        probe: Runs the model on a number of samples and gives the graph of their losses.
+        probe: Runs the model on a number of samples and returns the graph of their losses.
         params: Shape of each parameter.
-        exactly: The one number of samples to look at; three, and five if need be, when None.
+        exactly: The only number of samples to try; three, and five if necessary, when None.
 
     Returns:
         The plan, and the first probe's graph.
 
     Raises:
         MixedSamplesError: If a value between parameters and samples grows with the batch although all samples reach it.
-        EngineError: If the graph is another one at each run.
+        EngineError: If the graph changes from run to run.
     """
     count = exactly or PROBE_ROWS[0]
     graph = probe(count)
@@ -219,7 +220,7 @@ def make_plan(
 
 
 def refuse_changing_graph() -> NoReturn:
-    """Refuse a model whose graph is another one at each run.
+    """Refuse a model whose graph changes from run to run.
 
     Raises:
         EngineError: Always.
@@ -247,33 +248,34 @@ def _plan_use(
             seen.append((again.graph.shape(output), again.evidence[output]))
             owner = common_owner(seen, [finder.count, again.count])
     if owner is None:
-        return None, _untold(kind)
+        return None, _unclear(kind)
     routes = tuple(Route(name, _usable(views, finder, name)) for name, views in finder.routes[edge].items())
     return PlannedUse(consumer.position, consumer.slot, edge, owner, routes), ""
 
 
-def _untold(kind: str) -> str:
-    return f"which rows of {kind.removesuffix('Backward')} belong to which sample could not be told"
+def _unclear(kind: str) -> str:
+    return f"which rows of {kind.removesuffix('Backward')} belong to which sample could not be determined"
 
 
 def _not_growing(uses: list[PlannedUse], graph: Graph, count: int, twin: Graph) -> dict[str, str]:
-    """Parameters of operations whose rows do not grow with the samples: a table that three samples took rows of."""
+    """Find parameters of operations whose rows do not grow with the samples, such as a table with three rows in use."""
     found: dict[str, str] = {}
     for use in uses if twin.signature == graph.signature else []:
         rows, twin_rows = (one.shape((use.position, 0))[use.owner.dim] for one in (graph, twin))
         if rows * TWIN_ROWS != twin_rows * count:
-            found.update({route.name: _untold(graph.names[use.position]) for route in use.routes})
+            found.update({route.name: _unclear(graph.names[use.position]) for route in use.routes})
     return found
 
 
 def _usable(views: tuple[View, ...] | None, finder: _Finder, name: str) -> tuple[View, ...] | None:
-    """Views that an accumulator of the parameter's shape has too; None sends the gradient through autograd."""
+    """Return views that an accumulator of the parameter's shape has too, or None to go through autograd."""
     if views is None or not can_follow(views, finder.graph.shape((finder.graph.leaves[name], 0))):
         return None
     return views
 
 
 def _insist_on_separate_samples(finder: _Finder, again: _Finder | None) -> None:
+    """Check that no value that all samples reach grows with the number of samples."""
     if again is None:
         return
     for edge in finder.routes:
@@ -288,7 +290,7 @@ def _insist_on_separate_samples(finder: _Finder, again: _Finder | None) -> None:
 
 
 def _placed(plan: Plan, params: dict[str, tuple[int, ...]]) -> frozenset[str]:
-    """Parameters all of whose distinct views are disjoint."""
+    """Return the parameters whose distinct views are all disjoint."""
     views: dict[str, set[tuple[View, ...] | None]] = {}
     for use in plan.uses:
         for route in use.routes:

@@ -1,4 +1,4 @@
-"""A check of an engine on the first batch: two samples against one backward per sample."""
+"""Check an engine on the first batch: two samples against one backward per sample."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ _HALF_LOSS_TOLERANCE = 5e-2
 
 _ROUNDING = {torch.float64: 1000, torch.float32: 1000}
 _HALF_ROUNDING = 1
-"""Units of rounding of the model's largest gradient that may be missing where a gradient is nothing but rounding, as a
-key's bias is, which softmax does not feel. In half precision, whose units are coarse, few: both sides of the
-comparison then share one forward."""
+"""Allowed error in units of rounding of the model's largest gradient. It matters where a gradient is nothing but
+rounding, such as that of a key's bias, which softmax ignores. Half precision, whose units are coarse, is allowed few:
+both sides of the comparison then share one forward."""
 
 
 def reference_gradients(
     task: GradientTask, rows: Batch, losses: Tensor, leaves: Params, samples: int, precision: torch.dtype
 ) -> list[Params]:
-    """Gradients of the first samples, each by a backward of its own.
+    """Compute the gradients of the first samples, each by its own backward.
 
-    The sample is run alone. Where random numbers are drawn (dropout), and in half precision, where batches of two
-    sizes are rounded differently throughout, the batch's own graph is differentiated for that sample's loss instead.
+    Each sample is run alone. There are two exceptions: models that draw random numbers (dropout), and half precision,
+    where batches of different sizes are rounded differently throughout. There, the graph of the batch is differentiated
+    for that sample's loss instead.
 
     Args:
         task: Model, parameters and loss.
         rows: The samples.
-        losses: Losses of a batch that begins with them, with its graph.
+        losses: Losses of a batch that begins with these samples, with their graph.
         leaves: The leaves of that graph.
-        samples: How many.
+        samples: Number of samples.
         precision: The coarsest type in that graph.
 
     Returns:
-        For each sample, gradients by name.
+        Gradients by name for each sample.
 
     Raises:
-        MixedSamplesError: If a sample alone has another loss although no random numbers are drawn.
+        MixedSamplesError: If the loss of a sample changes when it runs alone, although no random numbers are drawn.
     """
     half = torch.finfo(precision).bits < 32
     found = []
@@ -72,26 +73,22 @@ def reference_gradients(
 
 
 def largest_entry(gradients: Iterable[Tensor]) -> float:
-    """Largest absolute entry.
-
-    Returns:
-        0 where there is none.
-    """
+    """Return the largest absolute entry, or 0 if there are no entries."""
     return max((float(grad.abs().max()) for grad in gradients if grad.numel()), default=0.0)
 
 
 def failures(name: str, actual: Tensor, expected: list[Tensor], scale: float, precision: torch.dtype) -> dict[str, str]:
-    """Compare one parameter's gradients.
+    """Compare the gradients of one parameter with the reference.
 
     Args:
         name: The parameter.
         actual: Gradients of some samples.
-        expected: What they should be.
+        expected: Their reference.
         scale: Largest entry of any parameter's gradient.
-        precision: The coarsest type that they went through.
+        precision: The coarsest type in their graph.
 
     Returns:
-        Nothing, or the parameter's name and what is wrong.
+        Empty if they agree; otherwise the parameter's name and the difference.
     """
     gaps = [one.double() - other.double() for one, other in zip(actual, expected, strict=True)]
     gap, largest = largest_entry(gaps), largest_entry(expected)

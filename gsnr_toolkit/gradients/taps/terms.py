@@ -1,15 +1,15 @@
-"""Per-sample gradients in the form in which an operation's rule finds them, not formed before they are needed.
+"""Per-sample gradients in the form in which a rule finds them; they are formed only when needed.
 
-A term stands for N tensors of one shape. A matrix product keeps its two factors; what is small is stored; the
-rest is computed on demand. Every term can form any range of its samples, which is all that exactness needs;
-:mod:`gsnr_toolkit.gradients.taps.accumulate` uses more where a term has more to offer.
+A term stands for N tensors of one shape. A matrix product keeps its two factors, small gradients are stored, and the
+rest is computed on demand. Every term can form any range of its samples; that is all that correctness needs. Where the
+form of a term allows more, :mod:`gsnr_toolkit.gradients.taps.accumulate` uses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +35,13 @@ class Term(Protocol):
         ...
 
 
+class Part(NamedTuple):
+    """Per-sample gradients of a parameter on one view of it."""
+
+    term: Term
+    views: tuple[View, ...]
+
+
 @dataclass(frozen=True)
 class Products:
     """Gradients ``left_i^T right_i`` of a matrix that multiplies rows.
@@ -55,7 +62,7 @@ class Products:
         return self.left.shape[0]
 
     def samples(self, start: int, stop: int) -> Tensor:
-        """Form some gradients.
+        """Form the gradients of samples ``start:stop``.
 
         Returns:
             Shape ``(stop - start, *shape)``.
@@ -70,11 +77,11 @@ class Products:
 
 @dataclass(frozen=True)
 class Windows:
-    """Products whose right factor is the windows of a convolution: they overlap, and are not written out.
+    """Products whose right factor is the windows of a convolution; the windows overlap and are not written to memory.
 
     Attributes:
         left: Output gradients, shape ``(N, T, O)``.
-        windows: A view of the padded input, shape ``(N, *places, C, h, w)``: T places in all.
+        windows: A view of the padded input, shape ``(N, *places, C, h, w)``, with T places in total.
         shape: The kernel's shape, ``(O, C, h, w)``.
     """
 
@@ -89,26 +96,23 @@ class Windows:
 
     @property
     def places(self) -> int:
-        """How many dimensions the places take."""
+        """Number of dimensions that the places span."""
         return self.windows.ndim - 4
 
     def products(self) -> Products:
-        """Write the windows out, along the places: a window's entries are only a few in a row."""
+        """Write the windows to memory."""
+        # entries first: a copy along the places is contiguous for longer than one along a window's few entries
         entries_first = self.windows.movedim((-3, -2, -1), (1, 2, 3)).flatten(4).flatten(1, 3)
         return Products(self.left, entries_first.mT, self.shape)
 
     def samples(self, start: int, stop: int) -> Tensor:
-        """Form some gradients.
-
-        Returns:
-            Shape ``(stop - start, *shape)``.
-        """
+        """Form the gradients of samples ``start:stop``."""
         return Windows(self.left[start:stop], self.windows[start:stop], self.shape).products().samples(0, stop - start)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Gradients that are small enough to be there.
+    """Gradients small enough to be materialised.
 
     Attributes:
         values: Shape ``(N, *shape)``.
@@ -127,17 +131,13 @@ class Stored:
         return tuple(self.values.shape[1:])
 
     def samples(self, start: int, stop: int) -> Tensor:
-        """Take some gradients.
-
-        Returns:
-            Shape ``(stop - start, *shape)``.
-        """
+        """Take the gradients of samples ``start:stop``."""
         return self.values[start:stop]
 
 
 @dataclass(frozen=True)
 class Computed:
-    """Gradients that a function forms.
+    """Gradients that a function computes on demand.
 
     Attributes:
         function: ``(start, stop) -> (stop - start, *shape)``.
@@ -150,21 +150,17 @@ class Computed:
     shape: tuple[int, ...]
 
     def samples(self, start: int, stop: int) -> Tensor:
-        """Form some gradients.
-
-        Returns:
-            Shape ``(stop - start, *shape)``.
-        """
+        """Form the gradients of samples ``start:stop``."""
         return self.function(start, stop)
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Gradients of a table of which each sample looked rows up: zero everywhere else.
+    """Gradients of a table: nonzero only on the rows that a sample looked up.
 
     Attributes:
-        rows: Which rows, shape ``(N, T)``.
-        grads: Gradient of what was looked up, shape ``(N, T, d)``.
+        rows: Rows that each sample looked up, shape ``(N, T)``.
+        grads: Gradient of each look-up, shape ``(N, T, d)``.
         shape: The table's shape, ``(V, *anything that flattens to d)``.
     """
 
@@ -178,11 +174,7 @@ class Gathered:
         return self.rows.shape[0]
 
     def samples(self, start: int, stop: int) -> Tensor:
-        """Form some gradients, as full tables.
-
-        Returns:
-            Shape ``(stop - start, *shape)``.
-        """
+        """Form the gradients of samples ``start:stop`` as full tables."""
         grads = full_precision(self.grads[start:stop])
         tables = grads.new_zeros(stop - start, self.shape[0], grads.shape[-1])
         tables.scatter_add_(1, self.rows[start:stop].unsqueeze(-1).expand_as(grads), grads)
@@ -191,7 +183,7 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Placed:
-    """Gradients of a view of a parameter, put back to their place in the parameter.
+    """Gradients of a view of a parameter, in the shape of the whole parameter.
 
     Attributes:
         term: Gradients of the view.
@@ -209,11 +201,7 @@ class Placed:
         return self.term.count
 
     def samples(self, start: int, stop: int) -> Tensor:
-        """Form some gradients, zero outside the view.
-
-        Returns:
-            Shape ``(stop - start, *shape)``.
-        """
+        """Form the gradients of samples ``start:stop``, zero outside the view."""
         inner = self.term.samples(start, stop)
         whole = inner.new_zeros(stop - start, *self.shape)
         for one, values in zip(whole, inner, strict=True):
@@ -223,10 +211,10 @@ class Placed:
 
 @dataclass(frozen=True)
 class Summed:
-    """Gradients of several uses of one tensor, added up for each sample.
+    """Sum of the gradients of several uses of one tensor, sample by sample.
 
     Attributes:
-        terms: One for each use, all of one shape.
+        terms: One term per use, all of one shape.
     """
 
     terms: Sequence[Term]
@@ -242,11 +230,7 @@ class Summed:
         return self.terms[0].shape
 
     def samples(self, start: int, stop: int) -> Tensor:
-        """Form some gradients.
-
-        Returns:
-            Shape ``(stop - start, *shape)``.
-        """
+        """Form the gradients of samples ``start:stop``."""
         first, *rest = (term.samples(start, stop) for term in self.terms)
         for other in rest:
             first = first + other
@@ -254,12 +238,12 @@ class Summed:
 
 
 def add_terms(terms: Sequence[Term]) -> Term:
-    """Add the uses of one tensor up, for each sample.
+    """Add the gradients of several uses of one tensor, sample by sample.
 
-    Uses as a matrix become one: their rows are put one after the other.
+    Matrix products become one product: their rows are concatenated.
 
     Args:
-        terms: All of one shape.
+        terms: Terms of one shape.
 
     Returns:
         One term.
@@ -275,9 +259,5 @@ def add_terms(terms: Sequence[Term]) -> Term:
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """A tensor in float32 at least.
-
-    Returns:
-        The tensor itself unless it is in half precision.
-    """
+    """Convert half precision to float32; return any other tensor unchanged."""
     return tensor.float() if tensor.element_size() < 4 else tensor

@@ -1,7 +1,7 @@
-"""View operations between a parameter and its use, replayed on tensors of the parameter's shape.
+"""Replay the view operations between a parameter and its use on other tensors of the parameter's shape.
 
-A packed weight reaches its uses through ``split``, ``transpose`` and the like. The same views, taken of an
-accumulator of the parameter's shape, give the place where that use's gradients belong: nothing is copied.
+A packed weight reaches its uses through ``split``, ``transpose`` and similar views. The same views of an accumulator of
+the parameter's shape give the place where the gradients of that use belong, without a copy.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ class View:
 
     Attributes:
         kind: Name of the operation.
-        arguments: Its arguments, comparable.
+        arguments: Its arguments, hashable.
     """
 
     kind: str
     arguments: tuple[Any, ...] = ()
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """Take this view of a tensor; it shares memory.
+        """Take this view of a tensor.
 
         Args:
-            tensor: Of the shape that the operation saw.
+            tensor: A tensor of the shape that the operation received.
 
         Returns:
-            The view.
+            The view; it shares the tensor's memory.
 
         Raises:
             RuntimeError: If the tensor's strides allow no such view.
@@ -64,15 +64,15 @@ _REPLAY: dict[str, Callable[..., Tensor]] = {
 
 
 def read_view(node: Node, kind: str, output: int) -> View | None:
-    """Read a view operation off its graph node.
+    """Read a view operation from its graph node.
 
     Args:
         node: The node.
         kind: Its operation.
-        output: Which output is used.
+        output: Number of the output that is used.
 
     Returns:
-        The view; None if the operation is no view that can be replayed.
+        The view, or None if the operation is not a view that can be replayed.
 
     >>> weight = torch.zeros(2, 3, requires_grad=True)
     >>> read_view(weight.t().grad_fn, "TBackward", 0)
@@ -104,7 +104,7 @@ _READ: dict[str, Callable[[Node, int], tuple[Any, ...]]] = {
 
 
 def _signed(value: int | None) -> int | None:
-    """Graph nodes show negative numbers as unsigned 64-bit ones."""
+    """Undo the graph nodes' habit of showing negative numbers as unsigned 64-bit ones."""
     return value - 2**64 if value is not None and value >= 2**63 else value
 
 
@@ -115,18 +115,14 @@ def _positive(dim: int, sizes: tuple[int, ...]) -> int:
 
 
 def follow(views: tuple[View, ...], tensor: Tensor) -> Tensor:
-    """Take one view after the other.
-
-    Returns:
-        The last view.
-    """
+    """Take all views of a tensor, one after the other."""
     for view in views:
         tensor = view(tensor)
     return tensor
 
 
 def can_follow(views: tuple[View, ...], shape: tuple[int, ...]) -> bool:
-    """Whether a contiguous tensor of a shape has these views (no memory is used to find out)."""
+    """Whether a contiguous tensor of this shape has these views; the test uses no memory."""
     try:
         follow(views, torch.empty(shape, device="meta"))
     except RuntimeError:
@@ -135,7 +131,7 @@ def can_follow(views: tuple[View, ...], shape: tuple[int, ...]) -> bool:
 
 
 def are_disjoint(all_views: list[tuple[View, ...]], shape: tuple[int, ...]) -> bool:
-    """Whether several views of one tensor have no entry in common."""
+    """Whether several views of one tensor share no entry."""
     seen = torch.zeros(shape, dtype=torch.uint8)
     for views in all_views:
         follow(views, seen).add_(1)

@@ -58,7 +58,7 @@ def test_mean_gradient_is_the_mean_of_per_sample_gradients(name):
         torch.testing.assert_close(gradient[key], value.mean(0), rtol=1e-9, atol=1e-11)
 
 
-def test_vmap_keeps_no_more_than_a_chunk_alive():
+def test_vmap_keeps_at_most_one_chunk_in_memory():
     task, batch = _task(CASES["mlp, binary (N, 1)"])
     sizes = [chunk.losses.shape[0] for chunk in make_engine("vmap")(task, batch, chunk_size=2)]
     assert sizes == [2, 2, 1]
@@ -106,7 +106,7 @@ def test_detached_model_is_an_error():
         task.mean_gradient((torch.randn(4, 3), torch.tensor([0, 1, 0, 1])))
 
 
-def test_what_vmap_cannot_do_is_a_sentence():
+def test_models_that_vmap_cannot_run_are_refused():
     class Branching(nn.Linear):
         def forward(self, x):
             y = super().forward(x)

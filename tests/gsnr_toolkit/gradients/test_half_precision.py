@@ -1,4 +1,4 @@
-"""Autocast and half-precision parameters: right to the precision that they have, and sums in float32."""
+"""Autocast and half-precision parameters: exact to their own precision, with sums in float32."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from tests.support.tapped import ROWS, gradients, make_task, six_rows, truth
 
 
 class Cast(nn.Module):
-    """A module under autocast."""
+    """Run a module under autocast."""
 
     def __init__(self, inner, dtype):
         super().__init__()
@@ -93,7 +93,7 @@ def test_half_precision_parameters_have_float32_moments(case, dtype):
         assert float((moments.mean[name] - grad.float().mean(0)).norm()) <= 16 * UNIT[dtype] * size, name
 
 
-def test_the_graph_tells_its_coarsest_type():
+def test_the_graph_knows_its_coarsest_type():
     task = make_task(Cast(nn.Linear(6, 3), torch.bfloat16), None)
     assert run_forward(task, six_rows(torch.float32)).graph.coarsest() == torch.bfloat16
     weight = torch.ones(3, requires_grad=True)

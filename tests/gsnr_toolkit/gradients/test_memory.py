@@ -1,4 +1,4 @@
-"""The model of memory: what autograd saves, what there is, and how many samples follow from both."""
+"""Memory: what autograd saves, how much is free, and how many samples fit."""
 
 import builtins
 import os
@@ -34,7 +34,7 @@ def _mlp(dtype=torch.float64):
 
 @pytest.mark.parametrize("count", [1, 3, 8])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_saved_bytes_are_those_of_a_hand_count(count, dtype):
+def test_saved_bytes_equal_a_count_by_hand(count, dtype):
     """The input (4), the tanh (6; the second layer's input is the same memory) and the output (3, squared)."""
     found = saved_bytes_per_sample(_mlp(dtype), (torch.randn(count, 4, dtype=dtype),))
     assert found == (4 + 6 + 3) * torch.empty(0, dtype=dtype).element_size()
@@ -52,7 +52,7 @@ def test_parameters_buffers_and_random_numbers_are_left_out():
     before = torch.get_rng_state()
     found = saved_bytes_per_sample(make_task(model, _squares), (torch.randn(4, 400, dtype=torch.float64),))
     assert found < 8 * 500
-    assert not torch.equal(before, torch.get_rng_state())  # by the batch alone
+    assert not torch.equal(before, torch.get_rng_state())  # changed by the batch only
     task, rows = make_task(model, _squares), (torch.zeros(4, 400, dtype=torch.float64),)
     before = torch.get_rng_state()
     saved_bytes_per_sample(task, rows)
@@ -100,12 +100,12 @@ def test_free_memory_of_this_machine():
     assert 10**6 < free_memory(CPU) <= total
 
 
-def test_free_memory_where_nothing_can_say(monkeypatch):
+def test_free_memory_without_any_report(monkeypatch):
     def closed(*args, **kwargs):
         raise FileNotFoundError
 
     monkeypatch.setattr(builtins, "open", closed)
-    assert free_memory(CPU) > 10**6  # from the free pages
+    assert free_memory(CPU) > 10**6  # from the number of free pages
     monkeypatch.setattr(memory.os, "sysconf", lambda name: (_ for _ in ()).throw(ValueError(name)))
     assert free_memory(CPU) == 4 * 2**30
 

@@ -1,4 +1,4 @@
-"""Samples that influence each other are found, whatever hides them."""
+"""Samples that influence one another are found in every disguise."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Dropout and drop path: masks of the forward that was run, the same expectation as the loop, no state used up."""
+"""Dropout and drop path: the masks of the forward, the expectation of the loop, and an unchanged random state."""
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ def test_dropout_gradients_belong_to_the_masks_of_the_forward():
     with torch.random.fork_rng():
         torch.manual_seed(5)
         engine = TapsEngine()
-        engine.prepare(task, batch)  # uses up no random numbers
+        engine.prepare(task, batch)  # consumes no random numbers
         grads = gradients(task, batch, engine, chunk_size=ROWS)
     torch.manual_seed(5)
     forward = run_forward(task, batch)
@@ -69,11 +69,11 @@ def test_drop_path_of_a_small_branch_is_compared_under_the_same_masks():
     assert engine.other() == {}
 
 
-def test_random_numbers_are_left_as_they_were():
+def test_the_random_state_is_left_unchanged():
     model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3)).double().train()
     task, batch, engine = make_task(model), (torch.randn(6, 4).double(),), TapsEngine()
     torch.manual_seed(7)
-    grads = tapped(task, batch, engine)  # plans, and checks itself
+    grads = tapped(task, batch, engine)  # includes planning and the check
     torch.manual_seed(7)
     again = tapped(task, batch, engine)
     assert_same(again, grads)
@@ -86,8 +86,8 @@ def test_random_numbers_are_left_as_they_were():
     assert engine.other() == {}
 
 
-def test_a_plan_made_while_sums_are_taken_copes_with_dropout():
-    """Sums are taken without a graph; the check compares with the batch's own masks, and needs one."""
+def test_a_plan_made_during_accumulation_handles_dropout():
+    """Accumulation runs without a graph, but the check compares under the batch's own masks and needs one."""
     model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3)).double().train()
     task, batch = make_task(model), (torch.randn(6, 4).double(),)
     formed, summed, moments = TapsEngine(), TapsEngine(), Moments()

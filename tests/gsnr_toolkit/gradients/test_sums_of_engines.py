@@ -1,4 +1,4 @@
-"""Sums that engines make without samples equal those of the samples, whatever the batches."""
+"""Sums that engines compute without forming samples equal the sums over samples, whatever the batches."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def _task(name, dtype=torch.float64):
 
 
 def _fill(engine, task, batch, moments, chunk_size):
-    """Three uneven batches: of two rows, of one, and of the rest."""
+    """Accumulate three uneven batches: two rows, one row, and the rest."""
     losses = [
         engine.accumulate(task, take_rows(batch, a, b), moments, chunk_size=chunk_size)
         for a, b in ((0, 2), (2, 3), (3, 5))
@@ -77,7 +77,7 @@ def test_moments_equal_two_passes_over_the_samples(name, chunk_size):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_makes_the_same_sums(engine):
+def test_every_engine_computes_the_same_sums(engine):
     case = CASES["open_clip ViT"]
     model, (images, labels) = case.model().double(), case.batch()
     task = GradientTask(model, trainable_params(model), resolve_loss(None))
@@ -95,8 +95,8 @@ def test_every_engine_makes_the_same_sums(engine):
 
 
 @pytest.mark.parametrize("rows", [1, 4, 40])
-def test_float32_keeps_small_variances_beside_large_means(rows):
-    """Negative control: mean squares minus squared means loses them on the same data."""
+def test_float32_keeps_small_variances_under_large_means(rows):
+    """Negative control: the mean of squares minus the squared mean loses them on the same data."""
     torch.manual_seed(0)
     model = nn.Linear(32, 16)
     inputs = 1000 + torch.randn(24, rows, 32)
@@ -115,7 +115,7 @@ def test_float32_keeps_small_variances_beside_large_means(rows):
         assert moments.spread(["weight"]) == pytest.approx(16 * float(expected.sum()), rel=2e-3)
 
 
-def test_what_is_not_reached_and_what_is_frozen():
+def test_unreached_and_frozen_parameters():
     class Model(nn.Module):
         def __init__(self):
             super().__init__()

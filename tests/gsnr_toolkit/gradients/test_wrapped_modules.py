@@ -1,4 +1,4 @@
-"""Checkpointed and compiled modules: followed, left to another engine, or refused with a sentence."""
+"""Checkpointed and compiled modules: measured by taps, left to another engine, or refused with a message."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def _checkpointed(reentrant, on=True):
     return Net(forward, **{name: nn.Linear(6, 6) for name in "zab"}, c=nn.Linear(6, 3)).double()
 
 
-def test_checkpointing_is_named_by_taps_and_done_by_the_loop():
+def test_checkpointing_is_refused_by_taps_and_run_by_the_loop():
     model, batch = _checkpointed(reentrant=False), six_rows()
     with pytest.raises(ProbeError, match=r"got activation checkpointing.*gradient_checkpointing_disable\(\)"):
         gradients(make_task(model, None), batch)
@@ -38,7 +38,7 @@ def test_reentrant_checkpointing_is_refused():
             gradients(make_task(model, None), batch, engine)
 
 
-def test_a_checkpointed_model_is_recomputed_with_the_parameters_asked_for():
+def test_a_checkpointed_model_is_recomputed_at_the_given_parameters():
     model, batch = _checkpointed(reentrant=False), six_rows()
     plain = _checkpointed(reentrant=False, on=False)
     plain.load_state_dict(model.state_dict())
@@ -49,7 +49,7 @@ def test_a_checkpointed_model_is_recomputed_with_the_parameters_asked_for():
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_parts_are_followed(backend):
+def test_compiled_parts_run_eagerly(backend):
     inner = nn.Sequential(nn.Linear(6, 6), nn.Tanh())
     model = nn.Sequential(inner, nn.Linear(6, 3)).double()
     batch = six_rows()

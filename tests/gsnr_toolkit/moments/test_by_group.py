@@ -60,7 +60,7 @@ def test_streaming_in_uneven_chunks_equals_moments_of_every_entry():
         assert moments.spread([name]) == pytest.approx(every.spread([name]), rel=1e-12)
 
 
-def test_a_first_mean_may_lie_where_it_belongs():
+def test_the_first_mean_may_be_the_placed_tensor():
     grads, moments = _samples(5), GroupMoments()
     for name, grad in grads.items():
         held = moments.place(name, grad[0])
@@ -70,7 +70,7 @@ def test_a_first_mean_may_lie_where_it_belongs():
     _assert_two_pass(moments, grads)
 
 
-def test_absorbing_leaves_the_other_as_it_was():
+def test_absorbing_leaves_the_other_unchanged():
     first, second = _of(_samples(3)), _of(_samples(4, seed=1))
     before = {name: value.clone() for name, value in second.mean.items()}
     squares = dict(second.squares)
@@ -95,7 +95,7 @@ def test_gradients_of_exactly_zero():
     assert [moments.is_zero(name) for name in moments.mean] == [True, False, False]
 
 
-def test_half_precision_is_added_up_in_float32():
+def test_half_precision_is_summed_in_float32():
     moments = GroupMoments()
     assert moments.place("w", torch.zeros(2, 3, dtype=torch.bfloat16)).dtype == torch.float32
     grads = torch.randn(50, 2, 3).bfloat16()

@@ -25,8 +25,8 @@ def test_exact_where_it_fits_and_in_depth_order():
 def test_small_groups_stay_exact_when_large_ones_are_sketched():
     plan = plan_rows(_params(), GROUPS, num_rows=4, budget=4 * 4 * 5000)
     assert not plan.exact
-    assert plan.dims["first"] == 10
-    assert 1000 < plan.dims["second"] < 5000
+    assert plan.rows[0].length == 10
+    assert 1000 < plan.rows[1].length < 5000
 
 
 def test_sketched_inner_products_are_unbiased():
@@ -44,7 +44,7 @@ def test_sketched_inner_products_are_unbiased():
         found.append(float(rows[0].double() @ rows[1].double()))
     found = np.array(found)
     assert abs(found.mean() - true) < 4 * found.std(ddof=1) / np.sqrt(len(found))
-    bound = np.sqrt((norms[0] * norms[1] + true**2) / plan.dims["second"])
+    bound = np.sqrt((norms[0] * norms[1] + true**2) / plan.rows[1].length)
     assert found.std() < 1.3 * bound
 
 

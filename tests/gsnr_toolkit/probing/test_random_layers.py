@@ -62,7 +62,7 @@ def test_a_block_that_runs_every_other_time_is_measured_like_the_loop(draw, deta
     np.testing.assert_array_equal(found.layers[columns], expected.layers[columns])
     assert found.coverage == expected.coverage
     (note,) = set(found.notes) - set(expected.notes)
-    assert note.startswith("engine: one backward per sample, since expected the same operations whatever random")
+    assert note.startswith("engine: one backward per sample, since its random numbers decide which operations")
     with pytest.raises(ProbeError, match=r"taps engine cannot follow this model \(.* random .*\); pass engine='auto'"):
         estimate_gsnr(model, _labelled(), engine="taps", progress=False)
 
@@ -187,7 +187,7 @@ def test_a_block_that_is_first_left_out_late_has_its_shard_done_again(sizes, new
     torch.testing.assert_close(torch.as_tensor(losses), wanted.detach(), rtol=1e-10, atol=1e-13)
     assert work.shares() == {"taps and loop": list(grads)}
     (note,) = work.notes()
-    assert note.startswith(f"engine: {40 - late * SHARD} of 40 samples by one backward per sample, since expected the")
+    assert note.startswith(f"engine: {40 - late * SHARD} of 40 samples by one backward per sample, since its random")
     assert "pass engine" not in note
 
 

@@ -1,10 +1,10 @@
-// Chan, Golub & LeVeque (1979): the moments of more samples merged into running ones.
+// Merges the moments of new samples into running moments: Chan, Golub & LeVeque (1979).
 
 #pragma once
 
 #include <cstdint>
 
-// own: mean of `count` samples. squares: their centred squares; they become what those held grow by. m2 may be null.
+// own: mean of `count` new samples. squares: their centred squares; overwritten with the growth of m2. m2 may be null.
 template <typename T>
 inline void merge_moments(T* mean, T* m2, int64_t seen, const T* own, T* squares, int64_t count, int64_t width) {
   if (seen == 0) {

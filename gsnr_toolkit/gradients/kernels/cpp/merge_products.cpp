@@ -1,9 +1,9 @@
-// Per-sample products L_i^T R_i merged into running moments without ever being written out.
+// Merges per-sample products L_i^T R_i into running moments without ever writing the products to memory.
 //
 // The loops are those of a matrix product (Goto & van de Geijn 2008): strips of both factors are copied into the order
-// in which they are read, and a tile that fits the registers is formed over all rows of a sample. It is taken at once
-// into the tile's mean and centred squares (Welford 1962), which lie in scratch memory, tile after tile: rows of the
-// matrix itself are often a power of two apart, and would push one another out of the cache.
+// in which they are read, and a tile that fits the registers is formed over all rows of a sample. It is merged at once
+// into the tile's mean and centred squares (Welford 1962). Those are kept in scratch memory, tile after tile, because
+// rows of the matrix itself are often a power of two apart and would evict one another from the cache.
 
 #include <algorithm>
 #include <cstdint>
@@ -20,16 +20,16 @@ constexpr int VECTOR = 64, HIGH = 14, WIDE = 2; // bytes; rows of a tile, and it
 constexpr int VECTOR = 32, HIGH = 6, WIDE = 2;
 #endif
 
-constexpr int64_t LINE = 64;                 // bytes of the cache's unit
-constexpr int64_t LEFT_BYTES = 1250000;      // of a copy of the left factor: what a core's own cache holds
-constexpr int64_t SCRATCH_ENTRIES = 1 << 21; // of a thread, for means, and as many for squares
-constexpr int64_t FEW_ROWS = 256;            // of several samples that are copied together
-constexpr int64_t SMALL = 1 << 20;           // multiplications that are done before another thread could start
-constexpr int64_t LEFT_COST = 4, RIGHT_COST = 1; // of copying an entry, in multiplications of a vector
+constexpr int64_t LINE = 64;                 // bytes of a cache line
+constexpr int64_t LEFT_BYTES = 1250000;      // of a copy of the left factor: fits the cache of one core
+constexpr int64_t SCRATCH_ENTRIES = 1 << 21; // per thread, for means, and as many for squares
+constexpr int64_t FEW_ROWS = 256;            // total rows of samples that are copied together
+constexpr int64_t SMALL = 1 << 20;           // fewer multiplications are done before another thread could start
+constexpr int64_t LEFT_COST = 4, RIGHT_COST = 1; // of copying one entry, in multiplications of a vector
 
 int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
-// Where the entries of some dimensions lie, the last dimension fastest
+// Offsets of all entries of some dimensions, the last dimension fastest
 std::vector<int64_t> offsets(const int64_t* sizes, const int64_t* strides, int64_t dims) {
   std::vector<int64_t> found{0};
   for (int64_t d = 0; d < dims; ++d) {
@@ -41,15 +41,15 @@ std::vector<int64_t> offsets(const int64_t* sizes, const int64_t* strides, int64
   return found;
 }
 
-// Samples of rows of entries, each over several dimensions where they lie in windows of something else
+// One factor: samples of rows of entries. Rows and entries may each span several dimensions, as windows of an image do
 template <typename T>
 struct Factor {
   const T* data;
-  int64_t sample; // from sample to sample
+  int64_t sample; // stride between samples
   std::vector<int64_t> rows, entries;
-  bool dense; // entries follow one another
+  bool dense; // entries are contiguous
 
-  // layout: from sample to sample, dimensions of rows and of entries, sizes of all, strides of all
+  // layout: stride between samples, numbers of dimensions of rows and of entries, all sizes, all strides
   Factor(const T* data, const int64_t* layout) : data(data), sample(layout[0]) {
     const int64_t across = layout[1], dims = layout[1] + layout[2];
     const int64_t *sizes = layout + 3, *strides = sizes + dims;
@@ -60,18 +60,18 @@ struct Factor {
   }
 };
 
-struct Cut { // of a matrix of tiles into blocks
-  int64_t down, across; // how many
-  int64_t high, wide;   // tiles of the largest
+struct Cut { // how a matrix of tiles is cut into blocks
+  int64_t down, across; // number of blocks
+  int64_t high, wide;   // tiles of the largest block
 };
 
-struct Block { // of tiles
+struct Block { // a range of tiles
   int64_t top, bottom, first, last;
 
   int64_t high() const { return bottom - top; }
 };
 
-// Strips of WIDTH entries of a sample's rows, each strip row after row; zeros beyond the last entry
+// Copies strips of WIDTH entries of a sample's rows, each strip row after row, with zeros beyond the last entry
 template <int64_t WIDTH, typename T>
 void copy_strips(const Factor<T>& factor, int64_t sample, int64_t rows, int64_t first, int64_t last, T* to,
                  int64_t apart) {
@@ -92,9 +92,9 @@ void copy_strips(const Factor<T>& factor, int64_t sample, int64_t rows, int64_t 
 }
 
 template <typename T>
-struct Ahead { // what is read after a tile's product, and so fetched while it is formed
+struct Ahead { // read after a tile's product, and therefore prefetched while the product is formed
   const T *mean, *squares, *next;
-  const int64_t* rows; // of the last: HIGH of them
+  const int64_t* rows; // offsets of rows of next: HIGH of them
 };
 
 template <typename T>
@@ -102,8 +102,8 @@ struct Tile {
   typedef T Vector __attribute__((vector_size(VECTOR), may_alias));
   static constexpr int64_t LANES = VECTOR / sizeof(T), WIDTH = WIDE * LANES, SIZE = HIGH * WIDTH;
 
-  // With PARTS = HIGH, fetches what comes next, one row of each with every part of the rows: all at once would hold up
-  // what the product itself reads. With PARTS = 1, fetches nothing.
+  // With PARTS = HIGH, prefetches one row of each with every part of the rows: prefetching all at once would delay the
+  // reads of the product itself. With PARTS = 1, prefetches nothing.
   template <int64_t PARTS>
   static void product(const T* left, const T* right, int64_t rows, T* out, const Ahead<T>& ahead) {
     Vector sums[HIGH][WIDE] = {};
@@ -128,7 +128,7 @@ struct Tile {
       for (int j = 0; j < WIDE; ++j) reinterpret_cast<Vector*>(out)[i * WIDE + j] = sums[i][j];
   }
 
-  // One more sample; returns what the squares grow by where they are not kept
+  // Merges one more sample; without squares, returns their growth
   static double take_in(const T* sample, T* mean, T* squares, int64_t before) {
     const Vector* given = reinterpret_cast<const Vector*>(sample);
     Vector *held = reinterpret_cast<Vector*>(mean), *kept = reinterpret_cast<Vector*>(squares), added = {};
@@ -162,10 +162,10 @@ struct Merge {
   int64_t rows = static_cast<int64_t>(right.rows.size());
   int64_t height = static_cast<int64_t>(left.entries.size()), width = static_cast<int64_t>(right.entries.size());
 
-  // Samples whose copies lie in the cache at the same time
+  // Number of samples whose copies are in the cache at the same time
   int64_t together() const { return std::min(count, std::max<int64_t>(1, FEW_ROWS / rows)); }
 
-  // Then a tile's moments are done before the next tile
+  // Whether all samples are, so that one tile's moments are complete before the next tile
   bool at_once() const { return together() == count; }
 
   Cut cut() const {
@@ -184,7 +184,7 @@ struct Merge {
     return best;
   }
 
-  // Of the thread that has most, for one row
+  // Cost of the busiest thread, for one row
   int64_t work(const Cut& cut) const {
     const int64_t high = cut.high * HIGH, blocks = parts_of(cut.down * cut.across, threads);
     return blocks * (high * cut.wide * WIDE + LEFT_COST * high + RIGHT_COST * cut.wide * WIDTH);
@@ -225,7 +225,7 @@ struct Merge {
     return at_once() ? added : added + store(block, means, squares);
   }
 
-  // A column of tiles
+  // Merges one column of tiles
   double column(int64_t high, int64_t sample, int64_t many, const T* strips, const T* strip, const T* next, T* tile,
                 T* means, T* squares) const {
     double added = 0;
@@ -260,7 +260,7 @@ struct Merge {
     return added;
   }
 
-  // Without memory: how many entries of it are needed
+  // Without memory, returns the number of entries of it that are needed
   double run(T* memory) const {
     const Cut cut = this->cut();
     const int64_t blocks = cut.down * cut.across, each = thread_space(cut);

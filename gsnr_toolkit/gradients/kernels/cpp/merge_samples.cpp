@@ -1,7 +1,7 @@
-// Samples merged into running moments in one pass over memory: what merging.py describes, at the speed of reading them.
+// Merges samples into running moments in one pass over memory, as merging.py describes, at the speed of reading them.
 //
-// A block of columns of all samples fits the first-level cache, so the mean and the squares about it are both taken
-// there; entries are independent, which is what lets the compiler use whole vectors without reordering any sum.
+// A block of columns of all samples fits the first-level cache, so the mean and the squares about it are both computed
+// there. Entries are independent, so the compiler can use whole vectors without reordering any sum.
 
 #include <algorithm>
 #include <cstdint>
@@ -12,14 +12,14 @@
 namespace {
 
 constexpr int64_t WIDTH = 128;     // entries of a block
-constexpr int64_t SMALL = 1 << 15; // numbers that one thread reads before others could start
+constexpr int64_t SMALL = 1 << 15; // fewer numbers than this are read by one thread before others could start
 
 template <typename T>
 struct Merge {
   const T* samples;
-  int64_t count, rows, columns; // samples of this shape, one after the other
+  int64_t count, rows, columns; // contiguous samples of this shape
   T *mean, *m2;                 // m2 may be null
-  int64_t stride;               // from row to row of both
+  int64_t stride;               // between rows of mean and m2
   int64_t seen;
 
   double block(int64_t row, int64_t start) const {

@@ -1,7 +1,7 @@
-// Work shared out over the threads that torch has already.
+// Splits work over the threads that torch already has.
 //
-// The entry point of GNU's OpenMP is called by its name, since LLVM's and Intel's have it too: whichever of them torch
-// brings along, any compiler can be linked to it, and no second one keeps threads of its own.
+// GOMP_parallel is the entry point of GNU's OpenMP. LLVM's and Intel's libraries have it too, so code from any compiler
+// can be linked to the one that torch ships, and no second library keeps threads of its own.
 
 #pragma once
 
@@ -15,8 +15,8 @@ void GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned f
 int omp_get_thread_num();
 }
 
-// Sum of work(task, thread) over all tasks, always in the same order. A thread that is done takes the next task; as many as
-// there are tasks take part. The others are started all the same, since a team of another size would be made anew.
+// Sum of work(task, thread) over all tasks, always in the same order. A thread that is done takes the next task. Threads
+// beyond the number of tasks are started all the same: OpenMP would create a team of another size from scratch.
 template <typename Work>
 double sum_over_tasks(int64_t tasks, int64_t threads, const Work& work) {
   std::vector<double> sums(static_cast<size_t>(tasks));

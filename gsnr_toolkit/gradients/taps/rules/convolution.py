@@ -51,7 +51,7 @@ def _conv_weight_grad(node: Node, grad: Tensor, inputs: Tensor, weight: Tensor) 
 
 
 def _is_patchify(node: Node, shape: tuple[int, ...]) -> bool:
-    """A convolution whose windows do not overlap, without padding: a matrix product of patches (also 1 x 1)."""
+    """Whether windows tile the input without overlap or padding, as 1 x 1 ones do: a matrix product of patches."""
     return (
         len(shape) == 4
         and not node._saved_transposed
@@ -73,11 +73,11 @@ def _patches(use: Use) -> Products:
 
 
 _UNFOLDED_BYTES = 2**28
-"""Most memory for the windows of a convolution written out; beyond it, each sample is convolved by itself."""
+"""Most memory for the windows of a convolution when written out; beyond it, samples are convolved one by one."""
 
 
 def _unfolds(use: Use) -> bool:
-    """Whether a plain convolution's windows may be written out: then it is a matrix product of windows."""
+    """Whether it is a plain convolution with windows that fit into memory: then it is a matrix product of windows."""
     node = use.node
     if len(use.shape) != 4 or node._saved_transposed or node._saved_groups != 1:
         return False
@@ -86,6 +86,7 @@ def _unfolds(use: Use) -> bool:
 
 
 def _windows(use: Use) -> Windows:
+    """Return the windows as a strided view of the padded input, without a copy."""
     node, (down, across) = use.node, use.output_shape[2:]
     above, left = node._saved_padding
     padded = functional.pad(full_precision(node._saved_input), (left, left, above, above))

@@ -16,7 +16,7 @@ def _embedding(use: Use) -> Term | None:
     if node._saved_scale_grad_by_freq or use.owner.dim >= indices.ndim:
         return None
     padding = node._saved_padding_idx
-    padding = padding - 2**64 if padding >= 2**63 else padding
+    padding = padding - 2**64 if padding >= 2**63 else padding  # nodes show -1 (no padding) as unsigned
     gradient = use.gradient
     if padding >= 0:
         gradient = gradient.masked_fill((indices == padding).unsqueeze(-1), 0)
@@ -25,7 +25,7 @@ def _embedding(use: Use) -> Term | None:
 
 @rule("IndexBackward")
 def _index(use: Use) -> Term | None:
-    """``table[indices]``, with one tensor of indices in front."""
+    """``table[indices]``, with one tensor of indices for the first dimension."""
     first, *others = use.node._saved_indices
     if first is None or first.dtype == torch.bool or any(other is not None for other in others):
         return None

@@ -11,7 +11,7 @@ from gsnr_toolkit.gradients.taps.terms import Computed, Products, Stored, Term, 
 
 
 def _product(use: Use, first: str, second: str, factor: float = 1.0) -> Term | None:
-    """Matrix product ``first @ second``; the one without samples is the parameter's."""
+    """Matrix product ``first @ second``; one factor is the parameter's, the other one holds samples."""
     weight_is_second = use.slot == 1
     if use.owner.dim != (0 if weight_is_second else 1):
         return None
@@ -36,7 +36,7 @@ def _addmm(use: Use) -> Term | None:
 
 @rule("BmmBackward")
 def _bmm(use: Use) -> Term | None:
-    """One matrix per entry of the first dimension; samples are rows (or columns) of the output."""
+    """Batch of matrix products; samples are rows or columns of the output, not entries of the batch."""
     if use.owner.dim != (2 if use.slot == 0 else 1):
         return None
     grad = use.grad

@@ -15,7 +15,8 @@ def _layer_norm(use: Use) -> Term | None:
     if use.slot != 1 or not same_for_all_samples(use):
         return None
     node = use.node
-    products = (node._saved_input - node._saved_result1).mul_(node._saved_result2).mul_(use.gradient)  # one new tensor
+    # in place: these products are as large as the activations, and there is only one copy of them
+    products = (node._saved_input - node._saved_result1).mul_(node._saved_result2).mul_(use.gradient)
     return Stored(reduce_to(use.split(products), use.shape))
 
 
@@ -42,7 +43,7 @@ def _group_norm(use: Use) -> Term | None:
 
 @rule("NativeBatchNormBackward")
 def _batch_norm(use: Use) -> Term | None:
-    """Batch normalisation with running statistics: a gain and a bias per channel."""
+    """Batch normalisation with running statistics, which has one gain and one bias per channel."""
     node = use.node
     if use.owner.dim != 0 or use.slot == 0 or node._saved_training or node._saved_running_mean is None:
         return None

@@ -1,7 +1,7 @@
-"""All rules, by the operation they serve.
+"""All rules, by the operation that they serve.
 
-Every module of this folder registers its rules with :func:`~gsnr_toolkit.gradients.taps.rules.use.rule`; a new rule
-therefore needs one file here and no other change.
+This module imports every other module of the folder. Each of them registers its rules with the decorator
+:func:`~gsnr_toolkit.gradients.taps.rules.use.rule`, so that a new rule needs one new file and no other change.
 """
 
 from __future__ import annotations
@@ -12,8 +12,14 @@ from pkgutil import iter_modules
 from gsnr_toolkit.gradients.taps import rules
 from gsnr_toolkit.gradients.taps.rules.use import RULES
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "load_rules"]
 
-for _module in iter_modules(rules.__path__):
-    if _module.name != "table":
-        import_module(f"{rules.__name__}.{_module.name}")
+
+def load_rules() -> None:
+    """Import every module of this folder, so that all rules are registered."""
+    for module in iter_modules(rules.__path__, f"{rules.__name__}."):
+        if module.name != __name__:
+            import_module(module.name)
+
+
+load_rules()

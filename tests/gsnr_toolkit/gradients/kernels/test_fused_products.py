@@ -26,7 +26,7 @@ SHAPES = [
     (2, 384, 3, 200),
     (40, 16, 30, 5),
 ]
-"""Samples, rows, outputs, inputs: about the edges of a tile, 14 x 32 in float32, 6 x 16 with narrower vectors."""
+"""Samples, rows, outputs, inputs: sizes around the edges of a tile (14 x 32 in float32, 6 x 16 on narrower vectors)."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def _empty(left, right):
 
 
 def _merged(left, right, parts):
-    """Moments, and the sum of squares alone, with its mean; merged from parts of the samples."""
+    """Merge the samples in parts; return both moments, and the total of squares with its mean."""
     mean, m2 = _empty(left, right)
     held, spread, seen = mean.clone(), 0.0, 0
     for some_left, some_right in zip(left.split(parts), right.split(parts), strict=True):
@@ -56,7 +56,7 @@ def _merged(left, right, parts):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("parts", [1000, 3, 1])
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-11), (torch.float32, 2e-5)])
-def test_moments_equaltwo_passes(shape, parts, dtype, rtol):
+def test_moments_equal_two_passes(shape, parts, dtype, rtol):
     left, right = factors(shape, dtype, 0.5)
     mean, m2, spread = _merged(left, right, parts)
     expected_mean, expected_m2, _ = two_passes(left, right)
@@ -68,7 +68,7 @@ def test_moments_equaltwo_passes(shape, parts, dtype, rtol):
 
 @pytest.mark.parametrize("shape", [(3, 40, 1500, 1300), (2, 300, 1200, 40), (2, 2, 40, 3000)])
 def test_threads_and_blocks_change_no_bit(shape, threads):
-    """Several blocks of both factors and of scratch memory; each entry is summed in the same order in all of them."""
+    """With several blocks of both factors and of scratch memory, each entry is still summed in the same order."""
     left, right = factors(shape, torch.float32, 0.5)
     found = []
     for count in (1, 2, 3, 8):
@@ -109,7 +109,7 @@ def test_factors_of_any_strides(way, other):
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
-def test_results_lie_where_they_are_wanted_and_memory_is_not_overrun(count, threads):
+def test_only_the_requested_entries_are_written(count, threads):
     threads(count)
     left, right = factors((6, 40, 33, 70), torch.float32, 0.5)
     whole = torch.full((2, 66, 90), float("nan"))
@@ -124,7 +124,7 @@ def test_results_lie_where_they_are_wanted_and_memory_is_not_overrun(count, thre
 
 
 class _Guarded:
-    """A workspace with a mark behind what was asked for."""
+    """Return a workspace with a mark behind the requested memory."""
 
     def take(self, shape, like):
         (self.asked,) = shape
@@ -141,7 +141,7 @@ def test_float32_keeps_its_digits_however_large_the_mean(shift):
     torch.testing.assert_close((m2.double() / 64).sqrt(), (expected / 64).sqrt(), rtol=64e-6, atol=float(rounding))
 
 
-def test_what_is_not_finite_stays_so_and_spoils_no_other_entry():
+def test_non_finite_entries_stay_in_their_place():
     left, right = factors((9, 20, 30, 40), shift=0.5)
     left[3, 2, 7], right[5, 0, 38] = float("nan"), float("inf")
     mean, m2, spread = _merged(left, right, 4)
@@ -154,15 +154,15 @@ def test_what_is_not_finite_stays_so_and_spoils_no_other_entry():
     torch.testing.assert_close(m2[~bad], expected[~bad], rtol=1e-11, atol=1e-11)
 
 
-def test_rows_that_no_sample_uses_are_exactly_zero():
+def test_unused_rows_are_exactly_zero():
     left, right = factors((16, 5, 20, 40), torch.float32, 0.5)
     left[:, :, 1] = 0
     mean, m2, _ = _merged(left, right, 4)
     assert float(mean[1].abs().max()) == float(m2[1].max()) == 0
 
 
-def test_windows_are_read_in_their_place():
-    """Overlapping windows of an image, as of a 3 x 3 convolution of stride 2."""
+def test_windows_are_read_without_a_copy():
+    """Overlapping windows of an image, as in a 3 x 3 convolution of stride 2."""
     left, _ = factors((4, 12, 6, 1), shift=0.5)
     image = torch.randn(4, 5, 9, 7, dtype=torch.float64)
     windows = image.as_strided((4, 4, 3, 5, 3, 3), (315, 14, 2, 63, 7, 1))
@@ -182,7 +182,7 @@ def test_where_it_fits(monkeypatch):
         return fits(*factors, torch.zeros(outputs, 6, dtype=mean))
 
     assert ask()
-    assert ask(left=torch.bfloat16)  # once it is in full precision
+    assert ask(left=torch.bfloat16)  # after conversion to full precision
     assert ask(rows=fused_products.MOST_ROWS)
     assert not ask(rows=fused_products.MOST_ROWS + 1)
     assert not ask(rows=1)

@@ -40,7 +40,7 @@ def test_every_tile_is_right(sizes, shape, parts):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_mean_and_sum_of_the_squares(sizes, shape):
+def test_mean_and_total_of_the_squares(sizes, shape):
     left, right = factors(shape)
     expected_mean, expected_m2, _ = two_passes(left, right)
     for mean in (
@@ -58,15 +58,15 @@ def test_float32_keeps_its_digits_however_large_the_mean(shift):
     left, right = factors((16, 5, 40, 30), torch.float32, shift)
     _, m2 = _merged(left, right, *torch.zeros(2, 40, 30))
     _, expected, grads = two_passes(left, right)
-    # rounding of a sample's own gradient, of size |G| eps, is all that may be lost
+    # only the rounding of a sample's own gradient, of size |G| eps, may be lost
     rounding = 20 * torch.finfo(torch.float32).eps * grads.abs().amax(0)
     spread = (expected / len(left)).sqrt()
     torch.testing.assert_close((m2.double() / len(left)).sqrt(), spread, rtol=64e-6, atol=float(rounding.max()))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_results_lie_where_they_are_wanted(sizes, shape):
-    """In every other row of something, and in something transposed."""
+def test_results_are_written_to_views(sizes, shape):
+    """Every other row of a tensor, and a transposed tensor."""
     left, right = factors(shape)
     expected_mean, expected_m2, _ = two_passes(left, right)
     mean, m2 = torch.full((2, 2 * shape[2], shape[3]), float("nan"), dtype=torch.float64)
@@ -89,7 +89,7 @@ def test_half_precision_is_summed_in_float32():
     torch.testing.assert_close(m2.double(), expected_m2, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_not_finite_stays_so_and_costs_the_others_no_digits():
+def test_non_finite_entries_do_not_cost_others_digits():
     left, right = factors((16, 5, 4, 3), torch.float32, shift=100.0)
     left[3, 0, 0] = float("nan")
     mean, m2 = _merged(left, right, *torch.zeros(2, 4, 3), parts=8)
@@ -99,7 +99,7 @@ def test_what_is_not_finite_stays_so_and_costs_the_others_no_digits():
     torch.testing.assert_close(m2[1:].double(), expected[1:], rtol=1e-3, atol=0.0)
 
 
-def test_rows_that_no_sample_uses_are_exactly_zero():
+def test_unused_rows_are_exactly_zero():
     left, right = factors((16, 5, 4, 3), torch.float32)
     left[:, :, 1] = 0
     mean, m2 = _merged(left, right, *torch.ones(2, 4, 3), parts=4)
@@ -107,7 +107,7 @@ def test_rows_that_no_sample_uses_are_exactly_zero():
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 3), (1000, 5), (3, 5000), (2304, 768), (5000, 3000)])
-def test_tiles_cover_a_matrix_once_and_keep_to_their_size(rows, columns):
+def test_tiles_cover_a_matrix_once_within_their_size(rows, columns):
     covered = torch.zeros(rows, columns, dtype=torch.int8)
     for down, across in tiles.tiles(rows, columns):
         covered[down, across] += 1

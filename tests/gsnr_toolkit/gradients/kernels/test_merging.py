@@ -45,7 +45,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_results_lie_where_they_are_wanted_and_nowhere_else(layout):
+def test_results_are_written_to_views_and_nowhere_else(layout):
     whole_mean, whole_m2 = torch.full((2, 6, 12), float("nan"), dtype=torch.float64).unbind()
     mean, m2 = LAYOUTS[layout](whole_mean), LAYOUTS[layout](whole_m2)
     samples = _samples(7, mean.shape)
@@ -64,7 +64,7 @@ def test_float32_keeps_its_digits_however_large_the_mean(shift):
     for seen in range(0, 40, 8):
         merge_samples(samples[seen : seen + 8].clone(), mean, m2, seen)
     _, expected = _expected(samples)
-    # rounding of the means, of size |mean| eps, is all that may be lost
+    # only the rounding of the means, of size |mean| eps, may be lost
     rounding = 8 * torch.finfo(torch.float32).eps * shift
     torch.testing.assert_close((m2.double() / 40).sqrt(), (expected / 40).sqrt(), rtol=1e-5, atol=rounding)
 
@@ -78,7 +78,7 @@ def test_equal_samples_have_no_spread_and_zeros_stay_zeros():
     assert (mean[1].item(), m2[1].item()) == (0, 0)
 
 
-def test_what_is_not_finite_stays_so_and_spoils_no_other_entry():
+def test_non_finite_entries_stay_in_their_place():
     samples = _samples(8, (2, 5))
     samples[3, 0, 1] = float("nan")
     samples[4, 1, 2] = float("inf")
@@ -94,14 +94,14 @@ def test_what_is_not_finite_stays_so_and_spoils_no_other_entry():
 
 
 def test_large_counts_keep_their_weights():
-    """A million samples before, of mean 1 and variance 1: eight more of mean 3 move both as Chan's formula says."""
+    """After a million samples of mean 1 and variance 1, eight more of mean 3 move both as in Chan's formula."""
     mean, m2 = torch.ones(4), torch.full((4,), 1e6)
     merge_samples(torch.full((8, 4), 3.0), mean, m2, 10**6)
     torch.testing.assert_close(mean, torch.full((4,), 1 + 2 * 8 / (10**6 + 8)))
     torch.testing.assert_close(m2, torch.full((4,), 1e6 + 4 * 8e6 / (10**6 + 8)))
 
 
-def test_the_threads_share_a_large_matrix():
+def test_threads_split_a_large_matrix():
     samples = _samples(8, (300, 1000), torch.float32)
     mean, m2 = torch.zeros(2, 300, 1000).unbind()
     merge_samples(samples.clone(), mean, m2, 0)

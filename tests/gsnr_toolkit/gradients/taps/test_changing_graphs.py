@@ -1,4 +1,4 @@
-"""Graphs that depend on the number of rows or on the data have plans of their own; others are refused."""
+"""Graphs that depend on the batch get their own plans; graphs that change from run to run are refused."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def rand(*shape):
 
 
 class Restless(nn.Module):
-    """Another graph at every run on more than a few rows."""
+    """A different graph in every run on more than a few rows."""
 
     def __init__(self, still):
         super().__init__()
@@ -57,7 +57,7 @@ def test_operations_that_depend_on_the_number_of_rows(name):
 
 
 class Branching(nn.Module):
-    """Which layers run depends on the batch."""
+    """The batch decides which layers run."""
 
     def __init__(self):
         super().__init__()

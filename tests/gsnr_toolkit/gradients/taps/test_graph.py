@@ -1,4 +1,4 @@
-"""The graph of a batch's losses, and gradients taken from the middle of it."""
+"""The graph of a batch's losses, and gradients of values inside it."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_edges_and_leaves():
     assert graph.outputs(0) == [0]
 
 
-def test_signature_is_that_of_the_operations():
+def test_signature_depends_on_the_operations_only():
     model = _mlp()
     three, seven = (_graph(model, torch.randn(n, 4, dtype=torch.float64))[0] for n in (3, 7))
     assert three.signature == seven.signature
@@ -63,7 +63,7 @@ class _Tied(nn.Module):
         return x @ self.a @ (self.a if self.tied else self.b)
 
 
-def test_bottom_up_comes_after_all_that_it_leads_to():
+def test_bottom_up_puts_every_node_after_those_below_it():
     graph, _ = _graph(_mlp(), torch.randn(3, 4, dtype=torch.float64))
     order = graph.bottom_up()
     place = {position: i for i, position in enumerate(order)}
@@ -91,7 +91,7 @@ def test_pull_gives_the_gradients_of_values_in_the_middle():
     assert all(leaf.grad is None for leaf in leaves.values())
 
 
-def test_hooks_are_gone_afterwards():
+def test_hooks_are_removed_afterwards():
     graph, _ = _graph(_mlp(), torch.randn(3, 4, dtype=torch.float64))
     calls = []
     last, first = (i for i, name in enumerate(graph.names) if name == "AddmmBackward")
@@ -100,7 +100,7 @@ def test_hooks_are_gone_afterwards():
     assert sorted(calls) == sorted({last, first})
 
 
-def test_hooks_are_gone_after_an_error():
+def test_hooks_are_removed_after_an_error():
     graph, _ = _graph(_mlp(), torch.randn(3, 4, dtype=torch.float64))
     last, first = (i for i, name in enumerate(graph.names) if name == "AddmmBackward")
 
@@ -119,7 +119,7 @@ def test_the_losses_own_node_can_be_pulled():
     torch.testing.assert_close(_pulled(graph, {0}, weights)[0][0], weights)
 
 
-def test_outputs_that_nobody_uses_have_no_gradient():
+def test_unused_outputs_have_no_gradient():
     packed = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     first, _, last = packed.split(2, 1)
     graph = Graph((first * last).sum(1), {"packed": packed})

@@ -1,4 +1,4 @@
-"""Whose entries are whose, from gradients made by hand."""
+"""Which entries belong to which sample, from gradients made by hand."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from gsnr_toolkit.gradients.taps.ownership import Evidence, Owner, common_owner,
 
 
 def _labels(shape, owner, count):
-    """The sample that owns each entry."""
+    """Label each entry with the sample that owns it."""
     size = shape[owner.dim]
     line = torch.arange(size) % count if owner.minor else torch.arange(size) // (size // count)
     return line.view([-1 if dim == owner.dim else 1 for dim in range(len(shape))]).expand(shape)
@@ -55,8 +55,8 @@ def test_split_keeps_the_order_of_rows_and_other_dimensions():
     torch.testing.assert_close(Owner(1, minor=True).split(tensor, 3)[1], tensor[:, 1::3])
 
 
-def test_one_sample_may_leave_blocks_or_turns_open():
-    """Only the first sample is felt, at the one place that both ways give to it."""
+def test_one_sample_may_not_tell_blocks_from_turns():
+    """Only the first sample has a gradient, at the one index that both ways give to it."""
     shape = (6, 2)
     evidence = Evidence.of_shape(shape, 3)
     hit = torch.zeros(shape)
@@ -67,9 +67,9 @@ def test_one_sample_may_leave_blocks_or_turns_open():
 
 
 def test_a_second_count_settles_what_the_first_leaves_open():
-    """Time happens to be three: samples 0 to 2 could be its steps."""
+    """Time happens to have three steps, which look like three samples."""
     first, second = Evidence.of_shape((3, 6), 3), Evidence.of_shape((3, 10), 5)
-    for sample in range(3):  # each felt in one place, that of the same number in both dimensions
+    for sample in range(3):  # each has a gradient at one entry, with the same index in both dimensions
         hit = torch.zeros(3, 6)
         hit[sample, 2 * sample] = 1
         first.see(hit, sample, 3)
@@ -83,7 +83,7 @@ def test_a_second_count_settles_what_the_first_leaves_open():
 
 
 @pytest.mark.parametrize(("owner", "expected"), [(Owner(0), [[0, 1], [2, 3]]), (Owner(0, True), [[0, 2], [1, 3]])])
-def test_owners_deal_rows_out(owner, expected):
+def test_owners_split_rows(owner, expected):
     assert owner.split(torch.arange(4), 2).tolist() == expected
     assert owner.split(torch.arange(4).repeat(3, 1).T, 2).shape == (2, 2, 3)
 
@@ -128,7 +128,7 @@ def test_disjoint_but_scattered_entries_leave_no_owner():
     assert common_owner([((6, 4), evidence)], [3]) is None
 
 
-def test_zero_gradients_say_nothing():
+def test_zero_gradients_rule_nothing_out():
     evidence = Evidence.of_shape((6, 4), 3)
     before = set(evidence.candidates)
     evidence.see(torch.zeros(6, 4), 1, 3)
@@ -146,18 +146,18 @@ def test_values_that_are_not_finite_are_refused(value):
         Evidence.of_shape((6, 4), 3).see(gradient, 0, 3)
 
 
-def test_forgotten_entries_leave_the_verdicts():
+def test_conclusions_survive_forget():
     evidence = _seen((6, 4), Owner(0), 3, samples=[0, 1])
     evidence.forget()
     evidence.see((_labels((6, 4), Owner(0), 3) == 2).float(), 2, 3)
     assert common_owner([((6, 4), evidence)], [3]) == Owner(0)
 
 
-def test_shapes_that_cannot_be_dealt_out():
+def test_shapes_that_cannot_be_split():
     assert Evidence.of_shape((4, 5), 3).candidates == set()
     assert Evidence.of_shape((), 3).candidates == set()
     assert Evidence.of_shape((0, 3), 3).candidates == {Owner(1)}
 
 
-def test_one_hot_picks_one_loss():
+def test_one_hot_selects_one_loss():
     torch.testing.assert_close(one_hot(1, torch.randn(3)), torch.tensor([0.0, 1.0, 0.0]))

@@ -1,4 +1,4 @@
-"""Plans: what they hold, what they leave to other engines, and what they are made on."""
+"""Plans: their content, the parameters they leave to other engines, and the batches they are made on."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_graphs_of_one_model_have_one_signature_whatever_the_batch():
     assert run_forward(make_task(net.model(), None), net.batch()).graph.signature not in signatures
 
 
-def test_what_a_plan_holds():
+def test_content_of_a_plan():
     plan = plan_of(make_task(mlp()), (rand(5, 4),))
     assert plan.expected() == {"0.weight": 1, "0.bias": 1, "2.weight": 1, "2.bias": 1}
     assert plan.placed == {"0.weight", "0.bias", "2.weight", "2.bias"}
@@ -143,7 +143,7 @@ def test_gradients_that_are_not_finite_are_refused():
 
 
 class Gate(torch.autograd.Function):
-    """Lets no gradient through while it is closed: None, not zeros."""
+    """Stop all gradients while closed: they are None, not zeros."""
 
     closed = False
 
@@ -166,14 +166,14 @@ def test_gradients_that_do_not_arrive_are_zero(monkeypatch):
     assert_same(grads, truth(task, batch))
     assert [name for name, grad in grads.items() if grad.any()] == ["p.u"]
     assert len(engine._plans) == 1
-    unheard = TapsEngine()  # a plan made while the gate is closed
-    assert_same(tapped(task, batch, unheard), truth(task, batch))
+    closed = TapsEngine()  # a plan made while the gate is closed
+    assert_same(tapped(task, batch, closed), truth(task, batch))
     monkeypatch.setattr(Gate, "closed", False)
-    assert_same(tapped(task, batch, unheard), truth(task, batch))
+    assert_same(tapped(task, batch, closed), truth(task, batch))
 
 
-def test_what_three_samples_leave_open_five_can_tell():
-    """Sample i is felt in token i alone, so that blocks and turns of rows fit the first three samples."""
+def test_five_samples_decide_what_three_leave_open():
+    """Sample i has a gradient in token i only, so that blocks and turns both fit the first three samples."""
     model = Model(lambda p, x: ((x[..., :4] @ p["w"]) * x[..., 4:]).sum(1), w=rand(4, 2))
     mask = torch.eye(3, dtype=torch.float64).repeat(3, 1)[:7, :, None]
     task, batch, engine = make_task(model), (torch.cat([rand(7, 3, 4), mask], -1),), TapsEngine()
@@ -192,7 +192,7 @@ def test_what_three_samples_leave_open_five_can_tell():
     assert use.owner == Owner(0)
 
 
-def test_fewer_rows_than_a_plan_needs_are_taken_again():
+def test_fewer_rows_than_a_plan_needs_are_repeated():
     task, batch, engine = make_task(mlp()), (rand(2, 4),), TapsEngine()
     assert_same(tapped(task, batch, engine), truth(task, batch))
     assert used_rules(engine, task, batch) == {("AddmmBackward", 0), ("AddmmBackward", 2)}
@@ -201,7 +201,7 @@ def test_fewer_rows_than_a_plan_needs_are_taken_again():
 
 @pytest.mark.parametrize("classes", [3, 6])
 @pytest.mark.parametrize("learned", [False, True])
-def test_classes_looked_up_in_an_adapted_table_are_no_samples(classes, learned):
+def test_classes_looked_up_in_an_adapted_table_are_not_taken_for_samples(classes, learned):
     """The first three samples are of different classes, so that rows of the table look like rows of samples."""
     table = rand(classes, 4)
     model = Model(
@@ -218,8 +218,8 @@ def test_classes_looked_up_in_an_adapted_table_are_no_samples(classes, learned):
         assert_same(
             {name: torch.cat([chunk.grads[name] for chunk in chunks]) for name in task.params}, truth(task, batch)
         )
-        assert engine.other()["p.w"] == "which rows of Mm belong to which sample could not be told"
+        assert engine.other()["p.w"] == "which rows of Mm belong to which sample could not be determined"
 
 
-def test_rows_are_taken_again_from_the_front():
+def test_rows_are_repeated_from_the_front():
     assert cycled((torch.arange(2), ["a"]), 5)[0].tolist() == [0, 1, 0, 1, 0]

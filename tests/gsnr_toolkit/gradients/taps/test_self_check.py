@@ -1,4 +1,4 @@
-"""The check on the first batch: wrong rules lose their parameters, and rounding is no mistake."""
+"""The check on the first batch finds wrong rules and tolerates rounding."""
 
 import pytest
 import torch
@@ -65,13 +65,13 @@ def test_rules_that_decline_later_are_an_error(monkeypatch):
         tapped(task, (rand(5, 4),), engine)
 
 
-def test_the_check_in_half_precision_sees_what_is_wrong_and_only_that():
+def test_the_check_in_half_precision_finds_errors_and_only_errors():
     good = [torch.randn(50).bfloat16() for _ in range(2)]
     rounded = torch.stack([one.float() * (1 + 2**-8) for one in good])
     assert failures("w", rounded, good, 1.0, torch.bfloat16) == {}
     for wrong in (rounded.roll(1, 0), rounded * 1.3, -rounded):
         assert "off by" in failures("w", wrong, good, 1.0, torch.bfloat16)["w"]
-    # one large entry that is right hides no others that are wrong
+    # a large right entry does not hide small wrong ones
     good = [torch.cat([torch.tensor([9.0]), torch.ones(400)]).bfloat16()]
     wrong = torch.cat([torch.tensor([9.0]), torch.full((400,), 0.2)]).unsqueeze(0)
     assert "off by" in failures("w", wrong, good, 0.0, torch.bfloat16)["w"]

@@ -1,4 +1,4 @@
-"""View operations read off the graph and replayed, against the operation itself."""
+"""View operations read from the graph and replayed, against the operation itself."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ OPERATIONS = {
 
 
 def _views(output):
-    """All operations from the leaf to an output, in order."""
+    """Return all operations from the leaf to an output, in order."""
     found, node, nr = [], output.grad_fn, output.output_nr
     while hasattr(node, "next_functions") and node.next_functions:
         found.append(read_view(node, operation(node), nr))
@@ -51,8 +51,8 @@ def _views(output):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_view_replayed_is_the_operation(name):
-    """Entries that are numbered tell where each one came from."""
+def test_a_replayed_view_equals_the_operation(name):
+    """Numbered entries show where each one came from."""
     leaf = torch.arange(48.0).view(2, 4, 6).requires_grad_()
     expected = OPERATIONS[name](leaf)
     views = _views(expected)
@@ -62,12 +62,12 @@ def test_a_view_replayed_is_the_operation(name):
     torch.testing.assert_close(replayed, expected.detach().to(replayed.dtype), rtol=0, atol=0)
     replayed.fill_(-1)
     shown = torch.isin(leaf.detach(), expected.detach().to(leaf.dtype).flatten())
-    torch.testing.assert_close(other == -1, shown)  # it shares memory, and no other entry was touched
+    torch.testing.assert_close(other == -1, shown)  # it shares memory, and no other entry changed
     assert can_follow(views, tuple(leaf.shape))
 
 
 @pytest.mark.parametrize("make", [torch.exp, lambda x: x + 1, lambda x: x.expand(3, 2, 2), lambda x: x.sum(0)])
-def test_what_is_no_view_is_not_read(make):
+def test_other_operations_are_not_read_as_views(make):
     node = make(torch.zeros(2, 2, requires_grad=True)).grad_fn
     assert read_view(node, operation(node), 0) is None
 

@@ -1,4 +1,4 @@
-"""Every rule against one backward per sample, with proof that the plan really used it."""
+"""Every rule against one backward per sample; each test also checks that the plan used the rule."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ def rand(*shape):
 
 
 def rows(*shape):
-    """Seven samples: neither three nor five, which is what a plan is made on."""
+    """Return seven samples: a number other than three and five, on which plans are made."""
     return (rand(7, *shape),)
 
 
@@ -118,7 +118,7 @@ MODELS = {
     ("ConvolutionBackward", 1): conv_case(nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), 4, 9, 8),
     ("ConvolutionBackward", 2): conv_case(nn.Conv2d(3, 4, 3), 3, 6, 6),
 }
-"""For each operation and slot, a tiny model that uses it."""
+"""A tiny model for each operation and slot."""
 
 
 def _check(model, batch):
@@ -135,8 +135,8 @@ def test_rule_equals_one_backward_per_sample(kind, slot):
     assert (kind, slot) in _check(*MODELS[kind, slot]())
 
 
-def test_no_rule_is_left_out():
-    """``linear`` and fused RMSNorm are operations of their own on accelerators only; they are called by hand below."""
+def test_every_rule_has_a_case():
+    """``linear`` and fused RMSNorm are separate operations on accelerators only; the tests below call their rules."""
     assert {kind for kind, _ in MODELS} == set(RULES) - {"LinearBackward", "FusedRmsNormBackward"}
 
 
@@ -191,7 +191,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_shapes_that_a_rule_must_cope_with(name):
+def test_unusual_shapes(name):
     kind, make = SHAPES[name]
     assert kind in {found for found, _ in _check(*make())}
 
@@ -220,7 +220,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_what_a_formula_does_not_cover_goes_to_another_engine(name):
+def test_uses_outside_a_formula_go_to_another_engine(name):
     model, batch = UNUSUAL[name]()
     task, engine = make_task(model), TapsEngine()
     assert_same(tapped(task, batch, engine), truth(task, batch))
@@ -234,7 +234,7 @@ def _use(slot, shape, output, owner, **saved):
     return Use(node, slot, shape, tuple(output.shape), owner, 6, output)
 
 
-def test_linear_as_an_operation_of_its_own():
+def test_linear_as_a_separate_operation():
     inputs, grad = rand(6, 5, 4), rand(6, 5, 3)
     rule = RULES["LinearBackward"]
     weight = rule(_use(1, (3, 4), grad, Owner(0), input=inputs))
@@ -262,7 +262,7 @@ def test_half_precision_is_multiplied_in_float32():
     torch.testing.assert_close(vector.samples(0, 6).double(), exact, rtol=1e-5, atol=1e-5)
 
 
-def test_fused_rms_norm_as_an_operation_of_its_own():
+def test_fused_rms_norm_as_a_separate_operation():
     inputs, grad = rand(6, 5, 2, 4), rand(6, 5, 2, 4)
     rstd = torch.rsqrt(inputs.square().mean((2, 3), keepdim=True) + 1e-6)
     term = RULES["FusedRmsNormBackward"](_use(1, (2, 4), grad, Owner(0), input=inputs, result1=rstd))
