@@ -10,7 +10,7 @@ from torch import nn
 
 from gsnr_toolkit.gradients.select import make_engine
 from gsnr_toolkit.gradients.task import Engine, GradientTask, trainable_params
-from gsnr_toolkit.inputs.batches import find_device
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.groups import Group, assign_groups
 from gsnr_toolkit.inputs.losses import resolve_loss
 from gsnr_toolkit.inputs.options import ProbeOptions
