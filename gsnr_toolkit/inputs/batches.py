@@ -157,10 +157,8 @@ def _kind(tensor: Tensor) -> _Kind:
 
 
 def _all_tensors(batch: Batch) -> bool:
-    """Tell whether a batch holds dense tensors only.
-
-    Other leaves rule a join out: a list of names, for example, may or may not have one entry per row.
-    """
+    """Tell whether a batch holds dense tensors only."""
+    # Any other leaf rules a join out: a list of names, for example, may or may not have one entry per row.
     if isinstance(batch, Tensor):
         return batch.layout == torch.strided
     if isinstance(batch, Mapping):
