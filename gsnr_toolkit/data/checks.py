@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NoReturn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.lookup import did_you_mean
 
-__all__ = ["DataError", "check_choice", "missing_files"]
+__all__ = ["DataError", "check_choice", "refuse_missing"]
 
 
 class DataError(ProbeError):
@@ -38,15 +39,15 @@ def check_choice(what: str, value: str, allowed: Iterable[str], error: type[Exce
         )
 
 
-def missing_files(expected: str, problem: str, tree: str) -> DataError:
-    """Build the error that shows how a data set has to lie on disk.
+def refuse_missing(expected: str, problem: str, tree: str) -> NoReturn:
+    """Raise the error for files that are not on disk; it shows the folder tree of the layout.
 
     Args:
-        expected: What should be there, such as ``"a folder"``.
-        problem: What there is instead.
+        expected: The missing files, such as ``"frames in /data/c23"``.
+        problem: The situation on disk.
         tree: The folder tree of the layout.
 
-    Returns:
-        The error, to be raised.
+    Raises:
+        DataError: Always.
     """
-    return DataError(f"expected {expected}, but {problem}; arrange the files as\n{tree}")
+    raise DataError(f"expected {expected}, but {problem}; arrange the files as\n{tree}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsnr_toolkit.data.checks import DataError, check_choice, missing_files
+from gsnr_toolkit.data.checks import DataError, check_choice, refuse_missing
 from gsnr_toolkit.support.lookup import Registry, call_with_known, is_target, load_target
 
 if TYPE_CHECKING:
@@ -270,5 +270,5 @@ def _find_root(name: str, root: str | os.PathLike[str] | None) -> Path:
     folder = Path(given).expanduser()
     if not folder.is_dir():
         origin = "" if root is not None else f" (from {ROOT_VARIABLE})"
-        raise missing_files(f"the folder of {name!r}", f"{str(folder)!r}{origin} is not a folder", _tree(name))
+        refuse_missing(f"the folder of {name!r}", f"{str(folder)!r}{origin} is not a folder", _tree(name))
     return folder

@@ -101,7 +101,7 @@ def test_one_class_only_is_an_error():
 
 
 def test_a_probe_of_one_is_an_error(paired):
-    with pytest.raises(ValueError, match="n >= 2 .* got n=1"):
+    with pytest.raises(ValueError, match=r"n >= 2 .* got n=1"):
         probe_indices(paired, 1)
 
 

@@ -82,7 +82,7 @@ def test_leaving_out_a_whole_class_is_an_error(data):
 
 
 def test_a_batch_of_one_is_an_error(data):
-    with pytest.raises(DataError, match="batch_size >= 2, .* got 1"):
+    with pytest.raises(DataError, match=r"batch_size >= 2, .* got 1"):
         BalancedBatches(data.labels, 1)
 
 
