@@ -258,8 +258,8 @@ def load_into(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> s
     for name, tensor in wanted.items():
         if found[name].shape != tensor.shape:
             raise WeightsError(
-                f"expected {name} to have shape {tuple(tensor.shape)}, but it has {tuple(found[name].shape)} in {origin}; use "
-                "a file of the same architecture and image size"
+                f"expected {name} to have shape {tuple(tensor.shape)}, but it has {tuple(found[name].shape)} in "
+                f"{origin}; use a file of the same architecture and image size"
             )
     encoder.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in wanted.items()})
     return prefix
