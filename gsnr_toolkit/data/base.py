@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from gsnr_toolkit.data.checks import DataError, check_choice
 from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD, FITS, image_to_tensor
 from gsnr_toolkit.errors import ProbeWarning
-
-if TYPE_CHECKING:
-    from PIL import Image
-    from torch import Tensor
 
 __all__ = ["COLUMNS", "FAKE", "REAL", "DataError", "ForgeryDataset", "probe_indices"]
 
@@ -26,7 +24,7 @@ REAL, FAKE = 0, 1
 COLUMNS = ("id", "label", "source", "method", "split")
 
 
-class ForgeryDataset(Dataset[tuple["Tensor", int]]):
+class ForgeryDataset(Dataset[tuple[Tensor, int]]):
     """Labelled images, described by one table.
 
     A subclass implements :meth:`load_image`, which reads one image; this class applies the transform and adds the

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset, probe_indices
 from gsnr_toolkit.data.checks import DataError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["BalancedBatches", "endless", "probe_loader", "train_loader"]
 

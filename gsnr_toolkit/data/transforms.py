@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from gsnr_toolkit.data.checks import check_choice
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 __all__ = ["CLIP_MEAN", "CLIP_STD", "FITS", "fit_square", "image_to_tensor"]
 
@@ -47,8 +45,6 @@ def fit_square(image: Image.Image, size: int, fit: str = "shortest") -> Image.Im
     >>> fit_square(Image.new("L", (40, 30)), 16).size
     (16, 16)
     """
-    from PIL import Image
-
     check_choice("fit", fit, FITS, ValueError)
     image = image.convert("RGB")
     if image.size == (size, size):
@@ -89,8 +85,6 @@ def image_to_tensor(
     >>> image_to_tensor(grey, 4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)).unique()
     tensor([1.])
     """
-    from PIL import Image
-
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
             raise TypeError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gsnr_toolkit.errors import ProbeError
@@ -212,8 +213,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         return load_file(path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(TorchScript|torch.jit)")  # OpenAI's files are archives

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 
+from PIL import Image
+
 from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset
 from gsnr_toolkit.errors import ProbeWarning
 
@@ -78,8 +80,6 @@ def jpeg_share_note(dataset: ForgeryDataset, sample: int = 500) -> str:
 
 def _headers(dataset: ForgeryDataset, label: int, sample: int) -> list[tuple[str, str]]:
     """Read format and size from the headers of every k-th file of a class; no image is decoded."""
-    from PIL import Image
-
     paths = dataset.records["path"][dataset.labels == label].tolist()
     found = []
     for path in paths[:: max(1, len(paths) // sample)]:

@@ -8,17 +8,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image, UnidentifiedImageError
 
 from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset, probe_indices
 from gsnr_toolkit.data.checks import DataError
 from gsnr_toolkit.errors import ProbeWarning
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -202,8 +200,6 @@ def unreadable(path: Path) -> str | None:
     >>> unreadable(Path("nowhere.png"))
     'missing file'
     """
-    from PIL import Image, UnidentifiedImageError
-
     if not path.is_file():
         return "missing file"
     if path.stat().st_size == 0:
@@ -238,8 +234,6 @@ class FileDataset(ForgeryDataset):
             DataError: If the file cannot be read. No other image ever takes its place, since that would change the
                 data without notice.
         """
-        from PIL import Image
-
         path = self.records["path"].iloc[index]
         try:
             with Image.open(path) as image:

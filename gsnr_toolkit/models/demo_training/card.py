@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from open_clip.model import CLIP
 
 from gsnr_toolkit.data.demo.forgeries import FORGERIES
 from gsnr_toolkit.models.demo_training.evaluate import Auc, probe_forgery, zero_shot_table
-
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
 
 _INTRODUCTION = """\
 # clip-demo

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from open_clip.model import CLIP
+from safetensors.torch import save
 
 from gsnr_toolkit.support.atomic import atomic_file
-
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -57,8 +56,6 @@ def export_weights(model: CLIP, path: Path, metadata: dict[str, str]) -> None:
         path: File to write.
         metadata: Text entries for the header of the file.
     """
-    from safetensors.torch import save
-
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_file(path) as stream:

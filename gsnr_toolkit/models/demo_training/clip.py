@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from open_clip.model import CLIP
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gsnr_toolkit.data.demo.captions import prompt, tokenize
 from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD
 from gsnr_toolkit.models.clip import WEIGHTS_DIR
-
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
 
 CONFIG_PATH = WEIGHTS_DIR / "clip-demo.json"
 WEIGHTS_PATH = WEIGHTS_DIR / "clip-demo.safetensors"
@@ -32,8 +31,6 @@ def build_demo_clip(seed: int = 0) -> CLIP:
     Returns:
         An :class:`open_clip.model.CLIP`.
     """
-    from open_clip.model import CLIP
-
     config: dict[str, Any] = json.loads(CONFIG_PATH.read_text())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -52,8 +49,6 @@ def load_demo_clip(path: Path = WEIGHTS_PATH) -> CLIP:
     Raises:
         FileNotFoundError: If the file does not exist.
     """
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise FileNotFoundError(
             f"expected weights at {path}, but there is no such file; run `python -m "

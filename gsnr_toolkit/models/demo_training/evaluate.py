@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,9 +17,6 @@ from gsnr_toolkit.data.demo.pairs import demo_pairs, real_faces
 from gsnr_toolkit.data.demo.splits import identities
 from gsnr_toolkit.estimators.auc import NORMAL_95, Auc, auc
 from gsnr_toolkit.models.demo_training.clip import embed_images, zero_shot
-
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
 
 
 def logistic_probe(features: Tensor, labels: Tensor, penalty: float = 1e-3) -> tuple[Tensor, Tensor, Tensor]:

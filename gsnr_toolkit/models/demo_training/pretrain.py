@@ -12,11 +12,12 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,9 +27,6 @@ from gsnr_toolkit.data.demo.splits import identities
 from gsnr_toolkit.models.demo_training.card import write_card
 from gsnr_toolkit.models.demo_training.checkpoint import export_weights, load_checkpoint, save_checkpoint
 from gsnr_toolkit.models.demo_training.clip import WEIGHTS_PATH, build_demo_clip, load_demo_clip, normalize
-
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
 
 _MAX_LOGIT_SCALE = math.log(100)
 
