@@ -9,66 +9,42 @@ A reconstruction from the public caption of one figure; ``docs/corit.md`` says w
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
-    "CoRIT": "corit.model.detector",
-    "CoRITConfig": "corit.model.config",
-    "DetectorTraining": "corit.training.config",
-    "Explanation": "corit.model.explanation",
-    "SelfBlendedCounterparts": "corit.model.counterparts",
-    "calibrate": "corit.model.shared",
-    "check_proxy": "corit.proxy.check",
-    "load_detector": "corit.model.head_files",
-    "load_head": "corit.model.head_files",
-    "load_trained": "corit.model.trained",
-    "pair_loss": "corit.model.pairs",
-    "proxy_gsnr": "corit.proxy.gsnr",
-    "save_detector": "corit.model.head_files",
-    "train_detector": "corit.training.train",
-}
+from gsnr_toolkit.support.lazy import lazy_exports
 
-__all__ = [
-    "CoRIT",
-    "CoRITConfig",
-    "DetectorTraining",
-    "Explanation",
-    "SelfBlendedCounterparts",
-    "calibrate",
-    "check_proxy",
-    "load_detector",
-    "load_head",
-    "load_trained",
-    "pair_loss",
-    "proxy_gsnr",
-    "save_detector",
-    "train_detector",
-]
+if TYPE_CHECKING:  # the same names for type checkers and editors
+    from corit.model.config import CoRITConfig as CoRITConfig
+    from corit.model.counterparts import SelfBlendedCounterparts as SelfBlendedCounterparts
+    from corit.model.detector import CoRIT as CoRIT
+    from corit.model.explanation import Explanation as Explanation
+    from corit.model.head_files import load_detector as load_detector
+    from corit.model.head_files import load_head as load_head
+    from corit.model.head_files import save_detector as save_detector
+    from corit.model.pairs import pair_loss as pair_loss
+    from corit.model.shared import calibrate as calibrate
+    from corit.model.trained import load_trained as load_trained
+    from corit.proxy.check import check_proxy as check_proxy
+    from corit.proxy.gsnr import proxy_gsnr as proxy_gsnr
+    from corit.training.config import DetectorTraining as DetectorTraining
+    from corit.training.train import train_detector as train_detector
 
-if TYPE_CHECKING:
-    from corit.model.config import CoRITConfig
-    from corit.model.counterparts import SelfBlendedCounterparts
-    from corit.model.detector import CoRIT
-    from corit.model.explanation import Explanation
-    from corit.model.head_files import load_detector, load_head, save_detector
-    from corit.model.pairs import pair_loss
-    from corit.model.shared import calibrate
-    from corit.model.trained import load_trained
-    from corit.proxy.check import check_proxy
-    from corit.proxy.gsnr import proxy_gsnr
-    from corit.training.config import DetectorTraining
-    from corit.training.train import train_detector
-
-
-def __getattr__(name: str) -> Any:
-    """Import public names when they are first used: ``import corit`` itself stays fast."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
-    value = getattr(import_module(_PUBLIC[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "CoRIT": "corit.model.detector",
+        "CoRITConfig": "corit.model.config",
+        "DetectorTraining": "corit.training.config",
+        "Explanation": "corit.model.explanation",
+        "SelfBlendedCounterparts": "corit.model.counterparts",
+        "calibrate": "corit.model.shared",
+        "check_proxy": "corit.proxy.check",
+        "load_detector": "corit.model.head_files",
+        "load_head": "corit.model.head_files",
+        "load_trained": "corit.model.trained",
+        "pair_loss": "corit.model.pairs",
+        "proxy_gsnr": "corit.proxy.gsnr",
+        "save_detector": "corit.model.head_files",
+        "train_detector": "corit.training.train",
+    },
+)

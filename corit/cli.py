@@ -321,7 +321,7 @@ def _load(path: Path | None, weights: str | None, device: str | None) -> Trained
 def _device(name: str | None) -> Any:
     import torch
 
-    from gsnr_toolkit.inputs.batches import find_device
+    from gsnr_toolkit.inputs.device import find_device
 
     return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 

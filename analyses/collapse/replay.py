@@ -12,7 +12,7 @@ from torch import nn
 from analyses.collapse.laboratory import opened
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.data.loaders import probe_loader
-from gsnr_toolkit.inputs.batches import find_device
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.inputs.tuning import set_tuning
 from gsnr_toolkit.models.registry import build_model

@@ -22,8 +22,9 @@ from corit.model.regions import pool_regions
 from corit.model.tower import blocks_of, iter_layers, tower_of
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.gsnr import group_gsnr, group_totals
-from gsnr_toolkit.inputs.batches import batch_length, draw_batches
+from gsnr_toolkit.inputs.batches import batch_length
 from gsnr_toolkit.inputs.groups import Group, find_blocks
+from gsnr_toolkit.inputs.loaders import draw_batches
 from gsnr_toolkit.moments.by_group import GroupMoments
 from gsnr_toolkit.moments.shards import MAX_SHARDS, ShardCollector
 from gsnr_toolkit.moments.sketches import RowPlan, plan_rows

@@ -23,7 +23,7 @@ from corit.training.config import DetectorTraining
 from corit.training.data import open_evaluation
 from corit.training.tasks import FeatureTask, Task, make_task
 from gsnr_toolkit.estimators.auc import auc
-from gsnr_toolkit.inputs.batches import find_device
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.support.atomic import read_json, write_json, write_text

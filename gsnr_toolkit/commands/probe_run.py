@@ -173,7 +173,7 @@ def run_probe(request: ProbeRequest, *, progress: bool = True) -> Iterator[Repor
     """
     import torch
 
-    from gsnr_toolkit.inputs.batches import find_device
+    from gsnr_toolkit.inputs.device import find_device
     from gsnr_toolkit.inputs.tuning import parse_tuning, set_tuning
     from gsnr_toolkit.models.registry import build_model
     from gsnr_toolkit.probing.estimate import iter_probe

@@ -1,4 +1,4 @@
-"""One's own data: arrays in memory, or any map-style torch data set, as a :class:`ForgeryDataset`."""
+"""The user's own data as a :class:`ForgeryDataset`: arrays in memory, or any map-style torch data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pandas as pd
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gsnr_toolkit.data.base import FAKE, DataError, ForgeryDataset
+from gsnr_toolkit.data.base import FAKE, ForgeryDataset
+from gsnr_toolkit.data.checks import DataError
 
 __all__ = ["ArrayDataset", "WrappedDataset", "in_memory", "wrap"]
 
@@ -26,10 +27,10 @@ def make_records(
 
     Args:
         labels: 0 (real) or 1 (fake) per item.
-        sources: The unit of independence of each item; by default each item is a source of its own.
-        method: What the forgeries are called.
+        sources: The unit of independence of each item; by default every item has its own source.
+        method: The name of the forgeries.
         split: The name of the split.
-        ids: Unique names; by default the running number.
+        ids: Unique names; running numbers by default.
 
     Returns:
         A table with the columns that :attr:`ForgeryDataset.records` needs.
@@ -43,7 +44,9 @@ def make_records(
     given = {"labels": labels, "sources": sources, "ids": ids}
     lengths = {key: len(values) for key, values in given.items() if values is not None}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"expected one entry per item in each of {', '.join(lengths)}, but got {lengths}")
+        raise DataError(
+            f"expected one entry per item in each of {', '.join(lengths)}, got {lengths}; make them equally long"
+        )
     names = [str(name) for name in (ids if ids is not None else range(len(labels)))]
     origin = [str(source) for source in sources] if sources is not None else names
     methods = [method if label == FAKE else "real" for label in labels]
@@ -64,7 +67,7 @@ class ArrayDataset(ForgeryDataset):
         self._images = images
 
     def load_image(self, index: int) -> np.ndarray[Any, Any]:
-        """Return item ``index`` as it was given.
+        """Return the image of item ``index``.
 
         Args:
             index: Row number.
@@ -90,9 +93,9 @@ def in_memory(
     Args:
         images: uint8 arrays ``(H, W, 3)``, or one array ``(N, H, W, 3)``.
         labels: 0 (real) or 1 (fake) per image.
-        sources: Video or identity of each image; by default each image is a source of its own.
+        sources: Video or identity of each image; by default every image has its own source.
         name: The data set's name, for captions.
-        method: What the forgeries are called.
+        method: The name of the forgeries.
         split: The name of the split.
         **transform: ``image_size``, ``mean``, ``std``, ``fit``, as in :class:`ForgeryDataset`.
 
@@ -100,7 +103,7 @@ def in_memory(
         The data set.
 
     Raises:
-        DataError: If there are not as many labels as images.
+        DataError: If the numbers of labels and images differ.
 
     >>> data = in_memory(np.zeros((2, 8, 8, 3), np.uint8), labels=[0, 1], image_size=8)
     >>> image, label = data[1]
@@ -108,12 +111,14 @@ def in_memory(
     ((3, 8, 8), 1)
     """
     if len(images) != len(labels):
-        raise DataError(f"expected one label per image, but got {len(labels)} labels, {len(images)} images")
+        raise DataError(
+            f"expected one label per image, got {len(labels)} labels for {len(images)} images; pass {len(images)}"
+        )
     return ArrayDataset(images, name, make_records(labels, sources, method, split), **transform)
 
 
 class WrappedDataset(ForgeryDataset):
-    """A data set of one's own, with its own transform, under the common table; see :func:`wrap`."""
+    """The user's data set with its own transform, described by a table; see :func:`wrap`."""
 
     def __init__(self, inner: Dataset[Any], name: str, records: pd.DataFrame, image_size: int) -> None:
         super().__init__(name, records, image_size=image_size)
@@ -125,12 +130,11 @@ class WrappedDataset(ForgeryDataset):
 
 
 def wrap(inner: Any, name: str, split: str = "train") -> ForgeryDataset:
-    """Bring a map-style torch data set of ``(image tensor, label)`` under the common table.
+    """Turn a map-style torch data set of ``(image tensor, label)`` into a :class:`ForgeryDataset`.
 
-    Its images are used as they come: a data set of one's own does its own resizing and normalisation. The
-    labels are read from its attribute ``labels`` or ``targets``, or, where it has neither, from the items
-    themselves, which reads each of them once. Sources are read from its attribute ``sources``; without it
-    each item counts as a source of its own.
+    Images are not changed: the inner data set resizes and normalises them itself. Labels come from its attribute
+    ``labels`` or ``targets``. If it has neither, every item is read once for its label. Sources come from its
+    attribute ``sources``; without one, every item has its own source.
 
     Args:
         inner: The data set; a :class:`ForgeryDataset` is returned unchanged.
@@ -141,7 +145,7 @@ def wrap(inner: Any, name: str, split: str = "train") -> ForgeryDataset:
         A data set with ``records``.
 
     Raises:
-        DataError: If it is no map-style data set, is empty, or its items are not ``(image, label)`` with
+        DataError: If ``inner`` is not a map-style data set, is empty, or its items are not ``(image, label)`` with
             an image tensor ``(3, S, S)`` and a label 0 or 1.
 
     >>> import torch
@@ -153,10 +157,11 @@ def wrap(inner: Any, name: str, split: str = "train") -> ForgeryDataset:
         return inner
     if not (hasattr(inner, "__getitem__") and hasattr(inner, "__len__")):
         raise DataError(
-            f"{name} must be a map-style data set with __getitem__ and __len__, but is of type {type(inner).__name__}"
+            f"expected {name} to be a map-style data set with __getitem__ and __len__, got {type(inner).__name__}; "
+            "return a torch Dataset or a list of (image, label)"
         )
     if len(inner) == 0:
-        raise DataError(f"{name} holds no image at all")
+        raise DataError(f"expected images in {name}, got an empty data set; check its path and its split")
     image_size = _check_item(inner[0], name)
     labels = _first_attribute(inner, ("labels", "targets"))
     if labels is None:
@@ -164,22 +169,28 @@ def wrap(inner: Any, name: str, split: str = "train") -> ForgeryDataset:
     sources = _first_attribute(inner, ("sources",))
     records = make_records([_as_label(label, name) for label in labels], sources, "fake", split)
     if len(records) != len(inner):
-        raise DataError(f"{name} has {len(inner)} items but {len(records)} labels")
+        raise DataError(
+            f"expected one label per item of {name}, got {len(records)} for {len(inner)}; correct its labels"
+        )
     return WrappedDataset(inner, name, records, image_size)
 
 
 def _check_item(item: Any, name: str) -> int:
-    # Everything later relies on this form; the first item stands for all. Returns the images' side.
+    """Check the form of the first item, which stands for all, and return the side of its image."""
     if not (isinstance(item, (tuple, list)) and len(item) == 2):
-        raise DataError(f"the items of {name} must be (image, label), but the first is a {type(item)}")
+        raise DataError(
+            f"expected the items of {name} to be (image, label), got {type(item).__name__}; return such a pair"
+        )
     image = item[0]
     if not isinstance(image, Tensor):
         raise DataError(
-            f"the images of {name} must be tensors, but the first is of type {type(image).__name__}: convert "
-            "it in the data set, or return a ForgeryDataset, which does it for you"
+            f"expected the images of {name} to be tensors, got {type(image).__name__}; convert them in the data "
+            "set, or return a ForgeryDataset, which converts them itself"
         )
     if image.ndim != 3 or image.shape[0] != 3 or image.shape[1] != image.shape[2]:
-        raise DataError(f"the images of {name} must have shape (3, S, S), but the first has {tuple(image.shape)}")
+        raise DataError(
+            f"expected the images of {name} to have shape (3, S, S), got {tuple(image.shape)}; resize or permute them"
+        )
     return int(image.shape[-1])
 
 
@@ -189,5 +200,5 @@ def _first_attribute(inner: Any, names: tuple[str, ...]) -> Any | None:
 
 def _as_label(label: Any, name: str) -> int:
     if float(label) not in (0.0, 1.0):
-        raise DataError(f"the labels of {name} must be 0 (real) or 1 (fake), but {label!r} occurs")
+        raise DataError(f"expected the labels of {name} to be 0 (real) or 1 (fake), got {label!r}; map them")
     return int(label)

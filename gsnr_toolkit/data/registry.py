@@ -1,4 +1,4 @@
-"""Data sets by name: embedded families, forged faces and generated images on disk, and one's own."""
+"""Data sets by name: embedded families, forged faces and generated images on disk, and the user's own."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsnr_toolkit.support.lookup import Registry, call_with_known, did_you_mean, is_target, load_target
+from gsnr_toolkit.data.checks import DataError, check_choice, refuse_missing
+from gsnr_toolkit.support.lookup import Registry, call_with_known, is_target, load_target
 
 if TYPE_CHECKING:
     from gsnr_toolkit.data.base import ForgeryDataset
 
 __all__ = ["DATASETS", "ROOT_VARIABLE", "SPLITS", "DatasetInfo", "open_dataset"]
 
-#: The environment variable that stands in for ``root``.
+#: The environment variable that gives ``root`` where the argument is left out.
 ROOT_VARIABLE = "GSNR_DATA"
 
 SPLITS = ("train", "val", "test")
@@ -29,13 +30,13 @@ class DatasetInfo:
     """A data set that can be opened by name.
 
     Attributes:
-        description: What it is, in a line.
+        description: One line on what it is.
         target: ``"module:function"`` that opens it; the module's ``TREE`` is the expected folder tree.
         fixed: Arguments of that function that this row sets.
-        on_disk: Whether the user has to have the data, so that a root is needed.
+        on_disk: Whether the data must be on the user's disk, so that a root is needed.
         kind: Heading under which it is listed.
-        split: The split that is meant where none is named.
-        image_size: Side of the images in pixels where none is named.
+        split: The default split.
+        image_size: The default side of the images, in pixels.
     """
 
     description: str
@@ -70,7 +71,7 @@ _CELEBDF: dict[str, Any] = {"opener": "celebdf:open_celebdf", **_TEST_FACES}
 
 
 def _generated(prefix: str, opener: str, kind: str, texts: Mapping[str | None, str]) -> dict[str, DatasetInfo]:
-    """Rows of generated images, one for each generator and (None) one for all."""
+    """Return the rows of generated images: one for each generator and one (None) for all."""
     names = {generator: f"{prefix}-{generator}" if generator else prefix for generator in texts}
     common: dict[str, Any] = {"kind": f"generated images: {kind}", "split": "test", "image_size": 224}
     return {
@@ -143,7 +144,7 @@ DATASETS: Registry[DatasetInfo] = Registry(
         **_generated("ufd", "forensynths:open_forensynths", "UniversalFakeDetect and ForenSynths", _UFD),
         **_generated("genimage", "genimage:open_genimage", "GenImage", _GENIMAGE),
     },
-    hint="Or image-folder:PATH for folders real/ and fake/, or module:function for your own.",
+    hint="Or image-folder:PATH for folders real/ and fake/, or module:function for your own data.",
 )
 
 
@@ -162,43 +163,40 @@ def open_dataset(
     """Open a data set by name.
 
     Args:
-        name: One of :data:`DATASETS`, ``"image-folder:PATH"``, or ``"module:function"``: a function of one's
-            own that returns a map-style data set of ``(image, label)`` and is called with those of the
-            arguments below that it names (see :func:`gsnr_toolkit.data.own.wrap`).
-        split: ``"train"``, ``"val"`` or ``"test"``; by default ``"test"`` for sets that are there to test on,
+        name: One of :data:`DATASETS`, ``"image-folder:PATH"``, or ``"module:function"``: the user's own function,
+            which returns a map-style data set of ``(image, label)``. It is called with those of the arguments
+            below that are among its parameters (see :func:`gsnr_toolkit.data.own.wrap`).
+        split: ``"train"``, ``"val"`` or ``"test"``. The default is ``"test"`` for data sets meant for testing only,
             and ``"train"`` for all others.
-        image_size: Side of the images, in pixels; a model's own ``image_size``. By default 224 where the data
-            set's protocol says so, else 64.
-        mean: Mean by channel to normalise with; CLIP's by default.
-        std: Standard deviation by channel; CLIP's by default.
+        image_size: Side of the images, in pixels; pass the model's ``image_size``. The default is 224 where the data
+            set's protocol prescribes it, else 64.
+        mean: Mean by channel for the normalisation; CLIP's by default.
+        std: Standard deviation by channel for the normalisation; CLIP's by default.
         root: Folder of a data set on disk; by default the environment variable ``GSNR_DATA``. For
-            ``image-folder:PATH`` the folder that a relative PATH starts from, by default the current one.
-        size: At most this many items, drawn class-balanced by ``seed``; by default all there are.
-        seed: Of whatever is random.
-        **options: What the data set offers besides: ``strength`` (embedded); ``compression``, ``layout``
+            ``image-folder:PATH`` the folder to which a relative PATH refers, by default the current folder.
+        size: Maximum number of items, drawn class-balanced by ``seed``; all items by default.
+        seed: Seed of everything random.
+        **options: Further options of the data set: ``strength`` (embedded); ``compression``, ``layout``
             (FaceForensics++ and relatives); ``frames_per_video``, ``verify``, ``fit`` (anything on disk).
 
     Returns:
         The data set.
 
     Raises:
-        DataError: If the data are not there or are not what the name says.
-        UnknownNameError: If nothing has this name.
+        DataError: If the data cannot be found, or do not have the expected form.
+        UnknownNameError: If no data set has this name.
 
     >>> open_dataset("nt", root="/nowhere")
     Traceback (most recent call last):
-    gsnr_toolkit.data.base.DataError: 'nt' was to be read from '/nowhere', which is not a folder. ...
+    gsnr_toolkit.data.checks.DataError: expected the folder of 'nt', but '/nowhere' is not a folder; arrange ...
     """
-    from gsnr_toolkit.data.base import DataError
-    from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD
+    from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD  # imports torch
 
     defaults = DATASETS.rows.get(name, DatasetInfo)
     split = defaults.split if split is None else split
-    if split not in SPLITS:
-        meant = did_you_mean(split, SPLITS)
-        raise DataError(f"split must be one of {', '.join(SPLITS)}, but got {split!r}.{meant}")
+    check_choice("split", split, SPLITS)
     if size is not None and size < 2:
-        raise DataError(f"size must be at least 2, one real and one fake image, but got {size}")
+        raise DataError(f"expected size to be at least 2, a real and a fake image, got {size}; leave it out for all")
     common: dict[str, Any] = {
         "split": split,
         "image_size": defaults.image_size if image_size is None else image_size,
@@ -215,7 +213,9 @@ def open_dataset(
     if info.on_disk:
         common["root"] = _find_root(name, root)
     elif root is not None:
-        raise DataError(f"{name!r} is embedded in the package and is not read from disk: leave root out")
+        raise DataError(
+            f"expected no root for {name!r}, which is embedded in the package, got {str(root)!r}; leave root out"
+        )
     return _call(name, info.target, {**info.fixed, **common}, options)
 
 
@@ -229,34 +229,26 @@ def _open_own(name: str, common: dict[str, Any], options: dict[str, Any]) -> For
 def _open_folder(
     name: str, root: str | os.PathLike[str] | None, common: dict[str, Any], options: dict[str, Any]
 ) -> ForgeryDataset:
-    from gsnr_toolkit.data.base import DataError
-
     path = name.partition(":")[2]
     if not path:
-        raise DataError("image-folder needs a path after the colon, such as image-folder:/data/faces")
+        raise DataError(f"expected image-folder:PATH, got {name!r}; put a path after the colon")
     folder = Path(root or ".").expanduser() / Path(path).expanduser()
     arguments = {"name": name, "path": folder, **common}
     return _call(name, "gsnr_toolkit.data.layouts.image_folder:open_image_folder", arguments, options)
 
 
-#: What :func:`gsnr_toolkit.data.layouts.image_files.open_videos` takes, for the openers that pass options on to it.
+#: Options that openers pass on to :func:`gsnr_toolkit.data.layouts.image_files.open_videos` without naming them.
 _FILE_OPTIONS = ("frames_per_video", "verify", "fit")
 
 
 def _call(name: str, target: str, arguments: dict[str, Any], options: dict[str, Any]) -> ForgeryDataset:
-    # Options are checked against the opener's signature, so that a misspelt one is not swallowed.
-    from gsnr_toolkit.data.base import DataError
-
+    # Openers pass **options on, where a misspelt option would end up in an unrelated signature: check it here.
     opener = load_target(target)
     parameters = inspect.signature(opener).parameters
     known = [key for key in parameters if key not in arguments and key != "options"]
     known += [key for key in _FILE_OPTIONS if "options" in parameters and key not in known]
-    unknown = [key for key in options if key not in known]
-    if unknown:
-        raise DataError(
-            f"{name!r} has no option {unknown[0]!r}.{did_you_mean(unknown[0], known)} "
-            f"Its options: {', '.join(known) or 'none'}"
-        )
+    for key in options:
+        check_choice(f"an option of {name!r}", key, known)
     return opener(**arguments, **options)
 
 
@@ -268,19 +260,15 @@ def _tree(name: str) -> str:
 
 
 def _find_root(name: str, root: str | os.PathLike[str] | None) -> Path:
-    from gsnr_toolkit.data.base import DataError
-
     given = root if root is not None else os.environ.get(ROOT_VARIABLE) or None
     if given is None:
         raise DataError(
-            f"{name!r} is read from disk: give its folder as root=... (--data-root PATH on the command line) "
-            f"or in the environment variable {ROOT_VARIABLE}. Expected\n{_tree(name)}\n"
-            "Without the data, the embedded 'demo-nt' needs no folder"
+            f"expected the folder of {name!r}, which is read from disk, but root is not given; pass root=... "
+            f"(--data-root PATH on the command line), set the environment variable {ROOT_VARIABLE}, or open the "
+            f"embedded 'demo-nt', which needs no folder. The folder has the form\n{_tree(name)}"
         )
     folder = Path(given).expanduser()
     if not folder.is_dir():
         origin = "" if root is not None else f" (from {ROOT_VARIABLE})"
-        raise DataError(
-            f"{name!r} was to be read from {str(folder)!r}{origin}, which is not a folder. Expected\n{_tree(name)}"
-        )
+        refuse_missing(f"the folder of {name!r}", f"{str(folder)!r}{origin} is not a folder", _tree(name))
     return folder

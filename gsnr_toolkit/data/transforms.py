@@ -1,39 +1,39 @@
-"""From a decoded image to the normalised square tensor an encoder reads: one definition for all data sets."""
+"""From a decoded image to the normalised square tensor that an encoder reads: one definition for all data sets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-if TYPE_CHECKING:
-    from PIL import Image
+from gsnr_toolkit.data.checks import check_choice
 
 __all__ = ["CLIP_MEAN", "CLIP_STD", "FITS", "fit_square", "image_to_tensor"]
 
-#: Channel means and standard deviations of the data that OpenAI's CLIP was trained on (RGB in [0, 1]).
+#: Channel means and standard deviations of the training data of OpenAI's CLIP (RGB in [0, 1]).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-#: How an image is brought to the square: see :func:`fit_square`.
+#: Ways to make an image square: see :func:`fit_square`.
 FITS = ("shortest", "squash", "crop")
 
 
 def fit_square(image: Image.Image, size: int, fit: str = "shortest") -> Image.Image:
     """Bring an image to ``size x size`` pixels.
 
-    Resampling is a low-pass filter and may remove the very traces that a forensic model reads; an image that
-    already has the right size is therefore passed through untouched, whatever ``fit`` says.
+    Resampling is a low-pass filter and may remove the traces that a forensic model reads. An image that already has
+    the right size is therefore never resampled, whatever ``fit`` is.
 
     Args:
         image: Any image; it is converted to RGB.
         size: Side of the square, in pixels.
-        fit: ``"shortest"`` scales the shorter side to ``size`` (bicubic, antialiased) and cuts the centre, as
-            CLIP itself does. ``"squash"`` scales both sides, whatever the aspect ratio. ``"crop"`` cuts the
-            centre without resampling, as in the evaluation of Ojha et al. (UniversalFakeDetect); an image
-            smaller than the square is first enlarged by ``"shortest"``.
+        fit: ``"shortest"`` scales the shorter side to ``size`` (bicubic, antialiased) and crops the centre, as
+            CLIP does. ``"squash"`` scales both sides, whatever the aspect ratio. ``"crop"`` crops the centre without
+            resampling, as in the evaluation of Ojha et al. (UniversalFakeDetect); an image smaller than the square
+            is first enlarged as by ``"shortest"``.
 
     Returns:
         An RGB image of ``size x size`` pixels.
@@ -45,10 +45,7 @@ def fit_square(image: Image.Image, size: int, fit: str = "shortest") -> Image.Im
     >>> fit_square(Image.new("L", (40, 30)), 16).size
     (16, 16)
     """
-    from PIL import Image
-
-    if fit not in FITS:
-        raise ValueError(f"fit must be one of {', '.join(FITS)}, but got {fit!r}")
+    check_choice("fit", fit, FITS, ValueError)
     image = image.convert("RGB")
     if image.size == (size, size):
         return image
@@ -75,24 +72,25 @@ def image_to_tensor(
         image: A PIL image, or a uint8 array ``(H, W, 3)`` or ``(H, W)``.
         image_size: Side of the square, in pixels.
         mean: Mean by channel, of RGB values in [0, 1].
-        std: Standard deviation by channel, in the same unit.
+        std: Standard deviation by channel, of the same values.
         fit: See :func:`fit_square`.
 
     Returns:
         A float32 tensor ``(3, image_size, image_size)``.
 
     Raises:
-        TypeError: If an array is not uint8.
+        TypeError: If ``image`` is an array of another dtype.
 
     >>> grey = np.full((8, 8, 3), 255, dtype=np.uint8)
     >>> image_to_tensor(grey, 4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)).unique()
     tensor([1.])
     """
-    from PIL import Image
-
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
-            raise TypeError(f"expected an image of dtype uint8 with values 0 to 255, but got {image.dtype}")
+            raise TypeError(
+                f"expected an image of dtype uint8 with values 0 to 255, got {image.dtype}; convert it, with "
+                "(image * 255).round().astype('uint8') from values in [0, 1]"
+            )
         image = Image.fromarray(image)
     pixels = np.array(fit_square(image, image_size, fit))
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div_(255.0)

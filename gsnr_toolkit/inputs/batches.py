@@ -1,8 +1,8 @@
-"""Cutting, counting and moving batches of any nesting of tensors."""
+"""Count, cut, join and move batches: tensors in any nesting of tuples, lists and mappings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,21 +10,21 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.types import Batch, Loader
+from gsnr_toolkit.types import Batch
 
 
 def map_tensors(batch: Batch, function: Callable[[Tensor], Any]) -> Batch:
-    """Apply ``function`` to every tensor of a batch and keep the nesting; mappings become dicts.
+    """Apply a function to every tensor of a batch and keep the nesting; mappings become dicts.
 
     Args:
         batch: A tensor, or tuples, named tuples, lists and mappings of them. Other leaves pass unchanged.
-        function: What to do with each tensor.
+        function: Applied to each tensor.
 
     Returns:
         The same nesting with every tensor replaced.
 
     Raises:
-        ProbeError: If there is a packed sequence, whose rows are not samples.
+        ProbeError: If the batch holds a packed sequence, whose rows are time steps rather than samples.
 
     >>> map_tensors({"x": torch.zeros(2, 3), "kind": "train"}, lambda t: tuple(t.shape))
     {'x': (2, 3), 'kind': 'train'}
@@ -33,7 +33,7 @@ def map_tensors(batch: Batch, function: Callable[[Tensor], Any]) -> Batch:
         return function(batch)
     if isinstance(batch, Mapping):
         return {key: map_tensors(value, function) for key, value in batch.items()}
-    if isinstance(batch, PackedSequence):
+    if isinstance(batch, PackedSequence):  # a named tuple, so it must be caught before the case below
         raise ProbeError(
             "expected a batch whose tensors have one row per sample, got a PackedSequence; pass padded sequences and "
             "their lengths, and pack them inside the model"
@@ -49,7 +49,7 @@ def tensors_of(batch: Batch) -> list[Tensor]:
     """List the tensors of a batch in a fixed order.
 
     Returns:
-        Every tensor found, depth first.
+        Every tensor, depth first.
     """
     found: list[Tensor] = []
     map_tensors(batch, found.append)
@@ -63,17 +63,17 @@ def batch_length(batch: Batch) -> int:
         The common leading dimension of its tensors.
 
     Raises:
-        ProbeError: If there is no tensor, a scalar or nested tensor, or leading dimensions disagree.
+        ProbeError: If the batch holds no tensor, a scalar or a nested tensor, or if leading dimensions differ.
     """
     if any(tensor.is_nested for tensor in tensors_of(batch)):
         raise ProbeError(
-            "expected tensors whose rows can be cut apart, got a nested (jagged) one; pad it, and pass the lengths or "
-            "a mask as a tensor besides"
+            "expected tensors that can be sliced by row, got a nested (jagged) one; pad it, and add the lengths or a "
+            "mask to the batch as a tensor"
         )
     shapes = [tuple(tensor.shape) for tensor in tensors_of(batch)]
     if not shapes:
         raise ProbeError(
-            f"expected a batch that holds tensors, got {type(batch).__name__} without any; "
+            f"expected a batch that holds tensors, got {type(batch).__name__} with none; "
             "let the loader's collate_fn return tensors, such as (inputs, labels)"
         )
     if any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
@@ -97,19 +97,19 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
     """Move every tensor of a batch to a device.
 
     Returns:
-        The batch there; tensors already there are not copied.
+        The batch on that device; tensors that were already there are not copied.
     """
     return map_tensors(batch, lambda tensor: tensor.to(device))
 
 
 def join_batches(batches: list[Batch]) -> Batch:
-    """Concatenate batches of equal nesting along the sample axis.
+    """Concatenate batches of the same nesting along the sample axis.
 
     Returns:
-        One batch that holds all rows.
+        One batch with all rows.
 
     Raises:
-        ProbeError: If the tensors' shapes differ in more than the first dimension.
+        ProbeError: If shapes differ in more than the first dimension.
     """
     columns = [tensors_of(batch) for batch in batches]
     try:
@@ -124,14 +124,14 @@ def join_batches(batches: list[Batch]) -> Batch:
 
 
 def can_join(one: Batch, other: Batch) -> bool:
-    """Whether two batches differ in their rows alone, so that a model sees no difference between both and one of all.
+    """Tell whether two batches can be joined without any change for the model: they differ in their rows only.
 
     Args:
         one: A batch.
-        other: Another.
+        other: Another batch.
 
     Returns:
-        True where both hold dense tensors and nothing else, in the same nesting, of the same types and row shapes.
+        True if both hold dense tensors only, with the same nesting, row shapes, dtypes, devices and layouts.
 
     >>> can_join((torch.zeros(2, 3), torch.zeros(2)), (torch.zeros(5, 3), torch.zeros(5)))
     True
@@ -143,101 +143,24 @@ def can_join(one: Batch, other: Batch) -> bool:
     return bool(map_tensors(one, _kind) == map_tensors(other, _kind))
 
 
-def _kind(tensor: Tensor) -> _Kind:
-    return _Kind(tensor.shape[1:], tensor.dtype, tensor.device, tensor.layout)
-
-
 class _Kind(NamedTuple):
-    shape: torch.Size
+    """All that must agree between two tensors whose rows are to be joined."""
+
+    row_shape: torch.Size
     dtype: torch.dtype
     device: torch.device
     layout: torch.layout
 
 
+def _kind(tensor: Tensor) -> _Kind:
+    return _Kind(tensor.shape[1:], tensor.dtype, tensor.device, tensor.layout)
+
+
 def _all_tensors(batch: Batch) -> bool:
-    """Whether there is nothing but dense tensors: a list of names, say, may or may not have an entry for each row."""
+    """Tell whether a batch holds dense tensors only."""
+    # Any other leaf rules a join out: a list of names, for example, may or may not have one entry per row.
     if isinstance(batch, Tensor):
         return batch.layout == torch.strided
     if isinstance(batch, Mapping):
         return all(_all_tensors(value) for value in batch.values())
     return isinstance(batch, (tuple, list)) and all(_all_tensors(value) for value in batch)
-
-
-def rebatch(loader: Loader, size: int) -> Iterator[Batch]:
-    """Regroup a loader's rows into batches of exactly ``size`` rows (the last may be shorter).
-
-    Batches that already have the size pass untouched, so that padded or ragged batches of the
-    loader's own size never need to be joined.
-
-    Yields:
-        Batches of ``size`` rows.
-    """
-    pending: list[Batch] = []
-    count = 0
-    for batch in loader:
-        length = batch_length(batch)
-        start = 0
-        while count + (length - start) >= size:
-            stop = start + size - count
-            pending.append(take_rows(batch, start, stop) if (start, stop) != (0, length) else batch)
-            yield pending[0] if len(pending) == 1 else join_batches(pending)
-            pending, count, start = [], 0, stop
-        if start < length:
-            pending.append(take_rows(batch, start, length))
-            count += length - start
-    if pending:
-        yield pending[0] if len(pending) == 1 else join_batches(pending)
-
-
-def find_device(name: str | int | torch.device) -> torch.device:
-    """Resolve a device, and make sure that this machine has it.
-
-    Args:
-        name: Such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-
-    Returns:
-        The device, with its index.
-
-    Raises:
-        ProbeError: If there is no such device.
-
-    >>> find_device("cpu")
-    device(type='cpu')
-    """
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ProbeError(
-            f"expected a device of this machine, got {name!r} ({reason}); use device='cpu' (--device cpu)"
-        ) from error
-
-
-def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
-    """Take batches from a loader, at most ``max_samples`` rows in all.
-
-    Yields:
-        Batches as the loader gives them; the last one cut to fit.
-
-    Raises:
-        ProbeError: If there is no batch at all.
-    """
-    taken = 0
-    for batch in loader:
-        length = batch_length(batch)
-        if max_samples is not None and taken + length > max_samples:
-            length = max_samples - taken
-            batch = take_rows(batch, 0, length)
-        if length:
-            yield batch
-        taken += length
-        if max_samples is not None and taken >= max_samples:
-            return
-    if taken == 0:
-        used_up = iter(loader) is loader
-        remedy = (
-            "it is an iterator that may have been used up: pass the DataLoader itself, or a list of batches"
-            if used_up
-            else "check the data set's length, its split and drop_last"
-        )
-        raise ProbeError(f"expected a loader that yields at least one batch, got none; {remedy}")

@@ -1,8 +1,8 @@
-"""From parameter names to groups: the one definition of "layer".
+"""Groups of parameters: the one definition of "layer".
 
-Every parameter belongs to exactly one group. The default, ``"block"``, reads the block index from the
-names that open_clip, timm, torchvision and Hugging Face give their stacks of blocks; what comes before
-the first block is the ``stem``, what comes after the last one the ``head``.
+Every parameter belongs to exactly one group. The default, ``"block"``, reads the block index from parameter
+names, as open_clip, timm, torchvision and Hugging Face choose them. Parameters before the first block form the
+group ``stem``, those after the last block the group ``head``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from torch import nn
 from gsnr_toolkit.errors import ProbeError
 
 TOTAL = "total"
-"""The name under which reports keep the whole model; no group may have it."""
+"""The name of the whole model in reports; no group may have it."""
 
 GroupBy: TypeAlias = str | Callable[[str], str]
 """``"block"``, ``"module"``, ``"parameter"``, or a function from parameter name to group name."""
 
+# Names of modules whose children are numbered blocks. A stage is a stack that may hold stacks itself, such as
+# stages.1.blocks.0 of timm's ConvNeXt or features.1.0 of torchvision's; _INNER names the stacks inside a stage.
 _STACKS = {"resblocks", "blocks", "layers", "layer", "h", "block", "stages", "features"}
 _STAGES = {"stages", "layers", "features", "blocks"}
 _INNER = {"blocks", "layers", "layer"}
 _NUMBERED_STAGE = re.compile(r"layer\d+$")
 _NUMBERED_LAYER = re.compile(r"encoder_layer_\d+$")
+# Beside the blocks, the module's name decides; where it is not telling, the order in the model does (_label).
 _HEAD = re.compile(
     r"(^|\.)(ln_post|ln_f|ln_final|proj|heads?|fc|fc_norm|classifier|lm_head|embed_out|final\w*|pooler|score)(\.|$)"
 )
@@ -45,15 +48,15 @@ class Group:
 
 
 def block_path(name: str, has_children: Callable[[str], bool] = lambda _: False) -> tuple[str, str] | None:
-    """Read which block of which stack a parameter belongs to.
+    """Read from a parameter's name which block of which stack it belongs to.
 
     Args:
         name: Parameter name, such as ``"visual.transformer.resblocks.3.ln_1.weight"``.
-        has_children: Whether the module at a path has sub-modules; it tells a block inside a stage
+        has_children: Whether the module at a path has sub-modules. This distinguishes a block inside a stage
             (``features.1.0`` of ConvNeXt) from a plain layer (``features.0.0``, a convolution).
 
     Returns:
-        ``(stack, block)``, both paths, or None if the name holds no block index.
+        The paths ``(stack, block)``, or None if the name contains no block index.
 
     >>> block_path("visual.transformer.resblocks.3.ln_1.weight")
     ('visual.transformer', 'visual.transformer.resblocks.3')
@@ -75,7 +78,7 @@ def block_path(name: str, has_children: Callable[[str], bool] = lambda _: False)
 
 
 def _block_end(tokens: list[str], i: int, has_children: Callable[[str], bool]) -> int:
-    """Find where the block's path ends when ``tokens[i]`` names a stack, looking into stages."""
+    """Return the length of the block's path when ``tokens[i]`` names a stack; descend into stages."""
     end = i + 2
     if tokens[i] not in _STAGES:
         return end
@@ -91,17 +94,17 @@ def assign_groups(model: nn.Module, names: Iterable[str], groups: GroupBy = "blo
     """Assign every named parameter to exactly one group, ordered by depth.
 
     Args:
-        model: The model the names come from; its module tree resolves stages and order.
-        names: Parameter names, usually the trainable ones.
+        model: The model that has these parameters; its module tree gives stages and order.
+        names: Parameter names, usually of the trainable parameters.
         groups: ``"block"`` (default), ``"module"`` (the module that owns the parameter),
-            ``"parameter"`` (each by itself) or a function from name to group name.
+            ``"parameter"`` (a group per parameter) or a function from parameter name to group name.
 
     Returns:
-        Name to :class:`Group`; groups of one name share one depth, numbered from 0 in the model's order.
+        Parameter name to :class:`Group`. Depths count from 0 in the model's order.
 
     Raises:
-        ProbeError: If ``groups`` is not one of these, the function returns something not a string, or a group
-            would be called ``"total"``.
+        ProbeError: If ``groups`` is none of these, the function does not return a string, or a group would be
+            called ``"total"``.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> {name: group.name for name, group in assign_groups(model, ["0.weight", "0.bias", "1.weight"]).items()}
@@ -111,7 +114,7 @@ def assign_groups(model: nn.Module, names: Iterable[str], groups: GroupBy = "blo
     taken = next((name for name, group in found.items() if group.name == TOTAL), None)
     if taken is not None:
         raise ProbeError(
-            f"expected group names other than {TOTAL!r}, which stands for the whole model, got it for {taken!r}; "
+            f"expected group names other than {TOTAL!r}, which means the whole model, got it for {taken!r}; "
             "return another name from groups(name), such as 'all', or rename the module"
         )
     return found
@@ -126,30 +129,31 @@ def _assign(model: nn.Module, names: list[str], groups: GroupBy) -> dict[str, Gr
                 f"expected groups(name) to return a string for every parameter, got {next(iter(wrong.items()))}; "
                 "return a name such as 'other' for parameters you do not care about"
             )
-        return _number(labels, list(dict.fromkeys(labels.values())))
+        return _number(labels)
     if groups == "parameter":
-        return _number({name: name for name in names}, names)
+        return _number({name: name for name in names})
     if groups == "module":
-        labels = {name: name.rpartition(".")[0] or "(root)" for name in names}
-        return _number(labels, list(dict.fromkeys(labels.values())))
+        return _number({name: name.rpartition(".")[0] or "(root)" for name in names})
     if groups == "block":
         return _by_block(model, names)
     raise ProbeError(
-        f"expected groups to be 'block', 'module', 'parameter' or a function of the parameter's name, got {groups!r}"
+        f"expected groups to be 'block', 'module', 'parameter' or a function of the parameter's name, got {groups!r}; "
+        "choose one of these, or pass a function such as lambda name: name.split('.')[0]"
     )
 
 
-def _number(labels: dict[str, str], order: list[str]) -> dict[str, Group]:
-    depth = {label: i for i, label in enumerate(order)}
+def _number(labels: dict[str, str], order: Iterable[str] | None = None) -> dict[str, Group]:
+    """Give each label its depth: its place in ``order``, or the place where it first occurs."""
+    depth = {label: i for i, label in enumerate(dict.fromkeys(labels.values()) if order is None else order)}
     return {name: Group(label, depth[label]) for name, label in labels.items()}
 
 
 def find_blocks(model: nn.Module) -> dict[str, str]:
-    """Name a model's blocks, shallow to deep.
+    """Name a model's blocks, from shallow to deep.
 
     Returns:
-        Module path of each block to its group name (``"block 1"`` is the first; the stack's path
-        stands before it where a model has several stacks). Empty if the model has no stack of blocks.
+        Module path of each block to its group name. The first block is ``"block 1"``; in a model with several
+        stacks the stack's path precedes it. Empty if the model has no stack of blocks.
 
     >>> layers = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])})
     >>> find_blocks(layers)
@@ -175,7 +179,7 @@ def find_blocks(model: nn.Module) -> dict[str, str]:
 
 
 def _stages_that_only_join(stacks: dict[str, list[str]]) -> set[str]:
-    """List paths such as ``stages.1`` (a down-sampling) that hold blocks of their own further inside."""
+    """Return paths such as ``stages.1`` that are no blocks themselves, because blocks lie inside them."""
     paths = [path for members in stacks.values() for path in members]
     return {path for path in paths if any(other.startswith(path + ".") for other in paths)}
 
@@ -183,8 +187,7 @@ def _stages_that_only_join(stacks: dict[str, list[str]]) -> set[str]:
 def _by_block(model: nn.Module, names: list[str]) -> dict[str, Group]:
     blocks = find_blocks(model)
     if not blocks:
-        labels = {name: _child(name) for name in names}
-        return _number(labels, list(dict.fromkeys(labels.values())))
+        return _number({name: _child(name) for name in names})
     everything = [name for name, _ in model.named_parameters()]
     first = min(i for i, name in enumerate(everything) if _owner(name, blocks))
     position = {name: i for i, name in enumerate(everything)}
@@ -193,7 +196,7 @@ def _by_block(model: nn.Module, names: list[str]) -> dict[str, Group]:
 
 
 def _child(name: str) -> str:
-    """Name the model's direct child that holds a parameter; children known by number are called modules."""
+    """Name the direct child of the model that holds a parameter; a numbered child is called ``module N``."""
     child, dot, _ = name.partition(".")
     if not dot:
         return "(root)"
@@ -201,7 +204,7 @@ def _child(name: str) -> str:
 
 
 def _owner(name: str, blocks: dict[str, str]) -> str | None:
-    """Find the block that holds a parameter; a stage's own parameters go to the stage's first block."""
+    """Find the block that holds a parameter; a stage's own parameters (down-sampling) join its first block."""
     tokens = name.split(".")
     for end in range(len(tokens) - 1, 0, -1):
         path = ".".join(tokens[:end])
@@ -217,6 +220,8 @@ def _label(name: str, blocks: dict[str, str], *, before: bool) -> str:
     inside = _owner(name, blocks)
     if inside:
         return inside
+    # A head's name at the very start settles it. Further inside it yields to the stem's names and to the order:
+    # "embeddings.proj" is part of the stem.
     if _HEAD.match(name):
         return "head"
     if _STEM.search(name):

@@ -1,4 +1,4 @@
-"""One loss per sample: the classification losses inferred from the shape of the logits."""
+"""Per-sample losses: the caller's own, or the classification loss that the shape of the logits implies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 
 def split_inputs(batch: Batch) -> tuple[Any, Tensor]:
-    """Split a batch into what the model takes and the labels.
+    """Split a batch into the model's inputs and the labels.
 
     Args:
         batch: ``(inputs, labels)`` or a mapping with one of the keys labels, label, targets, target, y.
@@ -35,19 +35,19 @@ def split_inputs(batch: Batch) -> tuple[Any, Tensor]:
             return {name: value for name, value in batch.items() if name != key}, batch[key]
     shown = f"keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
     raise ProbeError(
-        "expected a batch of the form (inputs, labels), or a mapping with one of the keys "
-        f"{', '.join(_TARGET_KEYS)}; got {shown}. For any other form pass loss_fn(model, batch) -> (N,)"
+        f"expected a batch (inputs, labels), or a mapping with one of the keys {', '.join(_TARGET_KEYS)}, got {shown}; "
+        "for any other form pass loss_fn(model, batch) -> (N,)"
     )
 
 
 def logits_of(output: Any) -> Tensor:
-    """Find the logits in what a model returned.
+    """Find the logits in a model's output.
 
     Returns:
         The tensor itself, or the ``logits`` of an output object or mapping.
 
     Raises:
-        ProbeError: If there are none.
+        ProbeError: If the output holds no logits.
     """
     if isinstance(output, Tensor):
         return output
@@ -61,18 +61,18 @@ def logits_of(output: Any) -> Tensor:
 
 
 def rows_first(logits: Tensor, rows: int) -> Tensor:
-    """Give back the row that ``model(x).squeeze()`` takes away from a batch of one.
+    """Restore the sample dimension that ``model(x).squeeze()`` removes from a batch of one.
 
     Args:
-        logits: What the model returned for a batch of ``rows`` samples.
+        logits: The model's output for a batch of ``rows`` samples.
         rows: Number of samples.
 
     Returns:
-        Logits with a row per sample: ``()`` becomes ``(1,)`` and ``(C,)`` becomes ``(1, C)`` for one sample;
-        everything else is unchanged.
+        Logits with one row per sample. For one sample ``()`` becomes ``(1,)`` and ``(C,)`` becomes ``(1, C)``;
+        anything else is returned unchanged.
 
     Raises:
-        ProbeError: If there is no row per sample.
+        ProbeError: If several samples have a single number between them.
 
     >>> tuple(rows_first(torch.zeros(()), 1).shape), tuple(rows_first(torch.zeros(3), 1).shape)
     ((1,), (1, 3))
@@ -88,7 +88,7 @@ def rows_first(logits: Tensor, rows: int) -> Tensor:
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy per sample, binary for one logit, multi-class for several.
+    """Compute the cross-entropy of each sample: binary for one logit, multi-class for several.
 
     Args:
         logits: ``(N,)`` or ``(N, 1)`` for binary, ``(N, C)`` for C classes.
@@ -114,26 +114,26 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
         target = labels if labels.ndim == 1 else labels.to(logits.dtype)
         return F.cross_entropy(logits, target.long() if labels.ndim == 1 else target, reduction="none")
     raise ProbeError(
-        "expected logits (N,) or (N, 1) with labels (N,), or logits (N, C) with labels (N,); got logits "
+        "expected logits (N,) or (N, 1) with labels (N,), or logits (N, C) with labels (N,), got logits "
         f"{shape} and labels {tuple(labels.shape)}; pass loss_fn(model, batch) -> (N,)"
     )
 
 
 def model_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Run the model on a batch's inputs; a mapping becomes keyword arguments.
+    """Run the model on a batch's inputs; a mapping is passed as keyword arguments.
 
     Returns:
-        What :func:`logits_of` finds.
+        The logits, as :func:`logits_of` finds them.
     """
     inputs, _ = split_inputs(batch)
     return logits_of(model(**inputs) if isinstance(inputs, Mapping) else model(inputs))
 
 
 def inferred_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Run the model and apply the classification loss that its logits call for.
+    """Run the model and compute the classification loss that its logits imply.
 
-    Labels are taken at their word here, since values cannot be looked at inside ``torch.func``; see
-    :func:`check_labels`.
+    The values of the labels are not checked here, because a transform of ``torch.func`` cannot branch on values;
+    :func:`check_labels` does that outside.
 
     Returns:
         Losses, shape ``(N,)``.
@@ -142,9 +142,9 @@ def inferred_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def check_labels(labels: Tensor, num_outputs: int) -> None:
-    """Insist on labels that the inferred classification loss has a meaning for.
+    """Check that the inferred classification loss is meaningful for these labels.
 
-    Shapes that fit no such loss pass: :func:`classification_loss` names them.
+    Shapes that fit no such loss are not reported here: :func:`classification_loss` reports them.
 
     Args:
         labels: Labels of a batch.
@@ -177,7 +177,7 @@ def check_labels(labels: Tensor, num_outputs: int) -> None:
             _within(labels, 0, 1) and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-2),
             labels,
             f"probabilities that add up to 1 in each row of the {num_outputs} classes",
-            "several classes at once need a loss of their own",
+            "divide each row by its sum (several classes at once need another loss)",
         )
 
 
@@ -197,25 +197,25 @@ def _insist(good: bool, labels: Tensor, wanted: str, remedy: str) -> None:
 
 
 def check_loss_shape(losses: Any, count: int) -> Tensor:
-    """Insist on one floating-point loss per sample.
+    """Check that a loss function returned one floating-point loss per sample.
 
     Returns:
         The losses, unchanged.
 
     Raises:
-        ProbeError: If they are not a real tensor of shape ``(count,)``.
+        ProbeError: If the losses are not a real tensor of shape ``(count,)``.
     """
     if not isinstance(losses, Tensor) or losses.shape != (count,) or not losses.is_floating_point():
-        came = f"{losses.dtype} of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else repr(type(losses))
+        got = f"{losses.dtype} of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else repr(type(losses))
         raise ProbeError(
-            f"expected loss_fn(model, batch) to return one real loss per sample, shape ({count},), got {came}; "
-            "use reduction='none' and average over everything but the batch dimension"
+            f"expected loss_fn(model, batch) to return one real loss per sample, shape ({count},), got {got}; "
+            "use reduction='none' and average over every dimension but the first"
         )
     return losses
 
 
 def resolve_loss(loss_fn: PerSampleLoss | None) -> PerSampleLoss:
-    """Pick the loss: the caller's own, or the inferred classification loss.
+    """Return the caller's loss, or the inferred classification loss if there is none.
 
     Returns:
         A function ``(model, batch) -> (N,)``.
@@ -224,13 +224,13 @@ def resolve_loss(loss_fn: PerSampleLoss | None) -> PerSampleLoss:
 
 
 def binary_labels(batch: Batch) -> Tensor:
-    """Read the labels of a batch as 0/1.
+    """Read the labels of a batch as 0 and 1.
 
     Returns:
         Labels, shape ``(N,)``, as integers.
 
     Raises:
-        ProbeError: If they are not all 0 or 1.
+        ProbeError: If a label is neither 0 nor 1.
     """
     labels = split_inputs(batch)[1]
     if labels.numel() != labels.shape[0] or not torch.all((labels == 0) | (labels == 1)):

@@ -1,4 +1,8 @@
-"""Leave everything as it was found: parameters, buffers, gradients, modes and random states, bit for bit."""
+"""Context managers that restore parameters, buffers, gradients, modes and random states, bit for bit.
+
+A measurement must not change the training run that it interrupts. With these, a run gives the same numbers to the
+last bit whether or not it is measured in between.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,20 @@ from torch import Tensor, nn
 from gsnr_toolkit.errors import ProbeError
 
 _BLOCK = 2**18
-"""Words that are weighted and summed at a time in a checksum."""
+"""Number of 4-byte words that a checksum weights and sums at a time; it bounds the memory for their weights."""
 
 
 @contextmanager
 def preserved_rng(*sources: Any, seed: int | None = None) -> Iterator[None]:
-    """Restore the random states of torch (CPU and GPUs), numpy and python on leaving.
+    """Restore the random states of torch (CPU and GPUs), numpy and Python on leaving.
+
+    Iterating over a loader changes more than the global states: a shuffling sampler draws from a generator of its
+    own, and many samplers count epochs. Both decide the order of the next epoch, so both are restored.
 
     Args:
-        *sources: Loaders. The random generators (of torch, numpy or python) that they, their samplers and
-            batch samplers own are restored too, and so is an integer ``epoch``, which samplers count up by
-            themselves or are told.
-        seed: Seed everything with this on entering; leave the state as it is when None.
+        *sources: Loaders. Random generators (of torch, numpy or Python) and integer attributes ``epoch`` of these
+            loaders, their samplers and batch samplers are restored too.
+        seed: Seed all global states with this on entering; None leaves them unchanged.
 
     Yields:
         Nothing.
@@ -56,10 +62,10 @@ def preserved_rng(*sources: Any, seed: int | None = None) -> Iterator[None]:
 
 
 def random_state() -> tuple[Any, ...]:
-    """What the random numbers to come depend on: equal before and after code that draws none.
+    """Return all global random states, to compare before and after: they are equal if the code between drew nothing.
 
     Returns:
-        States of python, numpy, torch's CPU and its GPUs, comparable.
+        The states of Python, numpy, torch's CPU and its GPUs, comparable with ``==``.
 
     >>> before = random_state()
     >>> _ = torch.rand(1)
@@ -73,7 +79,7 @@ def random_state() -> tuple[Any, ...]:
 
 
 def _owners(sources: tuple[Any, ...]) -> list[Any]:
-    """Collect the distinct loaders, samplers and batch samplers that have attributes of their own."""
+    """Collect the distinct loaders, samplers and batch samplers whose attributes can be read."""
     found: dict[int, Any] = {}
     for source in sources:
         batch_sampler = getattr(source, "batch_sampler", None)
@@ -105,14 +111,14 @@ def _set_generator_state(generator: Any, state: Any) -> None:
 
 
 class _Buffers:
-    """A model's buffers: which object each module held under which name and, on request, their values."""
+    """Snapshot of a model's buffers: the object that each module holds under each name and, on request, its value."""
 
     def __init__(self, model: nn.Module, *, values: bool) -> None:
         self._tables = [(module, dict(module._buffers)) for module in model.modules()]
         self._values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()] if values else []
 
     def restore(self) -> None:
-        """Put the same objects back under the same names, drop new names, and copy back what differs."""
+        """Put the same objects back under the same names, drop new names, and restore values that differ."""
         for module, table in self._tables:
             now = module._buffers
             if list(now) != list(table) or any(now[name] is not held for name, held in table.items()):
@@ -120,21 +126,22 @@ class _Buffers:
                 module._buffers.update(table)
         with torch.no_grad():
             for buffer, value in self._values:
+                # A forward pass may have resized a buffer or swapped its storage; only then is the storage replaced.
                 if buffer.shape != value.shape or buffer.dtype != value.dtype or buffer.device != value.device:
                     buffer.data = value
-                elif not _same_bits(buffer, value):
+                elif not _same_bits(buffer, value):  # an in-place write would invalidate graphs that saved the buffer
                     buffer.copy_(value)
 
 
 @contextmanager
 def same_buffer_objects(model: nn.Module) -> Iterator[None]:
-    """Put a model's own buffer objects back on leaving, should its forward pass assign others.
+    """Put a model's buffer objects back on leaving, in case its forward pass assigns new ones.
 
-    Under ``torch.func`` what a forward pass assigns is a tensor of that transform, dead once it is done: the
-    next forward pass could not read it. Values that are written in place are not restored here.
+    Under ``torch.func`` a forward pass that assigns a buffer stores a tensor of the transform. That tensor is invalid
+    once the transform ends, and the next forward pass would fail on it. Values written in place are not restored.
 
     Args:
-        model: The model that is run inside the block.
+        model: The model that runs inside the block.
 
     Yields:
         Nothing.
@@ -148,10 +155,10 @@ def same_buffer_objects(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode, and every module back in its own on leaving.
+    """Put a model in eval mode, and restore each module's own mode on leaving.
 
     Args:
-        model: The model that is run inside the block.
+        model: The model that runs inside the block.
 
     Yields:
         Nothing.
@@ -167,23 +174,24 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def preserved_model(model: nn.Module) -> Iterator[None]:
-    """Restore buffers, gradients and train/eval modes on leaving, and prove that parameters did not change.
+    """Restore buffers, gradients and train/eval modes on leaving, and check that parameters did not change.
 
-    Parameters are never written by a probe; should the caller's own code (a loss or a hook that steps an
-    optimizer) write to them, that is an error, since every number would mix several models.
+    A probe never writes to parameters. If the caller's code does (a loss or a hook that steps an optimizer), every
+    measured number would mix several models, so that is an error.
 
     Args:
-        model: The model to watch.
+        model: The model that is measured inside the block.
 
     Yields:
         Nothing.
 
     Raises:
-        ProbeError: If a parameter's bits differ on leaving.
+        ProbeError: If the bits of a parameter differ on leaving.
     """
     modes = {module: module.training for module in model.modules()}
     buffers = _Buffers(model, values=True)
     grads = _set_aside_grads(model)
+    # Checksums rather than copies: copies would double the memory that the parameters take.
     before = {name: _fingerprint(param) for name, param in model.named_parameters()}
     try:
         yield
@@ -202,7 +210,7 @@ def preserved_model(model: nn.Module) -> Iterator[None]:
 
 
 def _set_aside_grads(model: nn.Module) -> list[tuple[nn.Parameter, Tensor | None]]:
-    """Take ``.grad`` off every parameter, so that a backward inside adds to nothing of the caller's."""
+    """Detach ``.grad`` from every parameter, so that a backward pass does not add to the caller's gradients."""
     grads = [(param, param.grad) for param in model.parameters()]
     for param, _ in grads:
         param.grad = None
@@ -210,6 +218,7 @@ def _set_aside_grads(model: nn.Module) -> list[tuple[nn.Parameter, Tensor | None
 
 
 def _same_bits(first: Tensor, second: Tensor) -> bool:
+    # The comparison of values rules out a collision of checksums; NaN never equals itself, so it is replaced first.
     return (
         first.shape == second.shape
         and _fingerprint(first) == _fingerprint(second)
@@ -218,13 +227,13 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
 
 
 def _fingerprint(tensor: Tensor) -> tuple[int, ...]:
-    """Checksum of a tensor's bits in which each word counts with a factor of its own place.
+    """Compute a checksum of a tensor's bits that depends on the place of each word.
 
-    Words of 4 bytes are multiplied by pseudo-random odd numbers modulo 2^64 and summed, block by block, and
-    the blocks' sums likewise, so that swapped words, rows or blocks do not cancel.
+    Each 4-byte word is multiplied by the pseudo-random odd number of its place modulo 2^64. The products are summed
+    block by block, and the sums of the blocks likewise, so that swapped words, rows or blocks change the result.
 
     Returns:
-        The sum and the shape.
+        The checksum, followed by the shape.
     """
     data = tensor.detach()
     if data.is_sparse:
@@ -242,7 +251,7 @@ def _fingerprint(tensor: Tensor) -> tuple[int, ...]:
 
 @lru_cache(maxsize=16)
 def _odd_weights(count: int, device: str) -> Tensor:
-    """Pseudo-random odd int64, one for each place (a multiply-and-shift hash of the index)."""
+    """Return one pseudo-random odd int64 per place: a multiply-and-shift hash of the index."""
     index = torch.arange(1, count + 1, dtype=torch.int64)
     mixed = index * -7046029254386353131  # 2^64 / golden ratio, as int64
     mixed = (mixed ^ (mixed >> 29)) * -4658895280553007687
@@ -251,7 +260,7 @@ def _odd_weights(count: int, device: str) -> Tensor:
 
 @contextmanager
 def restored_parameters(model: nn.Module) -> Iterator[None]:
-    """Give parameters back bit for bit on leaving, for runs that do train the model in between.
+    """Restore parameters, buffers, gradients and modes on leaving, for code that trains the model inside.
 
     Args:
         model: The model that is trained inside the block.

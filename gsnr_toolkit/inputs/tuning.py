@@ -1,4 +1,4 @@
-"""What is trained: the head alone, the norms, the last blocks, or everything."""
+"""Tuning modes: train the head only, the norms, the last blocks, or all parameters."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gsnr_toolkit.support.lookup import did_you_mean
 
 __all__ = ["MODES", "Tuning", "find_head", "parse_tuning", "set_tuning"]
 
-#: The modes, and what each of them trains.
+#: What each mode trains.
 MODES = {
-    "head": "the head alone: a linear probe",
+    "head": "the head only: a linear probe",
     "norms": "the scale and shift of every normalisation layer, and the head",
     "last": "the last k blocks, what follows them (final norm, projection), and the head",
     "full": "everything",
@@ -26,7 +26,7 @@ _HEAD_NAMES = ("head", "heads", "fc", "classifier", "last_linear")
 
 @dataclass(frozen=True)
 class Tuning:
-    """A mode of tuning; ``last_k`` is the number of blocks of the mode ``"last"`` and None otherwise."""
+    """A tuning mode; ``last_k`` is the number of blocks in mode ``"last"`` and None in all others."""
 
     mode: str
     last_k: int | None = None
@@ -36,7 +36,7 @@ class Tuning:
 
 
 def parse_tuning(text: str) -> Tuning:
-    """Read a mode of tuning as it is written on the command line.
+    """Parse a tuning mode as written on the command line.
 
     Args:
         text: ``"head"``, ``"norms"``, ``"full"``, ``"last"`` (the last block) or ``"last-K"``.
@@ -45,13 +45,13 @@ def parse_tuning(text: str) -> Tuning:
         The mode.
 
     Raises:
-        ProbeError: If it is none of these.
+        ProbeError: If the text is none of these.
 
     >>> parse_tuning("last-2"), str(parse_tuning("last")), parse_tuning("norms")
     (Tuning(mode='last', last_k=2), 'last-1', Tuning(mode='norms', last_k=None))
     >>> parse_tuning("norm")
     Traceback (most recent call last):
-    gsnr_toolkit.errors.ProbeError: unknown tuning 'norm'. Did you mean 'norms'? ...
+    gsnr_toolkit.errors.ProbeError: expected a tuning (head: the head only: ...), got 'norm'; ... mean 'norms'?
     """
     found = re.fullmatch(r"last(?:-(\d+))?", text)
     if found:
@@ -59,20 +59,19 @@ def parse_tuning(text: str) -> Tuning:
     if text in MODES:
         return Tuning(text)
     written = {"last-K" if mode == "last" else mode: what for mode, what in MODES.items()}
-    listed = "; ".join(f"{mode}: {what}" for mode, what in written.items())
-    raise ProbeError(f"unknown tuning {text!r}.{did_you_mean(text, written)} Known are {listed}")
+    listed = ", or ".join(f"{mode}: {what}" for mode, what in written.items())
+    raise ProbeError(f"expected a tuning ({listed}), got {text!r}; choose one of these.{did_you_mean(text, written)}")
 
 
 def set_tuning(model: nn.Module, mode: str | Tuning, last_k: int | None = None) -> list[str]:
-    """Choose what is trained, by setting ``requires_grad`` of every parameter of a model.
+    """Choose which parameters are trained, by setting ``requires_grad`` of every parameter of a model.
 
-    Whatever was frozen or trainable before, only the mode counts after.
+    The previous setting does not matter.
 
     Args:
-        model: Any model; it is changed in place. Its head is the module called head, fc or classifier
-            nearest to the top, or else its last linear layer.
+        model: Any model; it is changed in place. :func:`find_head` says which module is its head.
         mode: One of :data:`MODES`, a :class:`Tuning`, or text as :func:`parse_tuning` reads it.
-        last_k: The number of blocks, for the mode ``"last"`` only.
+        last_k: The number of blocks, for mode ``"last"`` only.
 
     Returns:
         The names of the trainable parameters, in the model's order.
@@ -89,9 +88,11 @@ def set_tuning(model: nn.Module, mode: str | Tuning, last_k: int | None = None) 
     tuning = mode if isinstance(mode, Tuning) else _tuning(mode, last_k)
     names = [name for name, _ in model.named_parameters()]
     if not names:
-        raise ProbeError(f"{type(model).__name__} has no parameters, so nothing of it can be trained")
+        raise ProbeError(
+            f"expected a model with parameters, but {type(model).__name__} has none; pass the model that is trained"
+        )
     chosen = {"head": _head, "norms": _norms, "last": _last, "full": _full}[tuning.mode](model, tuning)
-    # Tied parameters have one name in named_parameters() and others elsewhere: compare the tensors.
+    # Compare tensors rather than names: named_parameters() lists a tied parameter under one of its names only.
     trainable = {id(parameter) for parameter in chosen}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trainable)
@@ -105,11 +106,11 @@ def find_head(model: nn.Module) -> str:
         model: Any model.
 
     Returns:
-        The path of the module called head, heads, fc, classifier or last_linear nearest to the top that has
-        parameters, or else of the last linear layer.
+        The path of the topmost module that is called head, heads, fc, classifier or last_linear and has
+        parameters. If there is none, the path of the last linear layer.
 
     Raises:
-        ProbeError: If there is neither.
+        ProbeError: If the model has neither.
 
     >>> find_head(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)))
     '2'
@@ -122,8 +123,8 @@ def find_head(model: nn.Module) -> str:
     if linear:
         return linear[-1]
     raise ProbeError(
-        f"{type(model).__name__} has no head: no module called {', '.join(_HEAD_NAMES)}, no linear layer. "
-        "Call its last layer 'head', or use the tuning 'full'"
+        f"expected a module called {', '.join(_HEAD_NAMES)} or a linear layer, but {type(model).__name__} has no such "
+        "head; rename its last layer to 'head', or use the tuning 'full'"
     )
 
 
@@ -132,15 +133,15 @@ def _tuning(mode: str, last_k: int | None) -> Tuning:
     if last_k is None:
         return tuning
     if tuning.mode != "last":
-        raise ProbeError(f"last_k={last_k} goes with the tuning 'last', but the tuning is {mode!r}")
+        raise ProbeError(f"expected the tuning 'last' with last_k={last_k}, got {mode!r}; leave last_k out")
     if mode != "last" and tuning.last_k != last_k:
-        raise ProbeError(f"{mode!r} and last_k={last_k} contradict each other: give one of them")
+        raise ProbeError(f"expected last_k={tuning.last_k} with {mode!r}, got last_k={last_k}; pass one of the two")
     return Tuning("last", _positive(last_k))
 
 
 def _positive(last_k: int) -> int:
     if last_k < 1:
-        raise ProbeError(f"the number of last blocks must be at least 1, but got {last_k}: use 'head' for none")
+        raise ProbeError(f"expected at least 1 last block, got {last_k}; use the tuning 'head' to train no block")
     return last_k
 
 
@@ -153,18 +154,18 @@ def _full(model: nn.Module, _: Tuning) -> list[nn.Parameter]:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Tell whether a module is a normalisation layer, by its class or the name of its class.
+    """Tell whether a module is a normalisation layer, by the name of its class.
 
     Args:
         module: A module.
 
     Returns:
-        True for LayerNorm, BatchNorm, GroupNorm, RMSNorm and the like, of torch or another library.
+        True for LayerNorm, BatchNorm, GroupNorm, RMSNorm and similar layers of any library.
 
     >>> is_norm(nn.LayerNorm(2)), is_norm(nn.BatchNorm2d(2)), is_norm(nn.Linear(2, 2))
     (True, True, False)
     """
-    # Containers such as torchvision's Conv2dNormActivation have "Norm" in their name, but children.
+    # Own parameters are required because containers such as torchvision's Conv2dNormActivation match by name.
     return any(True for _ in module.parameters(recurse=False)) and bool(
         re.search(r"(Layer|Batch|Group|Instance|RMS|Frozen\w*)_?Norm|Norm(\dd)?$", type(module).__name__, re.I)
     )
@@ -174,8 +175,8 @@ def _norms(model: nn.Module, tuning: Tuning) -> list[nn.Parameter]:
     norms = [module for module in model.modules() if is_norm(module)]
     if not norms:
         raise ProbeError(
-            f"{type(model).__name__} has no normalisation layer with a scale or shift to train: use another "
-            "tuning, such as 'head' or 'last-2'"
+            f"expected a normalisation layer with a scale or shift to train, but {type(model).__name__} has none; use "
+            "another tuning, such as 'head' or 'last-2'"
         )
     return [p for norm in norms for p in norm.parameters(recurse=False)] + _head(model, tuning)
 
@@ -186,9 +187,10 @@ def _last(model: nn.Module, tuning: Tuning) -> list[nn.Parameter]:
     blocks = list(dict.fromkeys(find_blocks(model).values()))
     wanted = tuning.last_k or 1
     if wanted > len(blocks):
+        remedy = "use fewer" if blocks else "use head, norms or full, since no block was recognised by its name"
         raise ProbeError(
-            f"tuning {str(tuning)!r} needs {wanted} blocks, but {type(model).__name__} has {len(blocks)}: "
-            f"{'use fewer' if blocks else 'none was recognised by name, so use head, norms or full'}"
+            f"expected {wanted} blocks for the tuning {str(tuning)!r}, but {type(model).__name__} has {len(blocks)}; "
+            f"{remedy}"
         )
     last = {*blocks[-wanted:], "head"}
     return [parameters[name] for name, group in groups.items() if group.name in last] + _head(model, tuning)

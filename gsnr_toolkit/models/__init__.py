@@ -1,30 +1,30 @@
-"""Models: CLIP's visual towers with a head, by name, or a model of one's own."""
+"""Models by name: CLIP's visual towers with a linear head, their weights, and the images that a model expects.
+
+``demo_training`` pretrains the embedded CLIP. Code that probes, fine-tunes or scores a model does not belong here.
+"""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gsnr_toolkit.models.clip import Detector
-    from gsnr_toolkit.models.registry import MODELS, build_model
-    from gsnr_toolkit.models.spec import InputSpec, input_spec
-    from gsnr_toolkit.models.weights_files import WeightsError
+from gsnr_toolkit.support.lazy import lazy_exports
 
-__all__ = ["MODELS", "Detector", "InputSpec", "WeightsError", "build_model", "input_spec"]
+if TYPE_CHECKING:  # the same names for type checkers and editors
+    from gsnr_toolkit.models.clip import Detector as Detector
+    from gsnr_toolkit.models.registry import MODELS as MODELS
+    from gsnr_toolkit.models.registry import build_model as build_model
+    from gsnr_toolkit.models.spec import InputSpec as InputSpec
+    from gsnr_toolkit.models.spec import input_spec as input_spec
+    from gsnr_toolkit.models.weights_files import WeightsError as WeightsError
 
-# Imported when first used, so that listing the models imports neither torch nor open_clip.
-_HOMES = {
-    "MODELS": "registry",
-    "Detector": "clip",
-    "InputSpec": "spec",
-    "WeightsError": "weights_files",
-    "build_model": "registry",
-    "input_spec": "spec",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "MODELS": "gsnr_toolkit.models.registry",
+        "Detector": "gsnr_toolkit.models.clip",
+        "InputSpec": "gsnr_toolkit.models.spec",
+        "WeightsError": "gsnr_toolkit.models.weights_files",
+        "build_model": "gsnr_toolkit.models.registry",
+        "input_spec": "gsnr_toolkit.models.spec",
+    },
+)

@@ -1,6 +1,6 @@
 """A detector of forgeries: the visual tower of a CLIP model of open_clip, and a linear head.
 
-Only the visual tower is ever built; the text tower would be half of the memory and is not used.
+The text tower is never built: it is not used and would take half of the memory.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from gsnr_toolkit.models.weights_files import (
 
 __all__ = ["HEAD_STD", "WEIGHTS_DIR", "Detector", "build_clip", "visual_tower"]
 
-#: Where the embedded model's files are.
+#: The folder of the embedded model's files.
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 
-#: Standard deviation of the head's initial weights. With a head of exactly zero every gradient of the
-#: encoder would be zero at the first step, and so would every statistic of it.
+#: Standard deviation of the head's initial weights. With a head of exact zeros, every gradient of the encoder would
+#: be zero at the first step, and so would every statistic of it.
 HEAD_STD = 0.02
 
 
 class Detector(nn.Module):
     """An image encoder and a linear head on its features.
 
-    The feature is what ``encoder(images)`` gives: for CLIP's visual transformer the class token after the
-    last norm and the projection.
+    The features are the output of ``encoder(images)``. For CLIP's visual transformer that is the class token after
+    the final norm and the projection.
 
     Attributes:
         encoder: Images ``(N, 3, S, S)`` to features ``(N, feature_dim)``.
         head: ``nn.Linear(feature_dim, num_outputs)``: normal weights (standard deviation 0.02), zero bias.
-        name: The name by which it was built.
+        name: The name by which the model was built.
         image_size: S, in pixels.
-        mean: Mean by channel of the images it wants, of RGB values in [0, 1].
-        std: Standard deviation by channel.
-        provenance: Where the weights come from: ``model``, ``architecture``, ``weights``, and as they apply
-            ``path``, ``sha256``, ``quick_gelu``, ``seed``, ``open_clip``.
+        mean: Mean by channel for the normalisation of the images, of RGB values in [0, 1].
+        std: Standard deviation by channel for the normalisation.
+        provenance: Origin of the weights: ``model``, ``architecture``, ``weights``, and where they apply ``path``,
+            ``sha256``, ``quick_gelu``, ``seed``, ``open_clip``.
 
     >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     >>> detector = Detector(encoder, feature_dim=5, name="tiny", image_size=2)
@@ -72,8 +72,11 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         if num_outputs < 1:
-            raise ValueError(f"num_outputs must be 1 (binary) or a number of classes, but got {num_outputs}")
+            raise ValueError(
+                f"expected num_outputs to be 1 (binary) or the number of classes, got {num_outputs}; leave it out for 1"
+            )
         self.encoder = encoder
+        # The default initialisation would draw from the caller's random state.
         self.head = nn.utils.skip_init(nn.Linear, feature_dim, num_outputs)
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.head.weight, std=HEAD_STD, generator=generator)
@@ -85,7 +88,7 @@ class Detector(nn.Module):
         self.provenance = dict(provenance or {})
 
     def forward(self, images: Tensor) -> Tensor:
-        """Score images.
+        """Compute the logits of images.
 
         Args:
             images: Normalised images ``(N, 3, S, S)``.
@@ -97,7 +100,7 @@ class Detector(nn.Module):
         return logits.squeeze(-1) if self.head.out_features == 1 else logits
 
     def extra_repr(self) -> str:
-        """Describe the model in the line that ``print(model)`` begins with.
+        """Describe the model for the first line of ``print(model)``.
 
         Returns:
             Name, image size and origin of the weights.
@@ -109,22 +112,22 @@ class Detector(nn.Module):
 def build_clip(name: str, info: ModelInfo, *, weights: str, seed: int = 0, num_outputs: int = 1) -> Detector:
     """Build a detector on a visual tower of open_clip.
 
-    The activation (QuickGELU or GELU) and the normalisation follow the weights: those of the tag, and for a
-    file or random weights those of the row's own default, because a state dict does not tell.
+    The activation (QuickGELU or GELU) and the normalisation must fit the weights. For a tag they are the tag's. For a
+    file or random weights they are those of the row's default tag, because a state dict does not contain them.
 
     Args:
         name: The model's name.
         info: Its row in the registry.
         weights: ``"shipped"``, a tag, a path, or ``"random"``; see
             :func:`gsnr_toolkit.models.registry.build_model`.
-        seed: Of the head's weights, and of the encoder's if they are random.
+        seed: Seed of the head's weights, and of the encoder's if they are random.
         num_outputs: Outputs of the head.
 
     Returns:
         The detector, float32, on the CPU.
 
     Raises:
-        WeightsError: If the weights are not there or do not fit.
+        WeightsError: If the weights cannot be found or do not fit.
     """
     import open_clip
 
@@ -144,7 +147,7 @@ def build_clip(name: str, info: ModelInfo, *, weights: str, seed: int = 0, num_o
     if path is not None:
         state = read_state_dict(path)
         load_into(encoder, state, origin=str(path))
-        given = provenance["weights"] == "file"  # a cache's or the package's own folder says nothing
+        given = provenance["weights"] == "file"  # the folder of a cache or of the package is no information
         provenance |= {"path": weights if given else path.name, "sha256": sha256(path)}
     detector = Detector(
         encoder,
@@ -162,33 +165,45 @@ def build_clip(name: str, info: ModelInfo, *, weights: str, seed: int = 0, num_o
 
 
 def _find_weights(name: str, info: ModelInfo, weights: str) -> Path | None:
-    # None stands for random weights.
+    """Find the file of the weights; None means random weights."""
     if weights == "random":
         return None
     if weights == "shipped" and info.weights == "shipped":
-        path = WEIGHTS_DIR / f"{name}.safetensors"
-        if not path.is_file():
-            raise WeightsError(f"the package's own file {path} is missing: install the package again")
-        return path
+        return shipped_file(f"{name}.safetensors")
     if looks_like_path(weights):
         return Path(weights).expanduser()
     if not info.architecture:
         raise WeightsError(
-            f"{name} has no weights called {weights!r}: leave weights out for the shipped ones, or give the "
-            "path of a file, or 'random'"
+            f"expected weights 'shipped', 'random' or a file for {name}, got {weights!r}; leave weights out for the "
+            "shipped ones, or pass 'random' or the path of a file"
         )
     return find_tag(name, info.architecture, weights)
 
 
+def shipped_file(name: str) -> Path:
+    """Return the path of one of the package's files in :data:`WEIGHTS_DIR`.
+
+    Args:
+        name: The file's name.
+
+    Returns:
+        The path.
+
+    Raises:
+        WeightsError: If the installed package lacks the file.
+    """
+    path = WEIGHTS_DIR / name
+    if not path.is_file():
+        raise WeightsError(f"expected the package's file {path}, but it is missing; install the package again")
+    return path
+
+
 def _configuration(info: ModelInfo, weights: str) -> tuple[dict[str, Any], Sequence[float], Sequence[float]]:
-    # The model's configuration, and the mean and standard deviation of its images.
+    """Return the configuration of the model, and the mean and standard deviation of its images."""
     import open_clip
 
     if not info.architecture:
-        path = WEIGHTS_DIR / "clip-demo.json"
-        if not path.is_file():
-            raise WeightsError(f"the package's own file {path} is missing: install the package again")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(shipped_file("clip-demo.json").read_text(encoding="utf-8"))
         preprocess = content.get("preprocess_cfg", {})
         config = dict(content.get("model_cfg", content))
         return config, preprocess.get("mean", CLIP_MEAN), preprocess.get("std", CLIP_STD)
@@ -200,19 +215,19 @@ def _configuration(info: ModelInfo, weights: str) -> tuple[dict[str, Any], Seque
 
 
 def visual_tower(config: Mapping[str, Any], quick_gelu: bool, seed: int) -> nn.Module:
-    """Build a randomly initialised visual tower, the same for the same seed.
+    """Build a randomly initialised visual tower; equal seeds give equal weights.
 
     Args:
         config: A model configuration of open_clip: ``embed_dim`` and ``vision_cfg``.
         quick_gelu: Whether the activation is QuickGELU.
-        seed: Of the weights; the caller's random state stays as it is.
+        seed: Seed of the weights; the caller's random state is not changed.
 
     Returns:
         The tower, float32.
     """
     from open_clip import model
 
-    # open_clip has no public way to build one tower alone.
+    # open_clip has no public function that builds one tower without the other.
     build: Callable[..., nn.Module] = model._build_vision_tower
     vision = {**config["vision_cfg"], "output_tokens": False}
     with torch.random.fork_rng(devices=[]):
@@ -221,15 +236,15 @@ def visual_tower(config: Mapping[str, Any], quick_gelu: bool, seed: int) -> nn.M
 
 
 def _load_head(detector: Detector, state: Mapping[str, Tensor]) -> None:
-    # The state dict of a trained detector has a head as well.
+    """Load the head too, if the state dict is that of a trained detector."""
     for prefix in ("head.", "module.head."):
         weight, bias = state.get(f"{prefix}weight"), state.get(f"{prefix}bias")
         if weight is None or bias is None:
             continue
         if weight.shape != detector.head.weight.shape:
             raise WeightsError(
-                f"the file's head has shape {tuple(weight.shape)}, but the model needs "
-                f"{tuple(detector.head.weight.shape)}: set num_outputs={weight.shape[0]}"
+                f"expected a head of shape {tuple(detector.head.weight.shape)} in the file, got {tuple(weight.shape)}; "
+                f"pass num_outputs={weight.shape[0]}"
             )
         detector.head.load_state_dict({"weight": weight.float(), "bias": bias.float()})
         detector.provenance["head"] = "file"

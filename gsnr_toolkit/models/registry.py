@@ -1,4 +1,4 @@
-"""Models by name: the embedded one, CLIP's visual towers, and one's own."""
+"""Models by name: the embedded CLIP, other visual towers of CLIP, and the user's own."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ModelInfo:
     """A model that can be built by name.
 
     Attributes:
-        description: What it is, in a line.
-        architecture: The name of its configuration in open_clip (``""``: shipped with this package).
-        weights: What ``weights=None`` means: a tag of open_clip, or ``"shipped"``.
+        description: One line on what it is.
+        architecture: The name of its configuration in open_clip, or ``""`` if it is shipped with this package.
+        weights: The default weights: a tag of open_clip, or ``"shipped"``.
         target: ``"module:function"`` that builds it from ``(name, info, weights, seed, num_outputs)``.
-        probe_lr: Learning rate of a short probing run where none is given. Large ones wreck a pretrained encoder.
+        probe_lr: Default learning rate of a short probing run. A large one would destroy a pretrained encoder.
     """
 
     description: str
@@ -37,7 +37,7 @@ MODELS: Registry[ModelInfo] = Registry(
     {
         "clip-demo": ModelInfo("small CLIP trained on procedural faces, shipped, 64 px", "", "shipped", probe_lr=1e-3),
         "clip-lab": ModelInfo(
-            "clip-demo's first 6 blocks at 32 px: a fifth of its price, for sweeps",
+            "clip-demo's first 6 blocks at 32 px: a fifth of its cost, for sweeps",
             "",
             "shipped",
             target="gsnr_toolkit.models.lab:build_lab",
@@ -50,7 +50,7 @@ MODELS: Registry[ModelInfo] = Registry(
         "clip-vit-h14": ModelInfo("OpenCLIP ViT-H/14, 32 blocks, 224 px", "ViT-H-14", "laion2b_s32b_b79k"),
         "clip-convnext-b": ModelInfo("OpenCLIP ConvNeXt-B, 256 px", "convnext_base_w", "laion2b_s13b_b82k"),
     },
-    hint="Or module:function for your own.",
+    hint="Or module:function for your own model.",
 )
 
 
@@ -58,22 +58,22 @@ def build_model(name: str, *, weights: str | None = None, seed: int = 0, num_out
     """Build a detector by name.
 
     Args:
-        name: One of :data:`MODELS`, or ``"module:function"``: a function of one's own that returns a
-            ``torch.nn.Module`` and is called with those of ``weights``, ``seed`` and ``num_outputs`` that it
-            names. See :func:`gsnr_toolkit.models.spec.input_spec` for how its image size is found.
+        name: One of :data:`MODELS`, or ``"module:function"``: the user's own function, which returns a
+            ``torch.nn.Module``. It is called with those of ``weights``, ``seed`` and ``num_outputs`` that are among
+            its parameters. :func:`gsnr_toolkit.models.spec.input_spec` says how its image size is found.
         weights: A tag of open_clip (``"openai"``, ``"laion2b_s32b_b82k"``), the path of a state dict
-            (``.safetensors``, ``.pt``, ``.pth``, ``.bin``), or ``"random"`` for an untrained encoder. By
-            default the model's own entry in :data:`MODELS`. Nothing else is ever put in their place.
-        seed: Of the head's initial weights, and of the encoder's if they are random.
+            (``.safetensors``, ``.pt``, ``.pth``, ``.bin``), or ``"random"`` for an untrained encoder. The default
+            is the model's entry in :data:`MODELS`. Other weights are never substituted for missing ones.
+        seed: Seed of the head's initial weights, and of the encoder's if they are random.
         num_outputs: 1 for a binary head with one logit per image, C for C classes.
 
     Returns:
-        A :class:`gsnr_toolkit.models.clip.Detector`, or what one's own function returns, in train mode.
+        A :class:`gsnr_toolkit.models.clip.Detector`, or the result of the user's function, in train mode.
 
     Raises:
         UnknownNameError: If no model has this name.
-        WeightsError: If the weights are not there or do not fit.
-        TargetError: If one's own function does not return a module.
+        WeightsError: If the weights cannot be found or do not fit.
+        TargetError: If the user's function does not return a module.
 
     >>> build_model("clip-vit-l41")
     Traceback (most recent call last):
@@ -93,5 +93,7 @@ def _build_own(name: str, weights: str | None, seed: int, num_outputs: int) -> n
     required = [] if weights is None else ["weights"]
     model = call_with_known(load_target(name), offered, required)
     if not isinstance(model, nn.Module):
-        raise TargetError(f"{name} must return a torch.nn.Module, but returned {type(model).__name__}")
+        raise TargetError(
+            f"expected {name} to return a torch.nn.Module, got {type(model).__name__}; return the model itself"
+        )
     return model

@@ -1,4 +1,4 @@
-"""What images a model wants: their size, and the means and standard deviations they are normalised with."""
+"""The images that a model expects: their size, and the means and standard deviations of the normalisation."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class InputSpec:
 
 
 def input_spec(model: nn.Module, image_size: int | None = None) -> InputSpec:
-    """Find out what images a model wants.
+    """Find the image size and the normalisation that a model expects.
 
-    Read, in this order, from: the model's own ``image_size``, ``mean`` and ``std`` (a
-    :class:`gsnr_toolkit.models.clip.Detector` has them, and a model of one's own may); timm's
-    ``pretrained_cfg``; the ``config.image_size`` of Hugging Face. CLIP's normalisation where none is given.
+    The sources are, in this order: the model's attributes ``image_size``, ``mean`` and ``std``, which a
+    :class:`gsnr_toolkit.models.clip.Detector` has and any model may have; timm's ``pretrained_cfg``; the
+    ``config.image_size`` of Hugging Face. The default normalisation is CLIP's.
 
     Args:
         model: Any model.
-        image_size: Overrides the size found.
+        image_size: Overrides the size of the model.
 
     Returns:
         Size and normalisation.
@@ -58,8 +58,8 @@ def input_spec(model: nn.Module, image_size: int | None = None) -> InputSpec:
     size = next((candidate for candidate in candidates if candidate is not None), None)
     if size is None:
         raise ProbeError(
-            f"which image size {type(model).__name__} wants is not known: set model.image_size (and "
-            "model.mean, model.std), or give image_size"
+            f"expected {type(model).__name__} to have an image size, but found none; set model.image_size (and "
+            "model.mean, model.std), or pass image_size"
         )
     mean = _channels(getattr(model, "mean", None)) or _channels(config.get("mean")) or CLIP_MEAN
     std = _channels(getattr(model, "std", None)) or _channels(config.get("std")) or CLIP_STD
@@ -69,12 +69,12 @@ def input_spec(model: nn.Module, image_size: int | None = None) -> InputSpec:
 def _side(size: Any) -> int:
     sides = set(size) if isinstance(size, (tuple, list)) else {size}
     if len(sides) != 1:
-        raise ProbeError(f"expected a square image size, but the model wants {tuple(size)}: pass image_size")
+        raise ProbeError(f"expected a square image size, but the model has {tuple(size)}; pass image_size=S for S x S")
     return int(sides.pop())
 
 
 def _channels(values: Any) -> tuple[float, ...] | None:
-    """Return three numbers, or None for anything else that happens to have the name."""
+    """Return three numbers, or None, since ``mean`` or ``std`` may also be a method or a single number."""
     if isinstance(values, Tensor):
         values = values.flatten().tolist()
     if not isinstance(values, (tuple, list)) or len(values) != 3:

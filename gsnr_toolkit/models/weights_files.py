@@ -1,4 +1,4 @@
-"""Pretrained weights as files: find them in the cache, fetch them, read them, and say clearly why not."""
+"""Files of pretrained weights: find them in the cache, download, read and load them, with errors that say why not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gsnr_toolkit.errors import ProbeError
@@ -28,24 +29,24 @@ __all__ = [
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
-#: What the names of a visual tower may be preceded by: CLIP itself, wrappers of it, and our own Detector.
+#: Prefixes of the visual tower's tensors in state dicts of CLIP, of wrappers of it, and of our Detector.
 _PREFIXES = ("visual.", "module.visual.", "model.visual.", "encoder.", "module.encoder.", "module.", "")
 
 _TIMEOUT_SECONDS = 10.0
 
 
 class WeightsError(ProbeError):
-    """Weights that are not there, or do not fit the model."""
+    """Weights that cannot be found, or do not fit the model."""
 
 
 def looks_like_path(weights: str) -> bool:
-    """Tell a path from a tag: it has a slash or a weight file's ending, or is an existing file.
+    """Tell a path from a tag: a path has a slash or the suffix of a weights file, or is an existing file.
 
     Args:
-        weights: What the user gave.
+        weights: The user's argument.
 
     Returns:
-        Whether it is a path.
+        True for a path.
 
     >>> looks_like_path("openai"), looks_like_path("clip.safetensors"), looks_like_path("~/clip")
     (False, True, True)
@@ -67,7 +68,7 @@ def sha256(path: Path) -> str:
 
 
 def tag_config(architecture: str, tag: str) -> Mapping[str, Any]:
-    """Look up what open_clip knows about a tag: where its file is, its activation and its normalisation.
+    """Look up open_clip's record of a tag: the origin of its file, its activation and its normalisation.
 
     Args:
         architecture: The name of open_clip's configuration, such as ``"ViT-L-14"``.
@@ -85,19 +86,19 @@ def tag_config(architecture: str, tag: str) -> Mapping[str, Any]:
     if not config:
         tags = pretrained.list_pretrained_tags_by_model(architecture)
         raise WeightsError(
-            f"{architecture} has no weights with the tag {tag!r}.{did_you_mean(tag, tags)} Tags: "
-            f"{', '.join(tags)}. Or give the path of a file, or 'random'"
+            f"expected a tag of {architecture} ({', '.join(tags)}), got {tag!r}; choose one of these, or pass 'random' "
+            f"or the path of a file.{did_you_mean(tag, tags)}"
         )
     return config
 
 
 @dataclass(frozen=True)
 class _Remote:
-    """Where the file of a tag is: on the Hugging Face hub, under one of several names, the best first."""
+    """The file of a tag on the Hugging Face hub: its repository, and its possible names, the best first."""
 
     repository: str
     names: tuple[str, ...]
-    legacy: str  # name in open_clip's older cache
+    legacy: str  # name in the cache of older versions of open_clip
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> _Remote:
@@ -119,7 +120,7 @@ class _Remote:
         return old if self.legacy and old.is_file() else None
 
     def fetch(self) -> Path:
-        # One short request shows whether the hub answers, before anything long is begun.
+        # A short request with a timeout shows whether the hub answers; the download itself could hang for minutes.
         import huggingface_hub as hub
         from huggingface_hub.errors import EntryNotFoundError
 
@@ -129,14 +130,16 @@ class _Remote:
             except EntryNotFoundError:
                 continue
             return Path(hub.hf_hub_download(self.repository, name))
-        raise FileNotFoundError(f"{self.repository} has none of {', '.join(self.names)}")
+        raise FileNotFoundError(
+            f"expected {' or '.join(self.names)} in {self.repository}, but it has none of them; pass the path of a file"
+        )
 
 
 def find_tag(model: str, architecture: str, tag: str) -> Path:
-    """Find the file of a tag: in the cache, else by downloading it.
+    """Find the file of a tag in the cache, or download it.
 
-    The cache is looked at before anything is asked of the network, and without a network the error comes
-    after seconds, not minutes. ``HF_HUB_OFFLINE=1`` forbids asking at all.
+    The network is used only if the file is not cached. Without a network the error comes after seconds rather than
+    minutes. ``HF_HUB_OFFLINE=1`` forbids any request.
 
     Args:
         model: The model's name, for the message.
@@ -147,7 +150,7 @@ def find_tag(model: str, architecture: str, tag: str) -> Path:
         The path of the file.
 
     Raises:
-        WeightsError: If it is neither cached nor can be downloaded; the message names the file.
+        WeightsError: If the file is not cached and cannot be downloaded; the message names the file.
     """
     from huggingface_hub import constants
 
@@ -162,9 +165,8 @@ def find_tag(model: str, architecture: str, tag: str) -> Path:
         except Exception as error:  # the hub's client raises errors of several libraries
             reason = f"{type(error).__name__}: {_first_line(error)}"
     raise WeightsError(
-        f"{model} needs the weights {tag!r}: the file {remote.names[0]} of {remote.repository}. It is not in "
-        f"the cache ({constants.HF_HUB_CACHE}) and cannot be downloaded ({reason}).\n"
-        "On a machine with network run\n"
+        f"expected the weights {tag!r} of {model}, but the file {remote.names[0]} of {remote.repository} is not in the "
+        f"cache ({constants.HF_HUB_CACHE}) and cannot be downloaded ({reason}); on a machine with network run\n"
         f"    hf download {remote.repository} {remote.names[0]} --local-dir .\n"
         "and pass the file as weights=PATH (--weights PATH on the command line); or pass weights='random' "
         "(--weights random) for an untrained encoder"
@@ -174,45 +176,46 @@ def find_tag(model: str, architecture: str, tag: str) -> Path:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file, on the CPU.
 
-    Pickled files are read with ``weights_only=True``, which runs no code of theirs. OpenAI's own files are
-    TorchScript archives; their state dict is taken out.
+    Pickled files are read with ``weights_only=True``, so that no code in them runs. OpenAI's files are TorchScript
+    archives, from which the state dict is extracted.
 
     Args:
         path: A ``.safetensors`` file, or one written by ``torch.save``.
 
     Returns:
-        Tensors by name; the keys ``state_dict`` and ``model`` of a training checkpoint are looked into.
+        Tensors by name. In a training checkpoint they are found under the key ``state_dict`` or ``model``.
 
     Raises:
         WeightsError: If the file is missing, broken, or holds no state dict.
     """
     if not path.is_file():
-        raise WeightsError(f"the weights file {path} does not exist: check the path given as weights")
+        raise WeightsError(f"expected a weights file at {path}, but there is none; check the path passed as weights")
     try:
         content = _read(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"cannot read {path} as weights: it is either no file of torch.save, or one of whole objects instead "
-            "of tensors; write it with torch.save(model.state_dict(), path)"
+            f"expected a state dict in {path}, but it is no file of torch.save, or holds whole objects instead of "
+            "tensors; write it with torch.save(model.state_dict(), path)"
         ) from error
-    except Exception as error:  # safetensors, zipfile, pickle and torch each raise errors of their own
+    except Exception as error:  # safetensors, zipfile, pickle and torch have no common error type
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise WeightsError(f"cannot read {path} as weights: {reason}") from error
+        raise WeightsError(f"expected a state dict in {path}, but {reason}; copy or download the file again") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path} holds no state dict, but an object of type {type(content).__name__}")
+        raise WeightsError(
+            f"expected a state dict in {path}, got {type(content).__name__} without tensors; write it with "
+            "torch.save(model.state_dict(), path)"
+        )
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         return load_file(path)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(TorchScript|torch.jit)")  # expected, see below
+        warnings.filterwarnings("ignore", message=".*(TorchScript|torch.jit)")  # OpenAI's files are archives
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except RuntimeError as error:
@@ -222,41 +225,40 @@ def _read(path: Path) -> Any:
 
 
 def load_into(encoder: nn.Module, state: Mapping[str, Tensor], origin: str) -> str:
-    """Load the visual tower's part of a state dict, in the tower's own dtype, and insist that all of it fits.
+    """Load the visual tower from a state dict, in the tower's dtype, and check that all tensors fit.
 
     Args:
         encoder: The visual tower; it is changed in place.
-        state: A whole CLIP model's state dict, a visual tower's, or a Detector's.
-        origin: Where it comes from, for messages.
+        state: The state dict of a whole CLIP model, of a visual tower, or of a Detector.
+        origin: The file of the state dict, for messages.
 
     Returns:
-        The prefix under which the tower's tensors were found.
+        The prefix of the tower's tensors in the state dict.
 
     Raises:
-        WeightsError: If tensors are missing, left over (below that prefix), or of another shape.
+        WeightsError: If tensors are missing, unexpected (below that prefix), or have another shape.
     """
     wanted = encoder.state_dict()
     prefix = max(_PREFIXES, key=lambda candidate: len(_under(candidate, state).keys() & wanted.keys()))
     found = _under(prefix, state)
     if not found.keys() & wanted.keys():
         raise WeightsError(
-            f"{origin} holds no visual tower of open_clip: expected names such as "
-            f"{_some('visual.' + name for name in wanted)}, but it has {_some(state)}."
-            f"{_hint_for_transformers(state)}"
+            f"expected a visual tower of open_clip in {origin}, with names such as "
+            f"{_some('visual.' + name for name in wanted)}, but it has {_some(state)}; {_other_file(state)}"
         )
     missing = wanted.keys() - found.keys()
     unexpected = found.keys() - wanted.keys() if prefix else set()
     if missing or unexpected:
         raise WeightsError(
-            f"{origin} does not fit the visual tower: {len(missing)} tensors missing "
-            f"({_some(sorted(missing))}), {len(unexpected)} unexpected ({_some(sorted(unexpected))}). "
-            "Is it another architecture?"
+            f"expected the tensors of the visual tower in {origin}, but {len(missing)} are missing "
+            f"({_some(sorted(missing))}) and {len(unexpected)} are unexpected ({_some(sorted(unexpected))}); use a "
+            "file of the same architecture"
         )
     for name, tensor in wanted.items():
         if found[name].shape != tensor.shape:
             raise WeightsError(
-                f"{origin} does not fit the visual tower: {name} has shape {tuple(found[name].shape)}, "
-                f"but the model needs {tuple(tensor.shape)}. Is it another architecture or image size?"
+                f"expected {name} to have shape {tuple(tensor.shape)}, but it has {tuple(found[name].shape)} in "
+                f"{origin}; use a file of the same architecture and image size"
             )
     encoder.load_state_dict({name: found[name].to(tensor.dtype) for name, tensor in wanted.items()})
     return prefix
@@ -275,7 +277,8 @@ def _some(names: Iterable[str], count: int = 3) -> str:
     return ", ".join(list(listed)[:count]) + (", ..." if len(listed) > count else "") if listed else "none"
 
 
-def _hint_for_transformers(state: Mapping[str, Tensor]) -> str:
-    if not any("vision_model." in name for name in state):
-        return ""
-    return " These are the names of Hugging Face transformers: use open_clip's file of the same model"
+def _other_file(state: Mapping[str, Tensor]) -> str:
+    """Say which file would fit instead of this state dict."""
+    if any("vision_model." in name for name in state):
+        return "these are the names of Hugging Face transformers, so use open_clip's file of the same model"
+    return "use the state dict of a CLIP model or of a Detector"

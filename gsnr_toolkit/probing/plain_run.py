@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from gsnr_toolkit.errors import NonFiniteError, ProbeError
-from gsnr_toolkit.inputs.batches import batch_length, find_device, move_batch
+from gsnr_toolkit.inputs.batches import batch_length, move_batch
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.losses import check_loss_shape, resolve_loss
 from gsnr_toolkit.support.progress import stage
 from gsnr_toolkit.types import Batch, Loader, PerSampleLoss

@@ -11,7 +11,7 @@ from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius, escape_radius
-from gsnr_toolkit.inputs.batches import draw_batches
+from gsnr_toolkit.inputs.loaders import draw_batches
 from gsnr_toolkit.inputs.options import ProbeOptions, make_options
 from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.probing.measurement import Measured, measure

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from gsnr_toolkit.errors import MixedSamplesError, NonDeterministicError, NonFiniteError, ProbeError
 from gsnr_toolkit.gradients.taps.graph import Graph
 from gsnr_toolkit.gradients.task import GradientTask
-from gsnr_toolkit.inputs.batches import batch_length, draw_batches, move_batch, take_rows, tensors_of
+from gsnr_toolkit.inputs.batches import batch_length, move_batch, take_rows, tensors_of
+from gsnr_toolkit.inputs.loaders import draw_batches
 from gsnr_toolkit.inputs.losses import check_labels, inferred_loss, model_logits, rows_first, split_inputs
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng

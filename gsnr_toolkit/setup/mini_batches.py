@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.inputs.batches import batch_length, rebatch
+from gsnr_toolkit.inputs.batches import batch_length
+from gsnr_toolkit.inputs.loaders import rebatch
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.types import Batch
 

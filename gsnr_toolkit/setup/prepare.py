@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from gsnr_toolkit.gradients.task import Engine, GradientTask, trainable_params
-from gsnr_toolkit.inputs.batches import batch_length, find_device
+from gsnr_toolkit.inputs.batches import batch_length
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.groups import Group, assign_groups
 from gsnr_toolkit.inputs.losses import resolve_loss
 from gsnr_toolkit.inputs.options import ProbeOptions

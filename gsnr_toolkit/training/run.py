@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from gsnr_toolkit.data.loaders import probe_loader
-from gsnr_toolkit.inputs.batches import find_device
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.inputs.tuning import set_tuning
 from gsnr_toolkit.models.registry import build_model

@@ -130,7 +130,7 @@ def test_settings_are_listed():
         (["train", "--out", "a", "--cache", "b", "--no-cache"], "expected --cache or --no-cache, got both (b)"),
         (["eval", "--level", "image"], "expected --level video or frame, got 'image'"),
         (["eval", "--robustness", "rain"], "no perturbation is called 'rain'."),
-        (["eval", "--data", "demo-df", "--frames-per-video", "4"], "'demo-df' has no option 'frames_per_video'."),
+        (["eval", "--data", "demo-df", "--frames-per-video", "4"], "an option of 'demo-df' to be one of strength, got 'frames_per_video';"),
         (["ablate", "--out", "a", "--vary", "rho"], "expected --vary parts alone, or --vary FIELD=VALUE"),
         (["ablate"], "expected a folder for the trainings; add --out DIR"),
     ],

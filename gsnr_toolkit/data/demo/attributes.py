@@ -111,7 +111,7 @@ ATTRIBUTES: MappingProxyType[str, Attribute] = MappingProxyType(
 
 
 def palette(colors: MappingProxyType[str, Color]) -> NDArray[np.float64]:
-    """The colours of a palette as an array indexed by attribute code.
+    """Return the colours of a palette as an array indexed by attribute code.
 
     Args:
         colors: One of the palettes of this module.

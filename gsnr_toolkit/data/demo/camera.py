@@ -1,9 +1,9 @@
-"""A small camera: lens blur, sensor noise as demosaicing leaves it, and JPEG.
+"""A simple camera model: lens blur, sensor noise after demosaicing, and JPEG.
 
-The camera has two stages, as a forged photograph has a history: :func:`expose` is what happens before an image
-can be tampered with (blur and sensor noise), :func:`develop` is what happens to real and forged images alike
-afterwards (8-bit JPEG). Noise is signal-dependent, ``sigma^2(I) = read^2 + shot^2 I`` per channel, and
-correlated over neighbouring pixels and channels, because interpolating the colour filter array smooths it.
+The camera has two stages, because a forger works between them. :func:`expose` models what happens before an image can
+be forged: blur and sensor noise. :func:`develop` models what happens to real and forged images alike afterwards:
+quantisation to 8 bits and JPEG. Noise is signal-dependent, ``sigma^2(I) = read^2 + shot^2 I`` per channel, and
+correlated over neighbouring pixels and channels, because interpolation of the colour filter array smooths it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PHOTOGRAPHIC: MappingProxyType[str, Attribute] = MappingProxyType(
         )
     }
 )
-"""Photographic attributes of an image, beside the semantic ones of the face."""
+"""Photographic attributes of an image; the semantic ones describe the face."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Camera(Table):
     Attributes:
         blur: Standard deviation of the lens blur, in pixels of a 64-pixel image, (N,).
         read: Standard deviation of the signal-independent noise, on the [0, 1] scale, (N,).
-        shot: Root of the noise variance per unit of intensity, (N,).
+        shot: Square root of the noise variance per unit of intensity, (N,).
         quality: JPEG quality, (N,).
         codes: Photographic attributes by name, (N,) each; see :data:`PHOTOGRAPHIC`.
     """
@@ -62,7 +62,7 @@ def sample_cameras(faces: Faces, seed: int = 0) -> Camera:
     """Draw the camera of each face, independently of its attributes.
 
     Args:
-        faces: The faces, N of them; lighting is read off their exposure.
+        faces: The faces, N of them; their exposure determines the attribute lighting.
         seed: Seed of the whole data set.
 
     Returns:
@@ -83,11 +83,11 @@ def sample_cameras(faces: Faces, seed: int = 0) -> Camera:
 
 
 def gaussian_blur(images: Floats, sigma: Floats) -> Floats:
-    """Blur each image with its own Gaussian, edges replicated.
+    """Blur each image with a Gaussian of its own width; edges are replicated.
 
     Args:
         images: Images (N, C, H, W).
-        sigma: Standard deviations in pixels, (N,); 0 leaves an image as it is.
+        sigma: Standard deviations in pixels, (N,); 0 leaves an image unchanged.
 
     Returns:
         Blurred images of the same shape.
@@ -108,7 +108,9 @@ def gaussian_blur(images: Floats, sigma: Floats) -> Floats:
 
 
 def _convolve(images: Floats, weights: Floats, axis: int) -> Floats:
-    # Pairs of taps share a weight: w_k (left + right). Cheaper, and the order of sums is fixed.
+    """Convolve along one axis with symmetric weights, edges replicated."""
+    # Both neighbours at distance k share a weight, w_k (left + right): cheaper, and the order of sums is fixed, so
+    # that pixels are the same bit for bit in every batch.
     radius = weights.shape[1] // 2
     pad = [(0, 0)] * 4
     pad[axis] = (radius, radius)
@@ -126,18 +128,20 @@ def _convolve(images: Floats, weights: Floats, axis: int) -> Floats:
     return total
 
 
-_SMOOTHING = np.array([0.26, 0.15, 0.26], dtype=np.float32)  # red and blue are interpolated more than green
-_SHARED = np.float32(0.55)
+_SMOOTHING = np.array(
+    [0.26, 0.15, 0.26], dtype=np.float32
+)  # red and blue have fewer samples, so they are smoothed more
+_SHARED = np.float32(0.55)  # weight of green's noise in the noise of red and blue
 
 
 def white_noise(identity: NDArray[np.int64], size: int, seed: int, stream: int) -> Floats:
-    """Unit white noise, one private generator per image.
+    """Draw unit white noise with one random generator per image.
 
     Args:
         identity: Identity numbers, (N,).
         size: Width and height in pixels.
         seed: Seed of the whole data set.
-        stream: Which use the noise is for; different streams are independent.
+        stream: Number of the noise's purpose; different streams are independent.
 
     Returns:
         Noise (N, 3, size, size), float32, standard normal.
@@ -150,10 +154,10 @@ def white_noise(identity: NDArray[np.int64], size: int, seed: int, stream: int) 
 
 
 def correlate(noise: Floats) -> Floats:
-    """Give white noise the correlation that demosaicing leaves, keeping its variance at one.
+    """Give white noise the correlation that demosaicing causes; its variance stays one.
 
-    Each channel shares a part of its noise with green and is smoothed by ``[a, 1 - 2a, a]`` along rows and
-    columns, with ``a`` larger for red and blue, whose samples are sparser.
+    Red and blue share a part of their noise with green. Each channel is smoothed by ``[a, 1 - 2a, a]`` along rows and
+    columns, with a larger ``a`` for red and blue, whose samples are sparser.
 
     Args:
         noise: White noise (N, 3, H, W).
@@ -173,7 +177,7 @@ def correlate(noise: Floats) -> Floats:
 
 
 def noise_level(images: Floats, camera: Camera) -> Floats:
-    """Standard deviation of the sensor noise at each pixel, ``sqrt(read^2 + shot^2 I)``.
+    """Compute the standard deviation of the sensor noise at each pixel, ``sqrt(read^2 + shot^2 I)``.
 
     Args:
         images: Noise-free intensities (N, 3, H, W) in [0, 1].
@@ -187,7 +191,7 @@ def noise_level(images: Floats, camera: Camera) -> Floats:
 
 
 def lens(images: Floats, camera: Camera) -> Floats:
-    """Blur images by the camera's lens, in proportion to their size.
+    """Blur images with the camera's lens; the width in pixels is proportional to the image size.
 
     Args:
         images: Images (N, 3, S, S).
@@ -200,12 +204,12 @@ def lens(images: Floats, camera: Camera) -> Floats:
 
 
 def expose(images: Floats, camera: Camera, identity: NDArray[np.int64], seed: int, stream: int) -> Floats:
-    """First stage: lens and sensor.
+    """Apply the first stage of the camera: lens and sensor.
 
     Args:
         images: Rendered images (N, 3, S, S) in [0, 1].
         camera: Settings, N rows.
-        identity: Identity numbers, (N,), which own the noise.
+        identity: Identity numbers, (N,), which determine the noise.
         seed: Seed of the whole data set.
         stream: Stream of the noise.
 
@@ -218,7 +222,7 @@ def expose(images: Floats, camera: Camera, identity: NDArray[np.int64], seed: in
 
 
 def develop(images: Floats, quality: Sequence[int] | NDArray[np.int64]) -> Pixels:
-    """Second stage: 8 bits and JPEG, the same for real and forged images.
+    """Apply the second stage of the camera: 8 bits and JPEG, the same for real and forged images.
 
     Args:
         images: Images (N, 3, S, S), nominally in [0, 1].
@@ -230,9 +234,20 @@ def develop(images: Floats, quality: Sequence[int] | NDArray[np.int64]) -> Pixel
     >>> develop(np.zeros((2, 3, 16, 16), dtype=np.float32), [90, 50]).shape
     (2, 16, 16, 3)
     """
+    return np.stack([_through_jpeg(image, int(q)) for image, q in zip(eight_bits(images), quality, strict=True)])
+
+
+def eight_bits(images: Floats) -> Pixels:
+    """Clip and round images to 8 bits.
+
+    Args:
+        images: Images (N, 3, S, S), nominally in [0, 1].
+
+    Returns:
+        Pixels (N, S, S, 3), uint8.
+    """
     scaled = np.clip(images, 0, 1) * np.float32(255) + np.float32(0.5)
-    pixels = np.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1))
-    return np.stack([_through_jpeg(image, int(q)) for image, q in zip(pixels, quality, strict=True)])
+    return np.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def _through_jpeg(pixels: Pixels, quality: int) -> Pixels:

@@ -1,7 +1,7 @@
-"""A batch of images to paint on: signed distances, anti-aliased edges, windows that keep it fast.
+"""A batch of images to paint on, with signed distances, anti-aliased edges, and windows that save time.
 
-Every operation is elementwise and made of additions, products, square roots and comparisons, so that a face's
-pixels do not depend on the batch it is painted in.
+Every operation is elementwise and uses additions, products, square roots and comparisons only. The pixels of a face
+therefore do not depend on the batch in which it is painted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gsnr_toolkit.data.demo.layout import Lens
 
 
 def column(values: Floats) -> Floats:
-    """Per-face values (N,) as (N, 1, 1), to combine with pixel grids.
+    """Reshape per-face values (N,) to (N, 1, 1), to combine them with pixel grids.
 
     Args:
         values: Array (N,).
@@ -25,7 +25,7 @@ def column(values: Floats) -> Floats:
 
 
 def triangle(phase: Floats) -> Floats:
-    """Triangle wave of period 1 with values in [-1, 1].
+    """Compute a triangle wave of period 1 with values in [-1, 1].
 
     Args:
         phase: Any array.
@@ -53,7 +53,7 @@ class Patch:
         self.pixels, self.x, self.y, self.sharp = pixels, x, y, sharp
 
     def cover(self, distance: Floats) -> Floats:
-        """Coverage of each pixel by a shape, from the signed distance to its edge (positive inside).
+        """Compute how much of each pixel a shape covers, from the signed distance to its edge (positive inside).
 
         Args:
             distance: In head coordinates, (N, h, w).
@@ -64,7 +64,7 @@ class Patch:
         return np.clip(distance * self.sharp + np.float32(0.5), 0, 1)
 
     def ellipse(self, half_width: Floats, half_height: Floats) -> Floats:
-        """Approximate signed distance to an ellipse around the patch's point.
+        """Approximate the signed distance to an ellipse around the patch's point.
 
         Args:
             half_width: (N,).
@@ -77,7 +77,7 @@ class Patch:
         return (1 - radius) * column(np.minimum(half_width, half_height))
 
     def rounded_box(self, half_width: Floats, half_height: Floats) -> Floats:
-        """Approximate signed distance to ``(x / half_width)^4 + (y / half_height)^4 = 1``.
+        """Approximate the signed distance to ``(x / half_width)^4 + (y / half_height)^4 = 1``.
 
         Args:
             half_width: (N,).
@@ -90,11 +90,11 @@ class Patch:
         return (1 - np.sqrt(np.sqrt(across * across + down * down))) * column(np.minimum(half_width, half_height))
 
     def lens(self, lens: Lens, grow: float = 0.0) -> Floats:
-        """Vertical signed distance to a lens whose middle is the patch's point.
+        """Compute the vertical signed distance to a lens whose middle is the patch's point.
 
         Args:
             lens: The shape.
-            grow: How far to widen it on each side.
+            grow: Widening on each side, in head coordinates.
 
         Returns:
             Signed distance, (N, h, w), positive inside.
@@ -106,7 +106,7 @@ class Patch:
         return np.minimum(middle + column(lens.upper + grow) * thin, column(lens.lower + grow) * thin - middle)
 
     def bump(self, half_width: Floats, half_height: Floats) -> Floats:
-        """Smooth bump ``(1 - r^2)^2`` around the patch's point, zero outside the ellipse ``r = 1``.
+        """Compute a smooth bump ``(1 - r^2)^2`` around the patch's point, zero outside the ellipse ``r = 1``.
 
         Args:
             half_width: (N,).
@@ -133,7 +133,7 @@ class Patch:
         """Multiply the window's pixels.
 
         Args:
-            factor: (N, h, w), 1 where nothing changes.
+            factor: (N, h, w); 1 leaves a pixel unchanged.
         """
         self.pixels *= factor[:, None]
 
@@ -163,7 +163,7 @@ class Canvas:
         self._sharp = column(scene.scale * (size / 2))
 
     def whole(self) -> Patch:
-        """The whole canvas as a patch around the head's centre.
+        """Return the whole canvas as a patch around the head's centre.
 
         Returns:
             The patch.
@@ -171,12 +171,12 @@ class Canvas:
         return Patch(self.pixels, self.x, self.y, self._sharp)
 
     def at(self, x: Floats, y: Floats, reach: float) -> Patch:
-        """The smallest window that holds, for every face, all pixels within ``reach`` of a point.
+        """Return the smallest window that contains, for every face, all pixels within ``reach`` of a point.
 
         Args:
             x: Points in head coordinates, (N,).
             y: Points in head coordinates, (N,).
-            reach: In head coordinates; what is painted must lie within.
+            reach: Radius in head coordinates; nothing may be painted outside it.
 
         Returns:
             The patch, with coordinates relative to the points.
@@ -184,7 +184,7 @@ class Canvas:
         scale = self._scene.scale
         column_x = self._scene.center_x + scale * (x * self._cos - y * self._sin)
         row_y = self._scene.center_y + scale * (x * self._sin + y * self._cos)
-        far = scale * reach + 2 / self._size
+        far = scale * reach + 2 / self._size  # one pixel more, for the anti-aliased edge
         rows = self._range(row_y - far, row_y + far)
         columns = self._range(column_x - far, column_x + far)
         window = (slice(None), rows, columns)

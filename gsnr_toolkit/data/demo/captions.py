@@ -1,8 +1,7 @@
-"""Captions of procedural faces, and the small word-level tokenizer that reads them.
+"""Captions of procedural faces, and a small word-level tokenizer.
 
-A caption names a random subset of the semantic attributes ("a photo of a smiling person , red hair , a blue
-background") and sometimes how the photograph was taken ("a grainy low quality jpeg photo of ..."), as the
-prompt templates of CLIP do.
+A caption names a random subset of the semantic attributes ("a photo of a person , red hair , a blue background") and
+sometimes photographic ones ("a grainy low quality jpeg photo of ..."), as the prompt templates of CLIP do.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ _PHRASES: MappingProxyType[tuple[str, str], str] = MappingProxyType(
 
 
 def phrase(name: str, value: str) -> str:
-    """The words for one attribute value.
+    """Return the words for one attribute value.
 
     Args:
         name: Attribute name, semantic or photographic.
@@ -78,14 +77,14 @@ def phrase(name: str, value: str) -> str:
 
 
 def prompt(name: str, value: str) -> str:
-    """The zero-shot prompt of one attribute value.
+    """Return the zero-shot prompt of one attribute value.
 
     Args:
         name: Attribute name, semantic or photographic.
         value: Value name.
 
     Returns:
-        A caption that names this attribute alone.
+        A caption that names this attribute only.
 
     >>> prompt("beard", "moustache"), prompt("grain", "grainy")
     ('a photo of a person , a moustache', 'a grainy photo of a person')
@@ -96,9 +95,7 @@ def prompt(name: str, value: str) -> str:
 
 
 def visible(codes: Codes, name: str) -> NDArray[np.bool_]:
-    """Which faces show an attribute at all.
-
-    The eyes are hidden behind sunglasses, and a bald head has no hair colour.
+    """Tell which faces show an attribute: sunglasses hide the eyes, and a bald head has no hair colour.
 
     Args:
         codes: Codes by attribute name, (N,) each.
@@ -116,7 +113,7 @@ def visible(codes: Codes, name: str) -> NDArray[np.bool_]:
 
 
 BROAD_COLORS = ("skin", "hair_color", "clothes", "background")
-"""Attributes that large areas show: the easiest to learn, and enough to tell most faces of a batch apart."""
+"""Colours of large areas: the easiest attributes to learn, and enough to distinguish most faces of a batch."""
 
 
 def captions(
@@ -127,13 +124,13 @@ def captions(
     colors: float = 0.6,
     photographic: float = 0.25,
 ) -> list[str]:
-    """One caption per face, naming a random subset of its attributes in random order.
+    """Write one caption per face that names a random subset of its attributes in random order.
 
     Args:
         codes: Codes by attribute name, semantic and photographic, (N,) each.
         rng: Source of randomness.
         semantic: Probability that a visible semantic attribute is named.
-        colors: The same for the attributes of :data:`BROAD_COLORS`.
+        colors: The same probability for the attributes of :data:`BROAD_COLORS`.
         photographic: Probability that a photographic attribute is named.
 
     Returns:
@@ -173,17 +170,17 @@ def _vocabulary() -> dict[str, int]:
 
 
 VOCABULARY: MappingProxyType[str, int] = MappingProxyType(_vocabulary())
-"""Token number by word; 0 pads, 1 starts and 255 (the highest, where CLIP reads the text) ends a caption."""
+"""Token number by word. 0 is padding, 1 starts a caption and 255 ends it: CLIP reads the text at its highest token."""
 
 
 def tokenize(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Token numbers of captions, padded to the context length.
+    """Convert captions to token numbers, padded to the context length.
 
     Args:
-        texts: Captions made of known words, separated by spaces.
+        texts: Captions of known words, separated by spaces.
 
     Returns:
-        Tokens (N, 48); a caption that is too long is cut and still ends with the end token.
+        Tokens (N, 48); a caption that is too long is truncated and still ends with the end token.
 
     Raises:
         ValueError: If a word is not in the vocabulary.
@@ -196,7 +193,9 @@ def tokenize(texts: Sequence[str]) -> NDArray[np.int64]:
         words = text.split()[: CONTEXT_LENGTH - 2]
         unknown = [word for word in words if word not in VOCABULARY]
         if unknown:
-            raise ValueError(f"unknown word {unknown[0]!r} in {text!r}: known words are {sorted(VOCABULARY)}")
+            raise ValueError(
+                f"expected known words in {text!r}, got {unknown[0]!r}; use only these: {', '.join(sorted(VOCABULARY))}"
+            )
         ids = [START, *(VOCABULARY[word] for word in words), END]
         tokens[row, : len(ids)] = ids
     return tokens

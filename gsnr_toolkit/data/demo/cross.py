@@ -1,4 +1,4 @@
-"""Forgeries of other hands, to test on what was not trained on: a better face swap, and a mixture."""
+"""Forgeries for testing only: a finer face swap than the training families have, and a mixture of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SMALLEST_FACE = 16
 
 
 def enlarge(images: Floats, size: int) -> Floats:
-    """Enlarge images bilinearly, pixel centres on pixel centres.
+    """Enlarge images bilinearly, with pixel centres aligned.
 
     Args:
         images: Images (N, C, s, s).
@@ -46,11 +46,11 @@ def _mean_inside(images: Floats, mask: Floats) -> Floats:
 
 
 def fine_swap(shot: Shot, strength: float) -> tuple[Floats, Floats]:
-    """``cdf``: an identity swap after Celeb-DF: colours matched, a wide blend, a patch of lower resolution.
+    """``cdf``: swap identities as in Celeb-DF, with matched colours, a wide blend and a patch of lower resolution.
 
     Args:
         shot: Real photographs.
-        strength: Scales how much of the donor's skin tone remains, and how much resolution the patch lacks.
+        strength: Scales how much of the donor's skin tone remains, and how much resolution the patch loses.
 
     Returns:
         Forged images before development, and the mask of the forged region.
@@ -64,18 +64,18 @@ def fine_swap(shot: Shot, strength: float) -> tuple[Floats, Floats]:
     mask = inner_face_mask(swapped, shot.size, softness=0.16)
     clean = clean + 0.7 * (_mean_inside(shot.image, mask) - _mean_inside(clean, mask))
     noise = correlate(white_noise(shot.faces.identity, shot.size, shot.seed, _PATCH_NOISE_STREAM))
-    # Where the blend averages the photograph's noise away, as much is put back: no seam in the noise.
+    # Blending averages the photograph's noise away; add as much new noise, so that no seam shows in the noise.
     lost = np.sqrt(1 - (1 - mask) ** 2)[:, None]
     level = noise_level(np.clip(clean, 0, 1), shot.camera)
     return blend(mask, clean, shot.image) + lost * level * noise, mask
 
 
 def mixture(shot: Shot, strength: float) -> tuple[Floats, Floats]:
-    """``dfdc``: each face is forged in one of the four ways of FaceForensics++, drawn at random.
+    """``dfdc``: forge each face in one of the four ways of FaceForensics++, drawn at random.
 
     Args:
         shot: Real photographs.
-        strength: Passed on.
+        strength: Passed on to the forgery.
 
     Returns:
         Forged images before development, and the mask of the forged region.

@@ -1,8 +1,8 @@
-"""Sampling of procedural faces: identity number in, geometry and appearance out.
+"""Sampling of procedural faces: from an identity number to geometry and appearance.
 
-A face is a pure function of ``(seed, identity)``: each identity draws from its own generator, so a face never
-depends on which other faces are made beside it, nor on the size at which it is rendered. Lengths are in image
-half-widths: the image spans [-1, 1] in x (right) and y (down).
+A face is a pure function of ``(seed, identity)``. Each identity draws from its own generator, so that a face depends
+neither on the other faces of its batch nor on the size at which it is rendered. Lengths are in image half-widths: the
+image spans [-1, 1] in x (right) and y (down).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _EXPRESSION_STREAM = 2
 
 @dataclass(frozen=True)
 class Table:
-    """A struct of arrays with one row per face: every field has the same first dimension."""
+    """Arrays with one row per face: all fields have the same first dimension."""
 
     def take(self, rows: Any) -> Self:
-        """Rows of the table, by any NumPy index that keeps the first dimension.
+        """Return some rows of the table.
 
         Args:
-            rows: A slice, an index array or a boolean mask.
+            rows: Any NumPy index that keeps the first dimension: a slice, an index array or a boolean mask.
 
         Returns:
             A table of the same type with those rows.
@@ -48,7 +48,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Scene(Table):
-    """Where the head is, how it is lit, and what is behind it. Angles in radians."""
+    """Position of the head, lighting, background and clothes. Angles are in radians."""
 
     center_x: Floats
     center_y: Floats
@@ -70,7 +70,7 @@ class Scene(Table):
 
 @dataclass(frozen=True)
 class Head(Table):
-    """Outline and hair: what an identity swap of the inner face leaves in place."""
+    """Outline and hair, which an identity swap of the inner face does not change."""
 
     width: Floats
     height: Floats
@@ -118,7 +118,7 @@ class Features(Table):
 
 @dataclass(frozen=True)
 class Expression(Table):
-    """What moves: mouth curve and opening, brows, lids, gaze."""
+    """The moving parts: curve and opening of the mouth, brows, lids, gaze."""
 
     smile: Floats
     mouth_open: Floats
@@ -154,12 +154,12 @@ class Faces(Table):
 
 
 class Draws:
-    """Uniform numbers for a batch of identities, one private generator per identity.
+    """Uniform numbers for a batch of identities, from one generator per identity.
 
     Args:
         seed: Seed of the whole data set.
         identity: Identity numbers, (N,).
-        stream: Which use the numbers are for; different streams of an identity are independent.
+        stream: Number of the draws' purpose; different streams of an identity are independent.
     """
 
     def __init__(self, seed: int, identity: NDArray[np.int64], stream: int) -> None:
@@ -185,7 +185,7 @@ class Draws:
         return (low + (high - low) * self.unit()).astype(np.float32)
 
     def around(self, center: Any, spread: float) -> Floats:
-        """Draw from a triangular distribution: ``center`` +- ``spread`` at most.
+        """Draw from a triangular distribution on ``center`` +- ``spread``.
 
         Returns:
             Array (N,), float32.
@@ -310,8 +310,8 @@ def sample_faces(
     Args:
         identity: Identity numbers, non-negative, (N,).
         seed: Seed of the whole data set.
-        attributes: The attributes and their frequencies, in the order of :data:`.attributes.ATTRIBUTES`; a
-            population of its own has other frequencies of the same values.
+        attributes: The attributes and their frequencies, in the order of :data:`.attributes.ATTRIBUTES`; other
+            populations have other frequencies of the same values.
 
     Returns:
         The faces, in the order of ``identity``.
@@ -326,7 +326,8 @@ def sample_faces(
     identity = np.asarray(identity, dtype=np.int64).reshape(-1)
     if seed < 0 or (identity < 0).any():
         lowest = min(seed, int(identity.min(initial=0)))
-        raise ValueError(f"seed and identity must be non-negative, got {lowest}: pass 0 or more")
+        raise ValueError(f"expected seed and identity to be non-negative, got {lowest}; pass 0 or more")
+    # The order of all draws below is part of the data: another order gives other faces.
     draws = Draws(seed, identity, _FACE_STREAM)
     codes = {name: attribute.codes(draws.unit()) for name, attribute in attributes.items()}
     head = _head(draws, codes)
@@ -336,10 +337,10 @@ def sample_faces(
 
 
 def other_expression(faces: Faces, seed: int = 0) -> Faces:
-    """The same faces with an expression drawn anew from the population.
+    """Return the same faces with a new expression drawn from the population.
 
-    The new expression follows the same distribution as the expressions of real faces, so that no expression
-    gives a forgery away; by chance it may resemble the old one.
+    The new expression follows the distribution of the expressions of real faces, so that the expression itself does
+    not reveal a forgery. It may resemble the old one by chance.
 
     Args:
         faces: Faces to change.

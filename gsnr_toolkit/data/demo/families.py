@@ -1,4 +1,4 @@
-"""The embedded families by name: in which world, and how, each forges."""
+"""The embedded families by name: the forgery of each, and the world of its photographs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Family:
     """One embedded forgery data set.
 
     Attributes:
-        forge: From exposed photographs and a strength to forged images and masks.
-        world: Where its photographs come from.
+        forge: Maps exposed photographs and a strength to forged images and masks.
+        world: The origin of its photographs.
     """
 
     forge: Forgery
@@ -33,4 +33,4 @@ FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
         "diff": Family(diffusion),
     }
 )
-"""The four families to train on, then four to test on: other face swaps, mixtures, synthetic images."""
+"""Four families to train on, then four to test on: a finer face swap, a mixture, and two of synthetic images."""

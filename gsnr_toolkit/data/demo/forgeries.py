@@ -1,10 +1,10 @@
-"""Four ways to forge a procedural face, after the four of FaceForensics++ (Rössler et al., ICCV 2019).
+"""Four ways to forge a procedural face, modelled on FaceForensics++ (Rössler et al., ICCV 2019).
 
-From visible to nearly invisible: ``df`` swaps the identity of the inner face and blends it softly, ``fs``
-pastes a warped donor with a hard edge and another colour, ``f2f`` re-renders the same identity with another
-expression, ``nt`` passes the mouth alone through a low-pass "neural renderer" and gives it fresh noise. The
-renderer of the last two leaves a faint checkerboard, as upsampling layers do. Every forgery works on the
-exposed photograph and is developed with the settings of its source.
+From visible to nearly invisible: ``df`` swaps the identity of the inner face and blends it softly; ``fs`` pastes a
+warped donor with a hard edge and another colour; ``f2f`` re-renders the same identity with another expression; ``nt``
+passes only the mouth through a low-pass "neural renderer" and adds new noise. The renderer of the last two leaves a
+faint checkerboard, as upsampling layers do. Every forgery works on the exposed photograph and is developed with the
+camera settings of that photograph.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _WARP_STREAM = 5
 _NOISE_STREAM = 11
 _FORGED_NOISE_STREAM = 12
 
-# Found by trial on checkpoints of the demo model: the mouth stays hard for a linear probe on frozen features.
-# How soon full fine-tuning finds it depends on the starting weights (docs/data-demo.md). Blur in pixels of a
-# 64-pixel image, residue as a share of the intensity.
+# Tuned on checkpoints of the demo model, so that the mouth stays hard for a linear probe on frozen features. How soon
+# full fine-tuning finds it depends on the starting weights (docs/data-demo.md). The blur is in pixels of a 64-pixel
+# image, the residue is a share of the intensity.
 _NT_BLUR = 1.05
 _NT_RESIDUE = 0.09
 _F2F_RESIDUE = 0.03
 
 DONOR_OFFSET = 1 << 40
-"""Donors of identity swaps have identity numbers from here on: they are nobody in any split."""
+"""First identity number of the donors of identity swaps, beyond the numbers of all splits."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """Photographs of real faces before development, and all that a forger needs to know about them.
+    """Photographs of real faces before development, with everything that a forgery needs.
 
     Attributes:
         faces: The faces, N of them.
@@ -87,7 +87,7 @@ def photograph(faces: Faces, camera: Camera, size: int, seed: int) -> Shot:
 
 
 def blend(mask: Floats, inner: Floats, outer: Floats) -> Floats:
-    """Put one image into another.
+    """Blend one image into another.
 
     Args:
         mask: Share of the inner image at each pixel, (N, S, S) in [0, 1].
@@ -101,7 +101,7 @@ def blend(mask: Floats, inner: Floats, outer: Floats) -> Floats:
 
 
 def inner_face_mask(faces: Faces, size: int, softness: float) -> Floats:
-    """A rounded box from above the brows to below the mouth, kept inside the head.
+    """Return the mask of the inner face: a rounded box from above the brows to below the mouth, inside the head.
 
     Args:
         faces: The faces, N of them.
@@ -122,7 +122,7 @@ def inner_face_mask(faces: Faces, size: int, softness: float) -> Floats:
 
 
 def mouth_mask(faces: Faces, size: int) -> Floats:
-    """A soft oval around the mouth.
+    """Return the mask of the mouth: a soft oval.
 
     Args:
         faces: The faces, N of them.
@@ -138,14 +138,14 @@ def mouth_mask(faces: Faces, size: int) -> Floats:
 
 
 def donors(shot: Shot, strength: float) -> Features:
-    """Draw a donor for each face, with the skin brought towards the target's, as face-swap programs do.
+    """Draw a donor for each face and shift its skin tone towards the target's, as face-swap programs do.
 
     Args:
-        shot: The photographs whose faces are to be replaced; their glasses stay on.
+        shot: The photographs whose faces are replaced; their glasses are kept.
         strength: Scales how much of the donor's skin tone remains.
 
     Returns:
-        Inner faces of people who are in no split.
+        Inner faces of identities that are in no split.
     """
     draws = Draws(shot.seed, shot.faces.identity, _DONOR_STREAM)
     number = (draws.unit() * (1 << 32)).astype(np.int64) + DONOR_OFFSET
@@ -160,7 +160,7 @@ def donors(shot: Shot, strength: float) -> Features:
 
 
 def identity_swap(shot: Shot, strength: float) -> tuple[Floats, Floats]:
-    """``df``: another person's inner face in the same pose and light, softly blended.
+    """``df``: replace the inner face by another person's, in the same pose and light, with a soft blend.
 
     Args:
         shot: Real photographs.
@@ -177,11 +177,11 @@ def identity_swap(shot: Shot, strength: float) -> tuple[Floats, Floats]:
 
 
 def face_paste(shot: Shot, strength: float) -> tuple[Floats, Floats]:
-    """``fs``: a donor warped out of place, cut out hard, in another colour.
+    """``fs``: paste the inner face of a donor, slightly displaced, with a hard edge and another colour.
 
     Args:
         shot: Real photographs.
-        strength: Scales the warp and the colour mismatch, whose sign is random.
+        strength: Scales the displacement and the colour mismatch, whose sign is random.
 
     Returns:
         Forged images before development, and the mask of the forged region.
@@ -204,7 +204,7 @@ def face_paste(shot: Shot, strength: float) -> tuple[Floats, Floats]:
 
 
 def upsampling_pattern(size: int) -> Floats:
-    """The checkerboard that two stride-2 transposed convolutions leave (Odena et al., Distill 2016).
+    """Return the checkerboard that two stride-2 transposed convolutions leave (Odena et al., Distill 2016).
 
     Args:
         size: Width and height in pixels.
@@ -220,16 +220,29 @@ def upsampling_pattern(size: int) -> Floats:
 
 
 def _resynthesize(clean: Floats, shot: Shot, white: float, residue: float) -> Floats:
-    # The renderer's upsampling leaves a faint checkerboard. The noise put back on top has the right level, but
-    # a share `white` of its variance lacks the correlation of a sensor.
+    """Add the traces of a neural renderer: the faint checkerboard of its upsampling, and new noise."""
     clean = clean * (1 + np.float32(residue) * upsampling_pattern(shot.size))
-    fresh = white_noise(shot.faces.identity, shot.size, shot.seed, _FORGED_NOISE_STREAM)
-    noise = np.float32(np.sqrt(white)) * fresh + np.float32(np.sqrt(1 - white)) * correlate(fresh[:, ::-1])
+    noise = synthetic_noise(shot, white, _FORGED_NOISE_STREAM)
     return clean + noise_level(np.clip(clean, 0, 1), shot.camera) * noise
 
 
+def synthetic_noise(shot: Shot, white: float, stream: int) -> Floats:
+    """Draw unit noise of which a share of the variance lacks the correlation of a sensor.
+
+    Args:
+        shot: Real photographs.
+        white: The uncorrelated share of the variance, in [0, 1].
+        stream: Stream of the noise.
+
+    Returns:
+        Noise (N, 3, S, S).
+    """
+    fresh = white_noise(shot.faces.identity, shot.size, shot.seed, stream)
+    return np.float32(np.sqrt(white)) * fresh + np.float32(np.sqrt(1 - white)) * correlate(fresh[:, ::-1])
+
+
 def reenactment(shot: Shot, strength: float) -> tuple[Floats, Floats]:
-    """``f2f``: the same person re-rendered with another expression, smoother than a photograph.
+    """``f2f``: re-render the same person with another expression, smoother than a photograph.
 
     Args:
         shot: Real photographs.
@@ -252,11 +265,11 @@ def reenactment(shot: Shot, strength: float) -> tuple[Floats, Floats]:
 
 
 def mouth_rendering(shot: Shot, strength: float) -> tuple[Floats, Floats]:
-    """``nt``: the mouth region passes a low-pass renderer and gets its noise synthesised anew.
+    """``nt``: pass the mouth region through a low-pass renderer and add new noise.
 
     Args:
         shot: Real photographs.
-        strength: Scales the width of the low-pass, the checkerboard and the whiteness of the new noise.
+        strength: Scales the width of the low-pass filter, the checkerboard and the whiteness of the new noise.
 
     Returns:
         Forged images before development, and the mask of the forged region.
@@ -268,6 +281,7 @@ def mouth_rendering(shot: Shot, strength: float) -> tuple[Floats, Floats]:
 
 
 def _pixels(shot: Shot, sigma: float) -> Floats:
+    """Convert a width in pixels of a 64-pixel image to pixels of these images, one per face."""
     return np.full(len(shot.faces), sigma * shot.size / 64, dtype=np.float32)
 
 

@@ -25,7 +25,7 @@ PARTS: MappingProxyType[str, slice] = MappingProxyType(
         "forehead": slice(68, 81),
     }
 )
-"""Index ranges by part; left and right as seen in the image."""
+"""Index ranges of the parts; left and right are those of the image."""
 
 
 def _jaw(faces: Faces) -> list[Floats]:
@@ -65,10 +65,10 @@ def _nose(faces: Faces, plan: Layout) -> list[Floats]:
 
 
 def landmarks(faces: Faces, size: int = 64) -> Floats:
-    """81 landmarks of each face, from the geometry that the renderer draws.
+    """Compute 81 landmarks of each face from the geometry that the renderer draws.
 
-    Points 0-67 follow dlib (jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, lips 48-67); points 68-80 run over
-    the forehead from left to right. :data:`PARTS` names the ranges.
+    Points 0-67 follow dlib (jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, lips 48-67). Points 68-80 cross the
+    forehead from left to right. :data:`PARTS` names the ranges.
 
     Args:
         faces: The faces, N of them.
@@ -82,6 +82,7 @@ def landmarks(faces: Faces, size: int = 64) -> Floats:
     (3, 81, 2)
     """
     plan = layout(faces)
+    # Positions along a shape, so that as many points as in dlib's layout lie on each edge.
     fifths, thirds, halves = (-2 / 3, -1 / 3, 0.0, 1 / 3, 2 / 3), (-1 / 3, 1 / 3), (-0.5, 0.0, 0.5)
     points = _jaw(faces)
     for brow in plan.brows:

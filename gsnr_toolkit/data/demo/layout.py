@@ -1,7 +1,7 @@
-"""Where the parts of a face lie: the one geometry that both the renderer and the landmarks read.
+"""The geometry of a face, shared by the renderer and the landmarks.
 
-All coordinates are those of the upright head, in image half-widths, x to the right and y down; the scene's
-rotation, scale and shift come after (:func:`to_image`).
+Coordinates are those of the upright head, in image half-widths, with x to the right and y down. :func:`to_image`
+applies the rotation, scale and shift of the scene.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from gsnr_toolkit.data.demo.faces import Faces, Floats
 
 YAW_SHIFT = 0.085
-"""Shift of the inner face, in image half-widths, when the head is fully turned."""
+"""Horizontal shift of the inner face, in image half-widths, for a fully turned head."""
 
 
 @dataclass(frozen=True)
 class Lens:
-    """A shape between an upper and a lower parabola that meet at both ends: eyes, brows, lips.
+    """The shape of eyes, brows and lips: the area between two parabolas that meet at both ends.
 
     At relative position ``u = (x - x0) / half_width`` in [-1, 1] the middle line lies at
     ``y0 + bend u^2 + tilt u``, the edges ``upper (1 - u^2)`` above and ``lower (1 - u^2)`` below it.
@@ -34,7 +34,7 @@ class Lens:
     tilt: Floats
 
     def edge(self, u: float, side: float) -> Floats:
-        """Point of the shape at relative position ``u``.
+        """Return the point of the shape at relative position ``u``.
 
         Args:
             u: Relative position in [-1, 1].
@@ -64,8 +64,8 @@ class Layout:
 def turn(faces: Faces, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     """Move a point of the inner face with the head's yaw and pitch.
 
-    The shift ``yaw * YAW_SHIFT * (1 - (x / width)^2)`` is that of a bulging surface: most at the middle, none
-    at the outline.
+    The shift ``yaw * YAW_SHIFT * (1 - (x / width)^2)`` is that of a convex surface: largest in the middle, zero at the
+    outline.
 
     Args:
         faces: The faces.
@@ -108,7 +108,7 @@ def _mouth(faces: Faces) -> tuple[Lens, Lens]:
 
 
 def layout(faces: Faces) -> Layout:
-    """Lay out the parts of each face.
+    """Compute the positions of the parts of each face.
 
     Args:
         faces: The faces.
@@ -137,7 +137,7 @@ def layout(faces: Faces) -> Layout:
 
 
 def outline(faces: Faces, y_unit: float, side: float) -> Floats:
-    """Point of the head's outline ``(x / (width w))^2 + (y / height)^2 = 1``, narrower towards the chin.
+    """Return a point of the head's outline ``(x / (width w))^2 + (y / height)^2 = 1``, narrower towards the chin.
 
     The factor is ``w = 1 - jaw (y / height)^2`` below the middle of the head and 1 above it.
 
@@ -155,7 +155,7 @@ def outline(faces: Faces, y_unit: float, side: float) -> Floats:
 
 
 def to_image(faces: Faces, points: Floats) -> Floats:
-    """Take points from head coordinates to image coordinates in [-1, 1].
+    """Transform points from head coordinates to image coordinates in [-1, 1].
 
     Args:
         faces: The faces, N of them.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gsnr_toolkit.data.checks import check_choice
 from gsnr_toolkit.data.demo.attributes import ATTRIBUTES
 from gsnr_toolkit.data.demo.camera import PHOTOGRAPHIC, Camera, Pixels
 from gsnr_toolkit.data.demo.faces import Faces, Floats
@@ -47,10 +48,9 @@ def check_family(name: str) -> str:
         The same name.
 
     Raises:
-        ValueError: If there is no such family.
+        ValueError: If no family has this name.
     """
-    if name not in FAMILIES:
-        raise ValueError(f"unknown forgery family {name!r}: choose one of {', '.join(FAMILIES)}")
+    check_choice("the forgery family", name, FAMILIES, ValueError)
     return name
 
 
@@ -62,14 +62,14 @@ def demo_pairs(
     seed: int = 0,
     strength: float = 1.0,
 ) -> tuple[Pixels, Pixels, Floats]:
-    """Make pairs of real and forged faces.
+    """Render pairs of real and forged faces.
 
     Args:
         family: A key of :data:`.families.FAMILIES`, such as ``nt``.
-        identity: Identity numbers, N of them; a pair depends on its own number alone.
+        identity: Identity numbers, N of them; a pair depends on its own number only.
         size: Width and height in pixels.
         seed: Seed of the whole data set.
-        strength: How strong the forgery is; 1 is the family's default and 0 leaves hardly a trace.
+        strength: Strength of the forgery; 1 is the family's default, and 0 leaves hardly any trace.
 
     Returns:
         Real images (N, S, S, 3) and forged images (N, S, S, 3), uint8, and masks (N, S, S), float32.
@@ -83,12 +83,10 @@ def demo_pairs(
     """
     forge, world = FAMILIES[check_family(family)].forge, FAMILIES[family].world
     if strength < 0:
-        raise ValueError(f"strength must be at least 0, got {strength}: pass 1.0 for the family's default")
-    identity = np.asarray(identity, dtype=np.int64)
-    step = max(1, _PIXELS_AT_ONCE // (size * size))
+        raise ValueError(f"expected strength to be at least 0, got {strength}; pass 1.0 for the family's default")
     blocks = []
-    for start in range(0, len(identity), step):
-        shot = world.shoot(identity[start : start + step], size, seed)
+    for numbers in _blocks(identity, size):
+        shot = world.shoot(numbers, size, seed)
         forged, mask = forge(shot, strength)
         blocks.append((world.finish(shot.image, shot), world.finish(forged, shot), mask))
     real, fake, masks = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -98,7 +96,7 @@ def demo_pairs(
 def real_faces(
     identity: Sequence[int] | NDArray[np.int64], *, size: int = 64, seed: int = 0
 ) -> tuple[Pixels, dict[str, NDArray[np.int64]]]:
-    """Make real faces alone, with the codes of their semantic and photographic attributes.
+    """Render real faces only, with the codes of their semantic and photographic attributes.
 
     Args:
         identity: Identity numbers, N of them.
@@ -108,18 +106,24 @@ def real_faces(
     Returns:
         Images (N, S, S, 3), uint8, and codes by attribute name, (N,) each.
     """
-    identity = np.asarray(identity, dtype=np.int64)
-    step = max(1, _PIXELS_AT_ONCE // (size * size))
     images, codes = [], []
-    for start in range(0, len(identity), step):
-        shot = HOME.shoot(identity[start : start + step], size, seed)
+    for numbers in _blocks(identity, size):
+        shot = HOME.shoot(numbers, size, seed)
         images.append(HOME.finish(shot.image, shot))
         codes.append({**shot.faces.codes, **shot.camera.codes})
     return np.concatenate(images), {name: np.concatenate([c[name] for c in codes]) for name in codes[0]}
 
 
+def _blocks(identity: Sequence[int] | NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Cut identity numbers into blocks, which bounds the memory that rendering takes."""
+    numbers = np.asarray(identity, dtype=np.int64)
+    step = max(1, _PIXELS_AT_ONCE // (size * size))
+    for start in range(0, len(numbers), step):
+        yield numbers[start : start + step]
+
+
 def describe(faces: Faces, camera: Camera) -> list[dict[str, str]]:
-    """Attribute names and values of each face, semantic and photographic.
+    """Return the semantic and photographic attributes of each face by name.
 
     Args:
         faces: The faces, N of them.
@@ -137,14 +141,14 @@ def describe(faces: Faces, camera: Camera) -> list[dict[str, str]]:
 
 
 def demo_pair(family: str, identity: int, *, size: int = 64, seed: int = 0, strength: float = 1.0) -> DemoPair:
-    """One pair with mask, landmarks and attributes: for figures, and to train on pairs.
+    """Render one pair with mask, landmarks and attributes, for figures and for training on pairs.
 
     Args:
         family: A key of :data:`.families.FAMILIES`, such as ``nt``.
         identity: Identity number.
         size: Width and height in pixels.
         seed: Seed of the whole data set.
-        strength: How strong the forgery is.
+        strength: Strength of the forgery.
 
     Returns:
         The pair.

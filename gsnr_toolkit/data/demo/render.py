@@ -62,12 +62,12 @@ def _paint_ears(canvas: Canvas, faces: Faces) -> None:
 
 
 def head_distance(patch: Patch, faces: Faces, grow: float = 0.0) -> tuple[Floats, Floats]:
-    """Signed distance to the head's outline, and the radius that it comes from.
+    """Compute the signed distance to the head's outline, and the radius from which it follows.
 
     Args:
         patch: A patch around the head's centre.
         faces: The faces.
-        grow: How far to widen the outline.
+        grow: Widening of the outline.
 
     Returns:
         Signed distance (positive inside) and squared relative radius (1 on the outline), (N, h, w) each.
@@ -135,7 +135,7 @@ def _render_block(faces: Faces, size: int) -> Floats:
 
 
 def render(faces: Faces, size: int = 64) -> Floats:
-    """Paint faces as a noise-free camera would see them.
+    """Paint faces as a camera without noise would see them.
 
     Args:
         faces: The faces, N of them.
@@ -152,7 +152,7 @@ def render(faces: Faces, size: int = 64) -> Floats:
     (1, 3, 32, 32)
     """
     if size < 16:
-        raise ValueError(f"a face needs at least 16 pixels, got size={size}: pass size=64 or more")
+        raise ValueError(f"expected at least 16 pixels for a face, got size={size}; pass size=64 or more")
     step = max(1, _PIXELS_AT_ONCE // (size * size))
     blocks = [_render_block(faces.take(slice(i, i + step)), size) for i in range(0, len(faces), step)]
     return np.concatenate(blocks) if blocks else np.zeros((0, 3, size, size), dtype=np.float32)

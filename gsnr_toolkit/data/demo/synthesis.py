@@ -1,26 +1,26 @@
-"""Images that are synthetic as a whole: the traces that a GAN's and a latent diffusion model's decoder leave.
+"""Fully synthetic images, with the traces of the decoders of a GAN and of a latent diffusion model.
 
-The face stays the same person in the same pose; what changes is how its pixels came about. Real images are the
-unprocessed photographs. Amounts are chosen so that no global statistic (colour, file size, total variation,
-noise level) tells the classes apart; tests/gsnr_toolkit/data/demo/test_forgeries.py holds that.
+Person and pose stay the same; only the traces of how the pixels were generated differ. Real images are the unprocessed
+photographs. The amounts are chosen so that no global statistic (colour, file size, total variation, noise level)
+separates the classes; tests/gsnr_toolkit/data/demo/test_forgeries.py checks this.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from gsnr_toolkit.data.demo.camera import correlate, gaussian_blur, lens, noise_level, white_noise
+from gsnr_toolkit.data.demo.camera import gaussian_blur, lens, noise_level, white_noise
 from gsnr_toolkit.data.demo.cross import enlarge
 from gsnr_toolkit.data.demo.faces import Floats
-from gsnr_toolkit.data.demo.forgeries import Shot
+from gsnr_toolkit.data.demo.forgeries import Shot, synthetic_noise
 from gsnr_toolkit.data.demo.render import render
 
 _GAN_STREAM = 15
 _LATENT_STREAM = 16
 _DIFFUSION_STREAM = 17
 
-# Found by trial against the global statistics. Residues in shares of the intensity, blur and block in pixels, noise
-# in shares of the camera's level, loss in shares of the finest detail, white in shares of the noise's variance.
+# Tuned against the global statistics. Residues are shares of the intensity, blur and block are in pixels, noise is a
+# share of the camera's level, loss a share of the finest detail, white a share of the noise's variance.
 _GAN_RESIDUE = 0.013
 _GAN_NOISE = 0.78
 _GAN_LOSS = 0.05
@@ -36,16 +36,16 @@ def _whole(shot: Shot) -> Floats:
 
 
 def periodic_pattern(size: int) -> Floats:
-    """What two stride-2 transposed convolutions with uneven overlap leave: lines of period 2 and 4.
+    """Return the pattern that two stride-2 transposed convolutions with uneven overlap leave: lines of period 2 and 4.
 
-    Each channel has its own mixture, as each output channel has its own kernel. The spectrum has peaks at a
-    half and a quarter of the sampling frequency, in rows, columns and their products.
+    Each colour channel has its own mixture, since each output channel has its own kernel. The spectrum has peaks at one
+    half and one quarter of the sampling frequency, in rows, columns and their products.
 
     Args:
         size: Width and height in pixels.
 
     Returns:
-        Pattern (3, size, size) of zero mean over a period, root mean square 1.
+        Pattern (3, size, size) with zero mean over a period and root mean square 1.
 
     >>> pattern = periodic_pattern(8)
     >>> pattern.shape, bool(np.allclose(pattern[:, :4, :4], pattern[:, 4:, 4:]))
@@ -61,7 +61,7 @@ def periodic_pattern(size: int) -> Floats:
 
 
 def _decoded(shot: Shot, loss: float) -> Floats:
-    # The clean face, with a share of the detail that a decoder starting from half the resolution lacks.
+    """Render the clean face, without a share of the detail that half the resolution cannot hold."""
     clean = lens(render(shot.faces, shot.size), shot.camera)
     even = clean[:, :, : shot.size // 2 * 2, : shot.size // 2 * 2]
     rows = even[:, :, ::2] + even[:, :, 1::2]
@@ -70,11 +70,11 @@ def _decoded(shot: Shot, loss: float) -> Floats:
 
 
 def adversarial(shot: Shot, strength: float) -> tuple[Floats, Floats]:
-    """``gan``: up-sampling leaves a checkerboard and spectral peaks over the whole image.
+    """``gan``: add the checkerboard and spectral peaks of upsampling to the whole image.
 
     Args:
         shot: Real photographs.
-        strength: Scales the pattern, the loss of detail and the lack of noise.
+        strength: Scales the pattern, the loss of detail and the loss of noise.
 
     Returns:
         Synthetic images before development, and a mask of ones.
@@ -85,25 +85,24 @@ def adversarial(shot: Shot, strength: float) -> tuple[Floats, Floats]:
 
 
 def _new_noise(clean: Floats, shot: Shot, level: float, white: float, strength: float, stream: int) -> Floats:
-    # At strength 0 it has the level and the correlation of the camera's own noise.
+    """Draw the noise of a decoder; at strength 0 it has the level and the correlation of the camera's noise."""
     level, white = max(0.0, 1 - (1 - level) * strength), min(1.0, white * strength)
-    fresh = white_noise(shot.faces.identity, shot.size, shot.seed, stream)
-    noise = np.float32(np.sqrt(white)) * fresh + np.float32(np.sqrt(1 - white)) * correlate(fresh[:, ::-1])
+    noise = synthetic_noise(shot, white, stream)
     return np.float32(level) * noise_level(np.clip(clean, 0, 1), shot.camera) * noise
 
 
 def block_detail(shot: Shot) -> Floats:
-    """Detail that a decoder invents block by block: a fixed shape, with a random amount in each block.
+    """Generate the detail that a decoder invents block by block.
 
-    One number per block and channel, drawn for each face, times a shape that is zero in the middle of the
-    block and one at its border: neighbouring blocks do not quite fit together. The grid is half a block off
-    JPEG's.
+    Each block and channel of each face has a random amount of a fixed shape, which is zero in the middle of the block
+    and one at its border, so that neighbouring blocks do not quite match. The grid is offset from JPEG's by half a
+    block.
 
     Args:
         shot: Real photographs.
 
     Returns:
-        Detail (N, 3, S, S), of the order of one.
+        Detail (N, 3, S, S), of order one.
     """
     size, blocks = shot.size, shot.size // _BLOCK + 2
     amount = white_noise(shot.faces.identity, blocks, shot.seed, _LATENT_STREAM)
@@ -114,11 +113,11 @@ def block_detail(shot: Shot) -> Floats:
 
 
 def diffusion(shot: Shot, strength: float) -> tuple[Floats, Floats]:
-    """``diff``: smooth as after denoising, detail invented block by block, noise synthesised anew.
+    """``diff``: smooth the face as denoising does, add detail block by block, and add new noise.
 
     Args:
         shot: Real photographs.
-        strength: Scales the smoothing, the blocks, the lack of noise and its whiteness.
+        strength: Scales the smoothing, the blocks, the loss of noise and the whiteness of the new noise.
 
     Returns:
         Synthetic images before development, and a mask of ones.

@@ -1,8 +1,8 @@
-"""Where photographs come from: a population of faces, a camera, and what happens to every image afterwards.
+"""Worlds: a population of faces, a camera, and the processing of every image afterwards.
 
-Forgeries made in one world and seen in another are the embedded counterpart of a test across data sets: the
-real images differ as well, in skin, light, lens, noise and compression. A world's people have numbers of
-their own, so that nobody lives in two of them.
+A detector that is trained in one world and tested in another faces the embedded counterpart of a cross-dataset test:
+the real images differ too, in skin, light, lens, noise and compression. Each world has its own identity numbers, so
+that no person is in two worlds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gsnr_toolkit.data.demo.attributes import ATTRIBUTES, Attribute
-from gsnr_toolkit.data.demo.camera import Camera, Pixels, develop, sample_cameras, white_noise
+from gsnr_toolkit.data.demo.camera import Camera, Pixels, develop, eight_bits, sample_cameras, white_noise
 from gsnr_toolkit.data.demo.faces import Draws, Faces, Floats, sample_faces
 from gsnr_toolkit.data.demo.forgeries import Shot, photograph
 
@@ -31,13 +31,13 @@ Sampler = Callable[[NDArray[np.int64], int], tuple[Faces, Camera]]
 
 @dataclass(frozen=True)
 class World:
-    """A population, its cameras, and the way of its images to the eye.
+    """A population, its cameras, and the processing of its images.
 
     Attributes:
-        sample: Faces and cameras of identity numbers, from ``(identity, seed)``.
-        finish: From an exposed image, real or forged, to pixels, from ``(images, shot)``. Both images of a pair
-            go the same way, with the same random numbers.
-        offset: Added to a split's identity numbers.
+        sample: Maps ``(identity, seed)`` to faces and cameras.
+        finish: Maps ``(images, shot)``, exposed images that are real or forged, to pixels. Both images of a pair are
+            processed with the same random numbers.
+        offset: Added to the identity numbers of a split.
     """
 
     sample: Sampler
@@ -48,7 +48,7 @@ class World:
         """Photograph people of this world.
 
         Args:
-            identity: Identity numbers as a split gives them, (N,).
+            identity: Identity numbers of a split, (N,).
             size: Width and height in pixels.
             seed: Seed of the whole data set.
 
@@ -64,7 +64,7 @@ def _other_weights(**weights: tuple[float, ...]) -> MappingProxyType[str, Attrib
     return MappingProxyType({**ATTRIBUTES, **changed})
 
 
-# Pale, fair, tan, brown, dark; and light from the left, the front, the right.
+# Frequencies of pale, fair, tan, brown, dark; and of light from the left, the front, the right.
 _CELEBRITIES = _other_weights(skin=(0.30, 0.36, 0.20, 0.09, 0.05), light=(0.15, 0.70, 0.15))
 _VOLUNTEERS = _other_weights(skin=(0.10, 0.14, 0.20, 0.28, 0.28), light=(0.47, 0.06, 0.47))
 
@@ -75,7 +75,7 @@ def _at_home(identity: NDArray[np.int64], seed: int) -> tuple[Faces, Camera]:
 
 
 def _on_stage(identity: NDArray[np.int64], seed: int) -> tuple[Faces, Camera]:
-    # Bright, even light, a better lens, less noise, one middling compression: film of interviews.
+    # Interviews on film: bright, even light, a better lens, less noise, medium compression.
     faces = sample_faces(identity, seed, _CELEBRITIES)
     scene = replace(faces.scene, exposure=faces.scene.exposure * np.float32(1.08), light=faces.scene.light * 0.6)
     faces = replace(faces, scene=scene)
@@ -85,7 +85,7 @@ def _on_stage(identity: NDArray[np.int64], seed: int) -> tuple[Faces, Camera]:
 
 
 def _by_telephone(identity: NDArray[np.int64], seed: int) -> tuple[Faces, Camera]:
-    # Dim or harsh light, a small lens, a noisy sensor.
+    # Telephone videos: dim or harsh light, a small lens, a noisy sensor.
     faces = sample_faces(identity, seed, _VOLUNTEERS)
     scene = replace(faces.scene, exposure=faces.scene.exposure * np.float32(0.85), light=faces.scene.light * 1.4)
     faces = replace(faces, scene=scene)
@@ -98,7 +98,7 @@ def _plainly(images: Floats, shot: Shot) -> Pixels:
 
 
 def _tinted(images: Floats, shot: Shot) -> Pixels:
-    # White balance: warm to cool, as studio lights and graders set it.
+    # White balance from warm to cool, as studio lights and colour grading set it.
     draws = Draws(shot.seed, shot.faces.identity, _TINT_STREAM)
     warmth = draws.around(0.03, 0.09)
     gain = np.stack([1 + warmth, np.ones_like(warmth), 1 - warmth], axis=1)
@@ -106,15 +106,13 @@ def _tinted(images: Floats, shot: Shot) -> Pixels:
 
 
 def _transported(images: Floats, shot: Shot) -> Pixels:
-    # Made smaller, with noise, compressed hard, and made larger again: what a platform does to a video.
+    # The processing of a video platform: scale down, add noise, compress strongly, scale up again.
     size, draws = shot.size, Draws(shot.seed, shot.faces.identity, _TRANSPORT_STREAM)
     small = np.rint(size * draws.uniform(0.50, 0.85)).astype(int)
     quality = draws.uniform(25, 60).astype(int)
     level = draws.uniform(0.004, 0.022)[:, None, None, None]
     noise = white_noise(shot.faces.identity, size, shot.seed, _TRANSPORT_NOISE_STREAM)
-    noisy = np.clip(images + level * noise, 0, 1) * np.float32(255) + np.float32(0.5)
-    pixels = np.ascontiguousarray(noisy.astype(np.uint8).transpose(0, 2, 3, 1))
-    rows = zip(pixels, small, quality, strict=True)
+    rows = zip(eight_bits(images + level * noise), small, quality, strict=True)
     return np.stack([_through_a_platform(image, int(side), int(q)) for image, side, q in rows])
 
 
@@ -132,4 +130,4 @@ STAGE = World(_on_stage, _tinted, offset=1 << 41)
 """The world of ``demo-cdf``: lighter skin, bright and even light, a better camera, white balance."""
 
 TELEPHONE = World(_by_telephone, _transported, offset=1 << 42)
-"""The world of ``demo-dfdc``: darker skin, dim side light, a noisy camera; resized and compressed hard."""
+"""The world of ``demo-dfdc``: darker skin, dim side light, a noisy camera; resized and strongly compressed."""

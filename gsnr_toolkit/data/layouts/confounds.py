@@ -1,27 +1,31 @@
-"""Differences between the classes that have nothing to do with forgery: file format and image size."""
+"""Confounds: differences in file format or image size between the classes, which have nothing to do with forgery."""
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 
-from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset
+from PIL import Image
 
-__all__ = ["format_confounds", "jpeg_share_note"]
+from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset
+from gsnr_toolkit.errors import ProbeWarning
+
+__all__ = ["format_confounds", "jpeg_share_note", "note_confounds"]
 
 
 def format_confounds(dataset: ForgeryDataset, sample: int = 200) -> tuple[str, ...]:
-    """Look for differences between the classes that have nothing to do with forgery.
+    """Find differences in file format and image size between the classes.
 
-    Compared are the file formats and the image sizes, both as the files' own headers say, on evenly spaced
-    samples. GenImage is the known case: its real images are mostly JPEG of many sizes, its fakes PNG of one size.
+    Formats and sizes are read from the headers of evenly spaced files. GenImage is the known case: its real images
+    are mostly JPEG of many sizes, its fakes PNG of one size.
 
     Args:
         dataset: A data set whose records have a column ``path``.
-        sample: About how many images per class to look at, at most twice as many.
+        sample: Approximate number of images per class to read, at most twice as many.
 
     Returns:
-        A sentence for each difference that stands out: more than half of one class would have to change for
-        the two distributions to agree. Formats come first.
+        A sentence per large difference, formats first. A difference is large if more than half of one class would
+        have to change for the two distributions to agree.
     """
     headers = {label: _headers(dataset, label, sample) for label in (REAL, FAKE)}
     found = []
@@ -35,15 +39,28 @@ def format_confounds(dataset: ForgeryDataset, sample: int = 200) -> tuple[str, .
     return tuple(found)
 
 
+def note_confounds(name: str, dataset: ForgeryDataset) -> None:
+    """Add the confounds of a data set to its notes, and warn if there are any.
+
+    Args:
+        name: The name of the data set, for the warning.
+        dataset: A data set whose records have a column ``path``.
+    """
+    found = format_confounds(dataset)
+    dataset.notes += found
+    if found:
+        warnings.warn(f"{name}: {'; '.join(found)}", ProbeWarning, stacklevel=3)
+
+
 def jpeg_share_note(dataset: ForgeryDataset, sample: int = 500) -> str:
-    """Say which share of either class is JPEG, and what that means for a score.
+    """Report the share of JPEG files in each class, and its consequence for a score.
 
     Args:
         dataset: A data set whose records have a column ``path``.
-        sample: About how many images per class to look at, at most twice as many, evenly spaced.
+        sample: Approximate number of evenly spaced images per class to read, at most twice as many.
 
     Returns:
-        A sentence with both shares and the numbers of files that were read.
+        A sentence with both shares and the numbers of files read.
     """
     shares, counts = {}, {}
     for label in (REAL, FAKE):
@@ -62,9 +79,7 @@ def jpeg_share_note(dataset: ForgeryDataset, sample: int = 500) -> str:
 
 
 def _headers(dataset: ForgeryDataset, label: int, sample: int) -> list[tuple[str, str]]:
-    """Format and size by the header of every k-th file of a class, without decoding it."""
-    from PIL import Image
-
+    """Read format and size from the headers of every k-th file of a class; no image is decoded."""
     paths = dataset.records["path"][dataset.labels == label].tolist()
     found = []
     for path in paths[:: max(1, len(paths) // sample)]:

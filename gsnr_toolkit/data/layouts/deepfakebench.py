@@ -1,8 +1,8 @@
-"""DeepfakeBench's JSON lists of preprocessed frames: FaceForensics++ and the sets that it is tested against.
+"""DeepfakeBench's JSON lists of preprocessed frames: FaceForensics++ and the data sets used to test on.
 
-A list has the levels data set, label, split, (compression,) video; a video has ``label`` and ``frames``. The
-level of compression exists for the FaceForensics++ family only. Paths may be written with back-slashes, and
-with leading folders of the machine that wrote the list.
+The levels of a list are data set, label, split, (compression,) video; a video has ``label`` and ``frames``. Only
+the FaceForensics++ family has the level of compression. Paths may contain backslashes, and leading folders of the
+machine on which the list was written.
 
 Source: Yan et al., DeepfakeBench (NeurIPS 2023), ``preprocessing/rearrange.py``.
 """
@@ -12,15 +12,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
-from gsnr_toolkit.data.base import FAKE, REAL, DataError
+from gsnr_toolkit.data.base import FAKE, REAL
+from gsnr_toolkit.data.checks import DataError, check_choice
 from gsnr_toolkit.data.layouts.image_files import FileDataset, Skips, Video, natural_key, open_videos
-from gsnr_toolkit.support.lookup import did_you_mean
 
 __all__ = [
     "FF_LISTS",
     "LABELS",
+    "LAYOUTS",
     "LIST_LABELS",
     "SHARED_SPLITS",
     "TREE",
@@ -35,6 +36,9 @@ __all__ = [
 TREE = """\
 ROOT[/dataset_json]/{list_name}.json                  DeepfakeBench's list
 ROOT[/rgb]/.../frames/<video>/*.png                   the frames that it names"""
+
+#: Choices of ``layout`` for a data set that may lie on disk as such a list or in folders of frames.
+LAYOUTS = ("auto", "json", "frames")
 
 #: Every label of the lists: (0 real or 1 fake, method).
 LABELS = {
@@ -63,7 +67,7 @@ LABELS = {
     "FFIW_fake": (FAKE, "FFIW"),
 }
 
-#: Splits of a list that hold videos of its test split, and in which way; they are refused.
+#: Splits of a list that contain videos of its test split, and how; they are refused.
 SHARED_SPLITS: Mapping[str, Mapping[str, str]] = {
     "Celeb-DF-v1": {"train": "it lists all videos", "val": "it is a copy of the test list"},
     "Celeb-DF-v2": {"train": "it lists all videos", "val": "it is a copy of the test list"},
@@ -73,7 +77,7 @@ SHARED_SPLITS: Mapping[str, Mapping[str, str]] = {
     "UADFV": dict.fromkeys(("train", "val"), "every video is in all three splits"),
 }
 
-#: The labels of each list of one data set; another label there is an error, even if another list has it.
+#: The labels of each list. Any other label is an error there, even if it occurs in another list.
 LIST_LABELS: Mapping[str, tuple[str, ...]] = {
     "FaceShifter": ("FF-real", "FF-FH"),
     "DeepFakeDetection": ("DFD_real", "DFD_fake"),
@@ -86,7 +90,7 @@ LIST_LABELS: Mapping[str, tuple[str, ...]] = {
     "FFIW": ("FFIW_real", "FFIW_fake"),
 }
 
-#: Which lists can serve a name, the best first; for ``ff`` the four single ones together serve as well.
+#: The lists that serve each name, the best first; for ``ff`` the four single lists together serve as well.
 FF_LISTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "df": (("FF-DF",), ("FaceForensics++",)),
     "f2f": (("FF-F2F",), ("FaceForensics++",)),
@@ -110,48 +114,52 @@ def open_deepfakebench(
         list_name: The list's name, such as ``"Celeb-DF-v2"``.
         root: The folder of the data; the list is in it or in its ``[preprocessing/]dataset_json``.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        compression: Level to read, ``"c23"`` if not said; only FaceShifter and DeepFakeDetection have levels.
+        compression: Level to read, ``"c23"`` by default; only FaceShifter and DeepFakeDetection have levels.
         **options: As in :func:`gsnr_toolkit.data.layouts.image_files.open_videos`.
 
     Returns:
         The data set. ``source`` is the video (for FaceForensics++ and Celeb-DF the target video).
 
     Raises:
-        DataError: If the list is missing, a split is asked for that holds test videos (:data:`SHARED_SPLITS`), or
-            a level of compression of a data set that has none.
+        DataError: If the list is missing, the split contains test videos (:data:`SHARED_SPLITS`), or a level of
+            compression is given for a data set without levels.
     """
     refuse_shared_split(list_name, split)
     if compression is not None and not LIST_LABELS[list_name][0].startswith(_WITH_COMPRESSION):
-        raise DataError(f"{list_name} has no levels of compression: leave compression={compression!r} out")
+        raise DataError(
+            f"expected no compression for {list_name}, which has no levels of it, got {compression!r}; leave it out"
+        )
     lists = find_lists(root, ((list_name,),))
     if not lists:
         places = ", ".join(str(root / folder) for folder in _WHERE_LISTS)
-        raise DataError(f"{name} needs DeepfakeBench's list {list_name}.json, which is in none of {places}")
+        raise DataError(
+            f"expected DeepfakeBench's list {list_name}.json for {name}, but it is in none of {places}; copy it"
+        )
     skips = Skips()
     videos = read_lists(lists, root, split, skips, compression or "c23")
     return open_videos(name, videos, skips, split=split, caption=list_name, **options)
 
 
 def refuse_shared_split(list_name: str, split: str) -> None:
-    """Refuse to train or select on videos that the test split holds.
+    """Refuse a split for training or model selection that contains test videos.
 
     Args:
         list_name: The list's name.
-        split: What was asked for.
+        split: The requested split.
 
     Raises:
         DataError: If :data:`SHARED_SPLITS` names this split.
 
     >>> refuse_shared_split("UADFV", "val")
     Traceback (most recent call last):
-    gsnr_toolkit.data.base.DataError: the val list of UADFV contains its test videos (every video is in all ...
+    gsnr_toolkit.data.checks.DataError: expected split='test' of UADFV, got 'val', whose list contains its test ...
     """
     reason = SHARED_SPLITS.get(list_name, {}).get(split)
     if reason is not None:
         use = "train" if split == "train" else "select models"
         raise DataError(
-            f"the {split} list of {list_name} contains its test videos ({reason}): open split='test' only, and {use} "
-            "on another data set, such as 'ff'"
+            f"expected split='test' of {list_name}, got {split!r}, whose list contains its test videos ({reason}); "
+            f"open split='test' only, and {use} on another data set, such as 'ff'"
         )
 
 
@@ -160,10 +168,10 @@ def find_lists(root: Path, alternatives: Sequence[Sequence[str]]) -> list[Path]:
 
     Args:
         root: The data root.
-        alternatives: Names of lists; the first alternative of which all files exist is taken.
+        alternatives: Alternatives, each one or several names of lists.
 
     Returns:
-        Paths, or an empty list.
+        The paths of the first alternative whose files all exist, or an empty list.
     """
     for names in alternatives:
         for folder in _WHERE_LISTS:
@@ -184,18 +192,18 @@ def read_lists(
     """Read the videos of one split.
 
     Args:
-        lists: JSON files; a video that occurs in several is read once.
-        root: The folder that the paths inside start from.
+        lists: JSON files; a video that occurs in several of them is read once.
+        root: The folder to which the paths in the lists refer.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        skips: Entries that are no videos, or have no frames, are noted here.
+        skips: Entries that are not videos, or have no frames, are noted here.
         compression: Level to read where the list has levels.
         methods: Read only the real videos and these forgeries; None reads all.
 
     Returns:
-        The videos, frames in natural order.
+        The videos, with their frames in natural order.
 
     Raises:
-        DataError: If a file is not such a list, a label is unknown, or split or level are missing.
+        DataError: If a file is not such a list, a label is unknown, or the split or level is missing.
     """
     entries: dict[tuple[str, str], Mapping[str, Any]] = {}
     for path in lists:
@@ -216,14 +224,14 @@ def read_lists(
 
 
 def target_video(name: str, label: str) -> str:
-    """Name the video that a forgery was made on: it shows the same scene, so the two are not independent.
+    """Name the target video of a forgery. Both show the same scene, so they are not independent.
 
     Args:
         name: The video's name.
         label: Its label in the list.
 
     Returns:
-        For FaceForensics++ ``000_003 -> 000``, for Celeb-DF ``id0_id1_0002 -> id0_0002``, else the name.
+        ``000`` for ``000_003`` of FaceForensics++, ``id0_0002`` for ``id0_id1_0002`` of Celeb-DF, else the name.
 
     >>> target_video("000_003", "FF-NT"), target_video("id0_id1_0002", "CelebDFv2_fake"), target_video("a_b", "DF_fake")
     ('000', 'id0_0002', 'a_b')
@@ -239,19 +247,16 @@ def target_video(name: str, label: str) -> str:
 def _entries(
     path: Path, label: str, splits: Any, split: str, compression: str, skips: Skips
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    # Yields (video name, entry) of everything under a label that is a video with frames.
-    if not isinstance(splits, Mapping) or not isinstance(splits.get(split), Mapping):
-        have = ", ".join(splits) if isinstance(splits, Mapping) else type(splits).__name__
-        raise DataError(f"{path} has no split {split!r} for {label}; it has: {have or 'none'}")
-    videos = splits[split]
+    """Yield the name and entry of every video with frames under a label."""
+    usable = {key: part for key, part in splits.items() if isinstance(part, Mapping)} if _is_table(splits) else {}
+    check_choice(f"the split of {label} in {path}", split, usable)
+    videos = usable[split]
     where = f"{path.name}: {label}/{split}"
-    if "frames" in videos:  # seen in lists of DFDC: one video's entry in the place of all videos
-        skips.add(where, "one bare entry in the place of a table of videos")
+    if "frames" in videos:  # occurs in lists of DFDC: the entry of one video instead of a table of videos
+        skips.add(where, "one bare entry in place of a table of videos")
         return
     if label.startswith(_WITH_COMPRESSION):
-        if compression not in videos:
-            have = ", ".join(videos) or "none"
-            raise DataError(f"{where} has no compression level {compression!r}; it has: {have}")
+        check_choice(f"the compression level in {where}", compression, videos)
         videos = videos[compression]
     for name, entry in videos.items():
         reason = _why_not(entry, label, path)
@@ -262,40 +267,41 @@ def _entries(
 
 
 def _labels_of(path: Path, methods: Collection[str] | None) -> dict[str, Any]:
-    # The level of labels of a list: the real ones, and the forgeries that are wanted.
+    """Read a list down to its labels: those of real videos, and those of the given forgeries."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}): copy or generate it again") from error
-    if isinstance(content, Mapping) and path.stem in content:
-        content = content[path.stem]
-    elif isinstance(content, Mapping) and len(content) == 1:
-        content = next(iter(content.values()))
-    if not isinstance(content, Mapping) or not content:
-        raise DataError(f"{path} must hold {{data set: {{label: {{split: {{video: ...}}}}}}}}")
-    known = LIST_LABELS.get(path.stem, tuple(LABELS))
+        raise DataError(f"expected valid JSON in {path}, but {error}; copy or generate the list again") from error
+    if _is_table(content):  # the data set is usually called like its file, but a renamed file serves as well
+        content = content.get(path.stem, next(iter(content.values())) if len(content) == 1 else content)
+    if not _is_table(content):
+        raise DataError(
+            f"expected {path} to hold {{data set: {{label: {{split: {{video: ...}}}}}}}}, got {str(content)[:60]!r}; "
+            "copy or generate the list again"
+        )
     for label in content:
-        if label not in known:
-            meant = did_you_mean(label, known)
-            raise DataError(f"{path} has the unknown label {label!r}.{meant} Known: {', '.join(known)}")
+        check_choice(f"each label in {path}", label, LIST_LABELS.get(path.stem, LABELS))
     wanted = {label for label, (kind, method) in LABELS.items() if kind == REAL or methods is None or method in methods}
     return {label: splits for label, splits in content.items() if label in wanted}
 
 
 def _why_not(entry: Any, label: str, path: Path) -> str | None:
-    # The reason why an entry cannot be used, or None; a label that nobody knows is an error.
+    """Return the reason why an entry cannot be used, or None; an unknown label is an error."""
     if not isinstance(entry, Mapping) or "frames" not in entry:
         return "entry without frames"
-    if entry.get("label", label) not in LABELS:
-        unknown = entry["label"]
-        raise DataError(f"{path} has the unknown label {unknown!r}.{did_you_mean(str(unknown), LABELS)}")
+    check_choice(f"the label of each video in {path}", str(entry.get("label", label)), LABELS)
     if entry.get("label", label) != label:
         return f"labelled otherwise than its group {label}"
     return None if entry["frames"] else "video without frames"
 
 
+def _is_table(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Tell whether a value of a JSON file is a table with entries."""
+    return isinstance(value, Mapping) and bool(value)
+
+
 def _parts(frame: str) -> tuple[str, ...]:
-    """Return a path's parts, whichever way its slashes lean."""
+    """Split a path at slashes and backslashes."""
     return PurePosixPath(frame.replace("\\", "/")).parts
 
 
@@ -304,18 +310,18 @@ def _join(prefix: Path, frame: str, drop: int) -> Path:
 
 
 def resolve_prefix(frames: Sequence[str], root: Path) -> tuple[Path, int]:
-    r"""Find how the paths of a list lead to files: leading folders that are not below ``root`` are dropped.
+    r"""Find out how the paths of a list lead to files, by dropping leading folders that do not exist below ``root``.
 
-    Tried is, below ``root`` and its sub-folders ``rgb``, ``datasets``, ``datasets/rgb`` and
-    ``FaceForensics++``, the path with 0, 1, 2, ... leading parts dropped. The first combination under which
-    one of (up to 50, evenly spread) frames exists is used for all; an absolute path that exists is kept.
+    Below ``root`` and its sub-folders ``rgb``, ``datasets``, ``datasets/rgb`` and ``FaceForensics++``, the path is
+    tried with 0, 1, 2, ... leading parts dropped. The first combination for which one of up to 50 evenly spread
+    frames exists is used for all frames; an absolute path that exists is kept.
 
     Args:
         frames: Paths as written in the list, one per video.
         root: The data root.
 
     Returns:
-        ``(folder, number of leading parts to drop)``; a path then is ``folder / parts[number:]``.
+        ``(folder, number of leading parts to drop)``; the path of a frame is ``folder / parts[number:]``.
 
     Raises:
         DataError: If no combination leads to a file.
@@ -330,6 +336,6 @@ def resolve_prefix(frames: Sequence[str], root: Path) -> tuple[Path, int]:
             if any(len(parts) > drop and base.joinpath(*parts[drop:]).is_file() for parts in sample):
                 return base, drop
     raise DataError(
-        f"none of the frames that the list names was found below {root}. The first is {frames[0]!r}; "
-        f"expected, for example, {root.joinpath(*_parts(frames[0])[-6:])}"
+        f"expected the frames that the list names below {root}, but found none, the first being {frames[0]!r}; move "
+        f"them so that, for example, {root.joinpath(*_parts(frames[0])[-6:])} exists"
     )

@@ -1,8 +1,8 @@
-"""The 19 test sets of UniversalFakeDetect: ForenSynths' eleven generators, and eight of diffusion models.
+"""The 19 test sets of UniversalFakeDetect: eleven generators of ForenSynths, and eight sets of diffusion models.
 
-``<generator>/[<class>/]{0_real,1_fake}``; the diffusion sets hold fakes only, and share real images: ImageNet
-for ``guided``, LAION for the others. The protocol cuts the central 224 pixels without resizing and normalises as
-CLIP does.
+The layout is ``<generator>/[<class>/]{0_real,1_fake}``. The diffusion sets hold fakes only and share their real
+images: ImageNet for ``guided``, LAION for the others. The protocol crops the central 224 pixels without resizing and
+normalises as CLIP does.
 
 Source: Wang et al., CNN-generated images are surprisingly easy to spot (CVPR 2020); Ojha et al., Towards universal
 fake image detectors (CVPR 2023).
@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gsnr_toolkit.data.base import FAKE, REAL, DataError
+from gsnr_toolkit.data.base import FAKE, REAL
+from gsnr_toolkit.data.checks import DataError, refuse_missing
 from gsnr_toolkit.data.layouts.confounds import jpeg_share_note
-from gsnr_toolkit.data.layouts.image_files import IMAGE_SUFFIXES, FileDataset, Skips, Video, natural_key, open_videos
+from gsnr_toolkit.data.layouts.image_files import FileDataset, Skips, Video, is_image, natural_key, open_videos
 
 __all__ = ["GENERATORS", "SHARED_REAL", "TREE", "open_forensynths"]
 
@@ -48,28 +49,28 @@ _LEAVES = {REAL: "0_real", FAKE: "1_fake"}
 def open_forensynths(
     name: str, *, root: Path, split: str, generator: str | None = None, fit: str = "crop", **options: Any
 ) -> FileDataset:
-    """Open one of the test sets, or all of them.
+    """Open one of the test sets, or all 19.
 
     Args:
         name: The data set's name here.
         root: The folder of the data.
-        split: ``"test"``; of ProGAN also ``"train"`` and ``"val"``, its folders of the same name.
-        generator: One of :data:`GENERATORS`, or None for all that are there.
-        fit: The protocol's ``"crop"``, unless another is wanted.
+        split: ``"test"``; for ProGAN also ``"train"`` and ``"val"``, its folders of those names.
+        generator: One of :data:`GENERATORS`, or None for all that exist on disk.
+        fit: As in :func:`gsnr_toolkit.data.transforms.fit_square`; the protocol prescribes ``"crop"``.
         **options: As in :func:`gsnr_toolkit.data.layouts.image_files.open_videos`.
 
     Returns:
-        The data set. Each image is a source of its own; an image that is the real class of several generators
-        occurs once for each, under one source. ``domain`` is the generator, of real images as well. Its notes
-        say how many files of either class are JPEG.
+        The data set. Every image has its own source; a real image that several generators share occurs once for
+        each of them, with one source. ``domain`` is the generator, for real images too. The notes report the share
+        of JPEG files in each class.
 
     Raises:
-        DataError: If a folder is missing, or a split is asked for that does not exist.
+        DataError: If a folder is missing, or the split does not exist.
     """
     if split != "test" and generator != _TRAINED:
         raise DataError(
-            f"{name} is a test set: open split='test'. In this protocol models are trained and selected on ProGAN: "
-            f"'ufd-progan' with split={split!r}"
+            f"expected split='test' for {name}, which is a test set, got {split!r}; train and select models on ProGAN, "
+            f"as the protocol prescribes: open 'ufd-progan' with split={split!r}"
         )
     skips = Skips()
     videos: list[Video] = []
@@ -79,10 +80,10 @@ def open_forensynths(
             continue
         videos += _images(root, each, split)
     if not videos:
-        raise DataError(f"{root} holds none of the generators of {name}. Expected\n{TREE}")
+        refuse_missing(f"generators of {name}", f"{root} holds none", TREE)
     caption = "UniversalFakeDetect" + (f" {generator}" if generator else "")
-    options = {"caption": caption, "frames_per_video": None, "fit": fit, **options}
-    dataset = open_videos(name, videos, skips, split=split, **options)
+    options.setdefault("frames_per_video", None)  # every image stands for itself
+    dataset = open_videos(name, videos, skips, split=split, caption=caption, fit=fit, **options)
     dataset.notes += (jpeg_share_note(dataset),)
     return dataset
 
@@ -96,7 +97,7 @@ def _places(root: Path, folder: str, split: str) -> Iterator[Path]:
 
 
 def _find(root: Path, folder: str, split: str, label: int) -> Path | None:
-    """Return the first place of a folder that holds the leaf of a class, directly or below a class of objects."""
+    """Return the first place that holds the class's leaf folder, directly or below a folder of one object class."""
     for place in _places(root, folder, split):
         if (place / _LEAVES[label]).is_dir() or any(place.glob(f"*/{_LEAVES[label]}")):
             return place
@@ -111,11 +112,14 @@ def _images(root: Path, generator: str, split: str) -> list[Video]:
         word = _LEAVES[label]
         if place is None:
             tried = ", ".join(str(path / word) for path in _places(root, folder, split))
-            shared = f" ({generator} has its real images in {folder})" if folder != generator else ""
-            raise DataError(f"{generator} has no folder {word}{shared}; it is in none of {tried}. Expected\n{TREE}")
+            shared = f" (its real images are those of {folder})" if folder != generator else ""
+            refuse_missing(f"a folder {word} of {generator}{shared}", f"it is in none of {tried}", TREE)
         files = sorted(_files(place, word), key=lambda path: (path.parent, natural_key(path)))
         if not files:
-            raise DataError(f"{generator}, split {split!r}: {place} is empty, no image lies in its folders {word}")
+            raise DataError(
+                f"{generator}, split {split!r}: expected images in the folders {word} of {place}, but they are empty; "
+                "copy the images again"
+            )
         below = place.relative_to(root).as_posix()
         for file in files:
             source = f"{below}/{file.relative_to(place).as_posix()}"
@@ -125,8 +129,7 @@ def _images(root: Path, generator: str, split: str) -> list[Video]:
 
 
 def _files(place: Path, leaf: str) -> Iterator[Path]:
-    # The suffix is what follows the last dot: names such as "img.000.1.png" occur.
     leaves = [place / leaf] if (place / leaf).is_dir() else sorted(place.glob(f"*/{leaf}"))
     for folder in leaves:
         for parent, _, names in os.walk(folder):
-            yield from (Path(parent) / file for file in names if Path(file).suffix.lower() in IMAGE_SUFFIXES)
+            yield from (Path(parent) / file for file in names if is_image(file))

@@ -1,24 +1,35 @@
-"""Images on disk: which frames of a video, whether a file can be read, and a data set that reads them."""
+"""What all layouts share: listing images, choosing frames of a video, noting what was skipped, reading files."""
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image, UnidentifiedImageError
 
-from gsnr_toolkit.data.base import FAKE, REAL, DataError, ForgeryDataset, probe_indices
+from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset, probe_indices
+from gsnr_toolkit.data.checks import DataError
 from gsnr_toolkit.errors import ProbeWarning
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-__all__ = ["IMAGE_SUFFIXES", "FileDataset", "Skips", "Video", "evenly_spaced", "natural_key", "open_videos"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "FileDataset",
+    "Skips",
+    "Video",
+    "evenly_spaced",
+    "frames_of",
+    "is_image",
+    "natural_key",
+    "open_videos",
+    "walk_images",
+]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -33,8 +44,7 @@ class Video:
         source: The unit of independence.
         method: ``"real"`` or the forgery's name.
         frames: The images, in order.
-        domain: The test set that a row of a table is about, where one data set holds several; None where the
-            data set is one.
+        domain: The test set to which a row of a results table refers, if the data set holds several; else None.
     """
 
     name: str
@@ -46,26 +56,26 @@ class Video:
 
 
 class Skips:
-    """What was left out and why; told once, by count, when the data set is ready."""
+    """What a reader left out and why; one warning reports the counts when the data set is ready."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, str]] = []
 
     def add(self, path: object, reason: str) -> None:
-        """Note one thing that was left out.
+        """Note one file, folder or entry that was left out.
 
         Args:
             path: The file, folder or entry.
-            reason: Why, in a few words; equal reasons are counted together.
+            reason: A few words on why; equal reasons are counted together.
         """
         self._rows.append((str(path), reason))
 
     def table(self) -> pd.DataFrame:
-        """Return everything noted, columns ``path`` and ``reason``."""
+        """Return all notes, in the columns ``path`` and ``reason``."""
         return pd.DataFrame(self._rows, columns=["path", "reason"], dtype=str)
 
     def summary(self) -> str:
-        """Return the counts by reason, most frequent first, with an example of each."""
+        """Return the count of each reason, most frequent first, with an example."""
         counts = self.table().groupby("reason", sort=False)["path"].agg(["size", "first"])
         counts = counts.sort_values("size", ascending=False, kind="stable")
         return "; ".join(f"{size} x {reason} (first: {first})" for reason, size, first in counts.itertuples())
@@ -86,14 +96,66 @@ class Skips:
             )
 
 
+def is_image(path: str | Path) -> bool:
+    """Tell whether a file's name has the suffix of an image.
+
+    Args:
+        path: The file; the suffix is what follows the last dot (names such as ``img.000.1.png`` occur).
+
+    Returns:
+        True for the suffixes in :data:`IMAGE_SUFFIXES`, in lower or upper case.
+    """
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def frames_of(places: Sequence[Path], skips: Skips) -> list[Path]:
+    """List the frames of a video in natural order.
+
+    Args:
+        places: Folders in which the video may lie; the first that exists is read.
+        skips: A missing or empty folder is noted here.
+
+    Returns:
+        The images; empty if the video was skipped.
+    """
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        skips.add(places[0], "missing video folder")
+        return []
+    frames = sorted((path for path in folder.iterdir() if is_image(path)), key=natural_key)
+    if not frames:
+        skips.add(folder, "video folder without frames")
+    return frames
+
+
+def walk_images(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Walk over all folders below a root, following links, each folder once.
+
+    Args:
+        root: Where to start.
+
+    Yields:
+        A folder, its sub-folders in order (empty that list to stay out of them), and the names of its images.
+    """
+    seen: set[str] = set()  # links may lead in circles
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        yield Path(folder), subfolders, [file for file in sorted(files) if is_image(file)]
+
+
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key that puts frame 2 before frame 10, whether or not the numbers are zero-padded.
+    """Return a sort key that puts frame 2 before frame 10, with or without leading zeros.
 
     Args:
         path: A file.
 
     Returns:
-        The name's digits as numbers and the rest as text.
+        The parts of its name, digits as numbers.
 
     >>> [path.name for path in sorted([Path("10.png"), Path("2.png")], key=natural_key)]
     ['2.png', '10.png']
@@ -103,17 +165,17 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """Choose ``count`` of ``total`` frames, at the centres of equal stretches of the video.
+    """Choose ``count`` of ``total`` frames: the centres of ``count`` equal parts of the video.
 
-    One frame is thus the middle one. (Several published loaders take the first ``count`` frames, or every
+    A single frame is therefore the middle one. (Several published loaders take the first ``count`` frames, or every
     ``total // count``-th from the first.)
 
     Args:
-        total: Frames there are.
-        count: Frames wanted; all of them if there are not more.
+        total: Number of frames in the video.
+        count: Number of frames to choose; all frames if the video has no more.
 
     Returns:
-        Indices in rising order.
+        Indices in increasing order.
 
     >>> evenly_spaced(300, 1), evenly_spaced(10, 3), evenly_spaced(2, 8)
     ([150], [1, 5, 8], [0, 1])
@@ -124,22 +186,20 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 
 
 def unreadable(path: Path) -> str | None:
-    """Find out whether an image file can be decoded, without decoding all of it where that is not needed.
+    """Find out whether an image file can be decoded, as cheaply as its format allows.
 
-    PNG: all chunks are read and their checksums compared. JPEG: decoded at an eighth of the size, which
-    reads the whole stream. Others are decoded.
+    For PNG, all chunks are read and their checksums compared. JPEG is decoded at an eighth of its size, which still
+    reads the whole stream. Other formats are decoded in full.
 
     Args:
         path: The file.
 
     Returns:
-        None if it can be read, else the reason.
+        None if the file can be decoded, else the reason why not.
 
     >>> unreadable(Path("nowhere.png"))
     'missing file'
     """
-    from PIL import Image, UnidentifiedImageError
-
     if not path.is_file():
         return "missing file"
     if path.stat().st_size == 0:
@@ -153,13 +213,13 @@ def unreadable(path: Path) -> str | None:
                 image.load()
     except UnidentifiedImageError:
         return "not an image"
-    except (OSError, SyntaxError, ValueError):  # Pillow raises all three, for a cut-off PNG the second
+    except (OSError, SyntaxError, ValueError):  # Pillow raises all three; SyntaxError for a truncated PNG
         return "broken image"
     return None
 
 
 class FileDataset(ForgeryDataset):
-    """A :class:`ForgeryDataset` whose records have a column ``path``, the image file of each item."""
+    """A :class:`ForgeryDataset` whose records have a column ``path`` with the image file of each item."""
 
     def load_image(self, index: int) -> Image.Image:
         """Read the image of item ``index`` from its file.
@@ -171,11 +231,9 @@ class FileDataset(ForgeryDataset):
             The decoded image.
 
         Raises:
-            DataError: If the file cannot be read now, though it was there when the data set was opened. No
-                other image is ever put in its place.
+            DataError: If the file cannot be read. No other image ever takes its place, since that would change the
+                data without notice.
         """
-        from PIL import Image
-
         path = self.records["path"].iloc[index]
         try:
             with Image.open(path) as image:
@@ -183,8 +241,8 @@ class FileDataset(ForgeryDataset):
                 return image
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(
-                f"cannot read item {index} of {self.name}: {path} ({error}). Open the data set with "
-                "verify=True to leave unreadable files out, or restore the file"
+                f"expected to read item {index} of {self.name}, but {path} failed ({error}); open the data set with "
+                "verify=True to skip unreadable files, or restore the file"
             ) from error
 
 
@@ -202,31 +260,31 @@ def open_videos(
     notes: Sequence[str] = (),
     **transform: Any,
 ) -> FileDataset:
-    """Turn videos into a data set: choose frames, leave out what cannot be read, and say so.
+    """Turn videos into a data set: choose frames, and skip and report what cannot be read.
 
     Args:
         name: The data set's name.
         videos: The videos of both classes.
-        skips: What the layout left out so far; unreadable frames are added.
+        skips: What the layout has skipped so far; unreadable frames are added.
         split: The name of the split.
-        frames_per_video: Evenly spaced frames to take of each video; None takes all. One is right for a
-            probe: frames of one video are correlated.
+        frames_per_video: Number of evenly spaced frames per video; None takes all. One is right for a probe,
+            because frames of one video are correlated.
         size: Keep at most this many items, drawn class-balanced by ``seed``; None keeps all.
-        seed: Of that draw.
+        seed: Seed of that draw.
         verify: Check that every chosen file can be decoded.
         caption: The data set's proper name.
         notes: Sentences for the report.
         **transform: ``image_size``, ``mean``, ``std``, ``fit``.
 
     Returns:
-        The data set; its ``skipped`` table lists what was left out. Beside the usual columns its records have
-        ``video``, ``path`` and ``domain`` (the data set's name, unless the videos say otherwise).
+        The data set; its table ``skipped`` lists what was left out. Besides the usual columns its records have
+        ``video``, ``path`` and ``domain`` (the data set's name, unless a video gives another).
 
     Raises:
-        DataError: If ``frames_per_video`` is not positive, or nothing, or only one class, is left.
+        DataError: If ``frames_per_video`` is not positive, or if no image of one of the classes is left.
     """
     if frames_per_video is not None and frames_per_video < 1:
-        raise DataError(f"frames_per_video must be at least 1, but got {frames_per_video}")
+        raise DataError(f"expected frames_per_video to be at least 1, got {frames_per_video}; pass None for all frames")
     records = _records(videos, frames_per_video, split, name)
     _require_both_classes(name, split, records, skips)
     if size is not None and size < len(records):
@@ -264,8 +322,8 @@ def _require_both_classes(name: str, split: str, records: pd.DataFrame, skips: S
     counts = {label: int(np.sum(records["label"] == label)) for label in (REAL, FAKE)}
     if min(counts.values()) > 0:
         return
-    left_out = f" Skipped: {skips.summary()}." if len(skips.table()) else ""
+    skipped = f", and skipped {skips.summary()}" if len(skips.table()) else ""
     raise DataError(
-        f"{name}, split {split!r}: {counts[REAL]} real and {counts[FAKE]} fake images were found, but both "
-        f"classes are needed.{left_out}"
+        f"{name}, split {split!r}: expected images of both classes, but found {counts[REAL]} real and {counts[FAKE]} "
+        f"fake images{skipped}; check the folder and the split"
     )

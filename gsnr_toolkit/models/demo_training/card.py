@@ -1,19 +1,17 @@
-"""The model card of the shipped demo model: measured, not written by hand."""
+"""The model card of the embedded CLIP, with measured numbers."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from open_clip.model import CLIP
 
 from gsnr_toolkit.data.demo.forgeries import FORGERIES
 from gsnr_toolkit.models.demo_training.evaluate import Auc, probe_forgery, zero_shot_table
-
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
 
 _INTRODUCTION = """\
 # clip-demo
@@ -50,7 +48,7 @@ share recognised; chance is one over the number of values.
 
 
 def probe_table(model: CLIP, train: int = 1500, test: int = 2000) -> dict[str, Auc]:
-    """Linear-probe AUC on every forgery family at its default strength.
+    """Compute the linear-probe AUC on every forgery family at its default strength.
 
     Args:
         model: The demo model.
@@ -83,7 +81,7 @@ def write_card(path: Path, model: CLIP, options: Any, minutes: float, threads: i
     """Evaluate the model and write its card, atomically.
 
     Args:
-        path: Where to.
+        path: File to write.
         model: The pretrained model, with the weights as shipped.
         options: The run's frozen dataclass of options.
         minutes: Wall time of the pretraining.

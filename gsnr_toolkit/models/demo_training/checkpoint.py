@@ -1,24 +1,23 @@
-"""Atomic checkpoints of the demo model's pretraining, and the file that ships."""
+"""Checkpoints of the pretraining run, and export of the weights that ship with the package."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from open_clip.model import CLIP
+from safetensors.torch import save
 
 from gsnr_toolkit.support.atomic import atomic_file
 
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
-
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint so that an interruption leaves the old or the new one, never half of one.
+    """Write a checkpoint atomically: an interruption leaves the old or the new file, never a partial one.
 
     Args:
-        path: Where to.
-        state: Anything :func:`torch.save` takes.
+        path: File to write.
+        state: Anything that :func:`torch.save` accepts.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as stream:
@@ -29,21 +28,21 @@ def load_checkpoint(path: Path, options: dict[str, Any]) -> dict[str, Any] | Non
     """Read a checkpoint of a run with the same options.
 
     Args:
-        path: Where from.
-        options: Options of the present run.
+        path: File to read.
+        options: Options of the current run.
 
     Returns:
-        The state, or None if there is no checkpoint.
+        The state, or None if the file does not exist.
 
     Raises:
-        ValueError: If the checkpoint belongs to a run with other options.
+        ValueError: If the checkpoint is that of a run with other options.
     """
     if not path.is_file():
         return None
     state: dict[str, Any] = torch.load(path, weights_only=True)
     if state["options"] != options:
         raise ValueError(
-            f"the checkpoint {path} was made with {state['options']}, this run has {options}: "
+            f"expected a checkpoint of a run with {options}, but {path} was made with {state['options']}; "
             "delete it or repeat its options"
         )
     return state
@@ -54,11 +53,9 @@ def export_weights(model: CLIP, path: Path, metadata: dict[str, str]) -> None:
 
     Args:
         model: The model.
-        path: Where to.
-        metadata: Text entries of the file's header.
+        path: File to write.
+        metadata: Text entries for the header of the file.
     """
-    from safetensors.torch import save
-
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_file(path) as stream:

@@ -1,39 +1,36 @@
-"""The small CLIP that ships with the package: building it, loading it, asking it."""
+"""The whole embedded CLIP, text tower included: build, load and evaluate it on images and prompts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from open_clip.model import CLIP
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gsnr_toolkit.data.demo.captions import prompt, tokenize
 from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD
+from gsnr_toolkit.models.clip import WEIGHTS_DIR
 
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
-
-WEIGHTS_DIR = Path(__file__).parent / "weights"
 CONFIG_PATH = WEIGHTS_DIR / "clip-demo.json"
 WEIGHTS_PATH = WEIGHTS_DIR / "clip-demo.safetensors"
 
 
 def build_demo_clip(seed: int = 0) -> CLIP:
-    """A randomly initialised model of the shipped configuration.
+    """Build a randomly initialised model of the shipped configuration.
 
     Args:
-        seed: Seed of the initial weights; the caller's random state is left alone.
+        seed: Seed of the initial weights; the caller's random state is not changed.
 
     Returns:
         An :class:`open_clip.model.CLIP`.
     """
-    from open_clip.model import CLIP
-
     config: dict[str, Any] = json.loads(CONFIG_PATH.read_text())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -41,7 +38,7 @@ def build_demo_clip(seed: int = 0) -> CLIP:
 
 
 def load_demo_clip(path: Path = WEIGHTS_PATH) -> CLIP:
-    """The pretrained model, in evaluation mode and float32.
+    """Load the pretrained model, in eval mode and float32.
 
     Args:
         path: A safetensors file with the full state dictionary.
@@ -50,13 +47,12 @@ def load_demo_clip(path: Path = WEIGHTS_PATH) -> CLIP:
         An :class:`open_clip.model.CLIP`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
     """
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: run `python -m gsnr_toolkit.models.demo_training.pretrain --output {path}`"
+            f"expected weights at {path}, but there is no such file; run `python -m "
+            f"gsnr_toolkit.models.demo_training.pretrain --output {path}`"
         )
     model = build_demo_clip()
     model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
@@ -64,7 +60,7 @@ def load_demo_clip(path: Path = WEIGHTS_PATH) -> CLIP:
 
 
 def normalize(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels as the model reads them.
+    """Normalise pixels for the model.
 
     Args:
         pixels: Images (N, H, W, 3), uint8.
@@ -84,7 +80,7 @@ def _chunks(pixels: NDArray[np.uint8], step: int = 256) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def embed_images(model: CLIP, pixels: NDArray[np.uint8]) -> Tensor:
-    """Output of the visual tower: the frozen features of a linear probe.
+    """Compute the output of the visual tower, which a linear probe uses as frozen features.
 
     Args:
         model: The model.
@@ -98,7 +94,7 @@ def embed_images(model: CLIP, pixels: NDArray[np.uint8]) -> Tensor:
 
 @torch.no_grad()
 def zero_shot(model: CLIP, features: Tensor, name: str, values: tuple[str, ...]) -> NDArray[np.int64]:
-    """Codes of the attribute value whose prompt is nearest to each image.
+    """Classify images zero-shot: choose the attribute value whose prompt is nearest to each image.
 
     Args:
         model: The model.
@@ -107,7 +103,7 @@ def zero_shot(model: CLIP, features: Tensor, name: str, values: tuple[str, ...])
         values: Its values.
 
     Returns:
-        Codes (N,).
+        Codes of the chosen values, (N,).
     """
     tokens = torch.from_numpy(tokenize([prompt(name, value) for value in values]))
     texts = model.encode_text(tokens, normalize=True)

@@ -1,13 +1,12 @@
-"""What the demo model knows: zero-shot attributes, and linear probes of its frozen features on each forgery."""
+"""Evaluation of the embedded CLIP: zero-shot attributes, and linear probes of frozen features on each forgery."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,17 +18,14 @@ from gsnr_toolkit.data.demo.splits import identities
 from gsnr_toolkit.estimators.auc import NORMAL_95, Auc, auc
 from gsnr_toolkit.models.demo_training.clip import embed_images, zero_shot
 
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
-
 
 def logistic_probe(features: Tensor, labels: Tensor, penalty: float = 1e-3) -> tuple[Tensor, Tensor, Tensor]:
-    """Logistic regression on standardised features, by L-BFGS.
+    """Fit a logistic regression on standardised features by L-BFGS.
 
     Args:
         features: Features (N, d).
         labels: 0 or 1, (N,).
-        penalty: Coefficient of the squared norm of the weights, beside the mean loss.
+        penalty: Coefficient of the squared norm of the weights, which is added to the mean loss.
 
     Returns:
         Weights (d + 1,), the bias last, and mean and standard deviation of the features, (d,) each.
@@ -60,19 +56,19 @@ def probe_forgery(
     strength: float = 1.0,
     penalty: float = 1e-3,
 ) -> Auc:
-    """AUC of a linear probe on frozen features, trained and tested on disjoint identities.
+    """Compute the AUC of a linear probe on frozen features, trained and tested on disjoint identities.
 
-    Training uses both images of each pair. In the test each identity gives one image, real or forged, so that
-    all test images are independent.
+    Training uses both images of each pair. Each test identity shows one image only, real or forged, so that all test
+    images are independent.
 
     Args:
         model: The demo model.
         family: Forgery family.
         train: Number of training identities (twice as many images).
-        test: Number of test identities, half of them shown forged.
+        test: Number of test identities; half of them show the forged image.
         seed: Seed of the data.
         strength: Strength of the forgery.
-        penalty: Of the logistic regression.
+        penalty: Penalty of the logistic regression.
 
     Returns:
         The test AUC.
@@ -88,10 +84,10 @@ def probe_forgery(
 
 
 def zero_shot_table(model: CLIP, count: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Zero-shot accuracy on each attribute of unseen faces.
+    """Compute the zero-shot accuracy on each attribute of unseen faces.
 
-    Accuracy is balanced (the mean over values of the share recognised), so that chance is exactly one over
-    the number of values. Its interval adds the binomial variances of the values.
+    Accuracy is balanced (the mean recall over values), so that chance is exactly one over the number of values. Its
+    interval adds up the binomial variances of the recalls.
 
     Args:
         model: The demo model.
@@ -99,7 +95,7 @@ def zero_shot_table(model: CLIP, count: int = 2000, seed: int = 0) -> pd.DataFra
         seed: Seed of the data.
 
     Returns:
-        A row per attribute: ``attribute, kind, accuracy, low, high, chance, count``.
+        One row per attribute: ``attribute, kind, accuracy, low, high, chance, count``.
     """
     images, codes = real_faces(identities("test", count), seed=seed)
     features = embed_images(model, images)
@@ -124,6 +120,7 @@ def zero_shot_table(model: CLIP, count: int = 2000, seed: int = 0) -> pd.DataFra
 
 
 def _balanced_accuracy(truth: NDArray[np.int64], guess: NDArray[np.int64], values: int) -> tuple[float, float]:
+    """Return the mean recall over values, and half the width of its 95 % interval."""
     recall, variance = [], []
     for value in range(values):
         right = guess[truth == value] == value

@@ -1,7 +1,7 @@
-"""Contrastive pretraining of the shipped demo model on real procedural faces and their captions.
+"""Contrastive pretraining of the embedded CLIP on real procedural faces and their captions.
 
-Usage: ``python -m gsnr_toolkit.models.demo_training.pretrain --threads 2``. It resumes from its checkpoint when it was
-interrupted, and writes the weights and the model card at the end.
+Usage: ``python -m gsnr_toolkit.models.demo_training.pretrain --threads 2``. An interrupted run resumes from its
+checkpoint. At the end the run writes the weights and the model card.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,9 +28,6 @@ from gsnr_toolkit.models.demo_training.card import write_card
 from gsnr_toolkit.models.demo_training.checkpoint import export_weights, load_checkpoint, save_checkpoint
 from gsnr_toolkit.models.demo_training.clip import WEIGHTS_PATH, build_demo_clip, load_demo_clip, normalize
 
-if TYPE_CHECKING:
-    from open_clip.model import CLIP
-
 _MAX_LOGIT_SCALE = math.log(100)
 
 
@@ -37,9 +35,10 @@ _MAX_LOGIT_SCALE = math.log(100)
 class PretrainOptions:
     """Options of the pretraining run; they are saved with the weights.
 
-    The run has two parts. In the first, captions name all attributes alike, and the model learns the colours of
-    large areas, which nearly suffice to tell the faces of a batch apart. In the second, captions name those
-    colours rarely, so that shapes (expression, pose, beard, ...) and the photograph itself must be read.
+    The run has two parts. In the first, captions name semantic attributes and colours equally often. The model learns
+    the colours of large areas, which nearly suffice to distinguish the faces of a batch. In the second part, captions
+    rarely name those colours, so that the model must learn shapes (expression, pose, beard, ...) and photographic
+    attributes.
 
     Attributes:
         seed: Seed of the weights, the faces, the batches and the captions.
@@ -47,14 +46,14 @@ class PretrainOptions:
         steps: Number of optimizer steps of the first part.
         refine_steps: Number of optimizer steps of the second part.
         batch_size: Pairs per step.
-        learning_rate: Peak learning rate of AdamW in each part, after a linear warm-up and before a cosine decay.
-        weight_decay: Weight decay on matrices; gains, biases and the temperature have none.
+        learning_rate: Peak learning rate of AdamW in each part, between a linear warm-up and a cosine decay.
+        weight_decay: Weight decay of matrices; gains, biases and the temperature have none.
         warmup: Warm-up steps of each part.
         semantic: Probability that a caption names a semantic attribute.
-        colors: The same for the colours of large areas (skin, hair, clothes, background), first part.
-        refine_colors: The same, second part.
+        colors: The same probability for the colours of large areas (skin, hair, clothes, background), first part.
+        refine_colors: The same for the second part.
         photographic: Probability that a caption names a photographic attribute, first part.
-        refine_photographic: The same, second part.
+        refine_photographic: The same for the second part.
     """
 
     seed: int = 0
@@ -73,12 +72,12 @@ class PretrainOptions:
 
     @property
     def total(self) -> int:
-        """Steps of both parts."""
+        """Number of steps of both parts."""
         return self.steps + self.refine_steps
 
 
 class FacePool:
-    """Real faces of the pretraining identities, rendered chunk by chunk when first needed.
+    """Real faces of the pretraining identities, rendered in chunks on first use.
 
     Args:
         count: Number of identities.
@@ -96,7 +95,7 @@ class FacePool:
         return len(self._identities)
 
     def take(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
-        """Images and attribute codes of some identities.
+        """Return the images and attribute codes of some identities.
 
         Args:
             indices: Positions in the pool, (N,).
@@ -116,7 +115,7 @@ class FacePool:
 
 
 def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy of CLIP (Radford et al., 2021, figure 3).
+    """Compute the symmetric cross-entropy of CLIP (Radford et al., 2021, figure 3).
 
     Args:
         images: Unit-length image embeddings (N, d).
@@ -136,7 +135,7 @@ def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 
 
 def learning_rate_at(step: int, options: PretrainOptions) -> float:
-    """Learning rate of a step: in each part a linear warm-up, then a half cosine to zero.
+    """Compute the learning rate of a step: in each part a linear warm-up, then a half cosine to zero.
 
     Args:
         step: Step number from 0.
@@ -169,7 +168,8 @@ def _optimizer(model: CLIP, options: PretrainOptions) -> torch.optim.AdamW:
 
 
 def _batch(pool: FacePool, step: int, options: PretrainOptions) -> tuple[Tensor, Tensor]:
-    # A pure function of (seed, step): epochs of a seeded permutation, so that a resumed run sees the same data.
+    """Build the images and captions of a step, as a pure function of (seed, step)."""
+    # Epochs follow seeded permutations, so that a resumed run sees the data that an uninterrupted run would see.
     per_epoch = len(pool) // options.batch_size
     epoch, place = divmod(step, per_epoch)
     start = place * options.batch_size
@@ -206,11 +206,11 @@ def _step(model: CLIP, optimizer: torch.optim.AdamW, batch: tuple[Tensor, Tensor
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Outcome of a pretraining run.
+    """Result of a pretraining run.
 
     Attributes:
-        model: The model, in evaluation mode.
-        minutes: Wall time over all its parts, rendering included.
+        model: The model, in eval mode.
+        minutes: Wall time of the run and of all its interrupted parts, rendering included.
         loss: Running mean of the contrastive loss at the end.
     """
 
@@ -222,16 +222,16 @@ class Pretrained:
 def pretrain(
     options: PretrainOptions, checkpoint: Path | None = None, every: int = 100, quiet: bool = False
 ) -> Pretrained:
-    """Pretrain the demo model.
+    """Pretrain the embedded CLIP.
 
     Args:
         options: Options of the run.
-        checkpoint: File to resume from and to save to; None keeps nothing.
-        every: Steps between checkpoints and between lines of progress.
-        quiet: Whether to print no progress.
+        checkpoint: File to resume from and to save to; None saves nothing.
+        every: Number of steps between checkpoints, and between lines of progress.
+        quiet: Print no progress.
 
     Returns:
-        The model, with time and loss.
+        The model, its wall time and its loss.
     """
     model, pool = build_demo_clip(options.seed), FacePool(options.faces, options.seed)
     optimizer = _optimizer(model, options)
@@ -271,17 +271,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         name = "--" + field.name.replace("_", "-")
         parser.add_argument(name, type=type(field.default), default=field.default, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=WEIGHTS_PATH, help="weights file (default: the shipped)")
+    parser.add_argument("--output", type=Path, default=WEIGHTS_PATH, help="weights file (default: the shipped one)")
     parser.add_argument("--checkpoint", type=Path, default=Path("runs/pretrain-demo/last.pt"))
     parser.add_argument("--quiet", action="store_true", help="print no progress")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the pretraining from the command line, then evaluate and write weights and card.
+    """Run the pretraining from the command line, then write the weights, evaluate them and write the card.
 
     Args:
-        argv: Arguments; None reads those of the process.
+        argv: Arguments; None reads ``sys.argv``.
     """
     arguments = _arguments(argv)
     torch.set_num_threads(arguments.threads)

@@ -9,34 +9,19 @@ Example:
     True
 """
 
-from importlib import import_module
-from typing import Any
+from gsnr_toolkit.support.lazy import lazy_exports
 
-_TARGETS = {
-    "plot_cor_by_layer": "layer_profile",
-    "plot_gsnr_by_layer": "layer_profile",
-    "plot_layer_profile": "layer_profile",
-    "plot_trajectory": "trajectory",
-    "plot_radius_curve": "radius_curve",
-    "plot_attribution": "attribution",
-    "plot_overview": "overview",
-    "paper_style": "style",
-    "save": "style",
-}
-
-__all__ = sorted(_TARGETS)
-
-
-def __getattr__(name: str) -> Any:
-    """Return a public name, importing its module on first use.
-
-    Raises:
-        AttributeError: There is no such name.
-    """
-    if name not in _TARGETS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_TARGETS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_TARGETS])
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "plot_cor_by_layer": "gsnr_toolkit.report.plots.layer_profile",
+        "plot_gsnr_by_layer": "gsnr_toolkit.report.plots.layer_profile",
+        "plot_layer_profile": "gsnr_toolkit.report.plots.layer_profile",
+        "plot_trajectory": "gsnr_toolkit.report.plots.trajectory",
+        "plot_radius_curve": "gsnr_toolkit.report.plots.radius_curve",
+        "plot_attribution": "gsnr_toolkit.report.plots.attribution",
+        "plot_overview": "gsnr_toolkit.report.plots.overview",
+        "paper_style": "gsnr_toolkit.report.plots.style",
+        "save": "gsnr_toolkit.report.plots.style",
+    },
+)

@@ -91,7 +91,7 @@ def test_quiet_prints_the_verdict_only(run):
         (["--model", "clip-dmeo"], "Did you mean 'clip-demo'"),
         (["--model", "clip-vit-l14", "--weights", "/no/such.pt"], "/no/such.pt"),
         (["--data", "demo-tn"], "Did you mean 'demo-nt'"),
-        (["--data", "nt", "--data-root", "/nowhere"], "'/nowhere', which is not a folder"),
+        (["--data", "nt", "--data-root", "/nowhere"], "'/nowhere' is not a folder"),
         (["--data", "image-folder:/nowhere"], "/nowhere"),
         (["--tuning", "norm"], "Did you mean 'norms'"),
         (["--radii", "small,large"], "expected radii as numbers"),

@@ -78,14 +78,14 @@ def test_sources_with_both_classes_are_handed_over_where_needed(seed):
 
 def test_reuse_of_sources_is_announced_and_even():
     records = table(["a", "a", "a", "b", "b", "b"], ["c", "c", "c", "d", "d", "d"])
-    with pytest.warns(UserWarning, match="only 4 of the 8 probe items come from sources of their own: 4 share"):
+    with pytest.warns(UserWarning, match="only 4 of the 8 probe items have a source .* The other 4 share"):
         rows = drawn(records, 8)
     assert rows["source"].value_counts().to_dict() == {"a": 2, "b": 2, "c": 2, "d": 2}
 
 
 def test_a_short_class_makes_the_draw_smaller_but_balanced():
     records = table([f"r{i}" for i in range(20)], ["x", "y", "z"])
-    with pytest.warns(ProbeWarning, match="asked for 16 probe items, but there are 20 real and 3 fake ones"):
+    with pytest.warns(ProbeWarning, match="16 probe items were requested, but there are 20 real and 3 fake ones"):
         rows = drawn(records, 16)
     assert rows["label"].tolist().count(1) == 3
     assert len(rows) == 6
@@ -96,12 +96,12 @@ def test_an_odd_number_has_one_item_without_partner(paired):
 
 
 def test_one_class_only_is_an_error():
-    with pytest.raises(DataError, match="no fake item among 2"):
+    with pytest.raises(DataError, match="none of the 2 items is fake"):
         probe_indices(table(["a", "b"], []), 2)
 
 
 def test_a_probe_of_one_is_an_error(paired):
-    with pytest.raises(ValueError, match="n >= 2, but got n=1"):
+    with pytest.raises(ValueError, match=r"n >= 2 .* got n=1"):
         probe_indices(paired, 1)
 
 
@@ -114,10 +114,10 @@ def good_records():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.drop(columns="source"), r"lack the columns \['source'\]"),
-        (lambda r: r.iloc[:0], "holds no image at all"),
-        (lambda r: r.assign(label=[0, 2]), r"must be 0 \(real\) or 1 \(fake\), but \[.*2.*\] occur"),
-        (lambda r: r.assign(id="a"), "ids of 'mine' must be unique, but 'a' occurs"),
+        (lambda r: r.drop(columns="source"), r"but \['source'\] are missing"),
+        (lambda r: r.iloc[:0], "expected images in 'mine', got an empty table"),
+        (lambda r: r.assign(label=[0, 2]), r"to be 0 \(real\) or 1 \(fake\), got \[.*2.*\]"),
+        (lambda r: r.assign(id="a"), "unique ids in 'mine', but 'a' occurs"),
     ],
 )
 def test_broken_records_are_refused_when_the_data_set_is_made(change, message):
@@ -126,7 +126,7 @@ def test_broken_records_are_refused_when_the_data_set_is_made(change, message):
 
 
 def test_a_data_set_without_a_reader_says_what_is_missing():
-    with pytest.raises(NotImplementedError, match="must implement load_image"):
+    with pytest.raises(NotImplementedError, match="implement load_image"):
         ForgeryDataset("mine", good_records())[0]
 
 

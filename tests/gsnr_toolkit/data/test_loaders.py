@@ -77,12 +77,12 @@ def test_an_odd_batch_size_is_nearly_balanced(data):
 
 
 def test_leaving_out_a_whole_class_is_an_error(data):
-    with pytest.raises(DataError, match="0 real and 30 fake items are left after leaving out 12 of 42"):
+    with pytest.raises(DataError, match="0 real and 30 fake items are left after excluding 12 of 42"):
         train_loader(data, 4, exclude=range(12))
 
 
 def test_a_batch_of_one_is_an_error(data):
-    with pytest.raises(DataError, match="batch_size >= 2, but got 1"):
+    with pytest.raises(DataError, match=r"batch_size >= 2, .* got 1"):
         BalancedBatches(data.labels, 1)
 
 
@@ -93,7 +93,7 @@ def test_endless_strings_epochs_together(data):
 
 
 def test_endless_over_nothing_is_an_error_not_a_hang():
-    with pytest.raises(DataError, match="no batch at all"):
+    with pytest.raises(DataError, match="at least one batch, got none"):
         next(endless([]))
 
 

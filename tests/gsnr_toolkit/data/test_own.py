@@ -59,13 +59,13 @@ def test_a_forgery_data_set_is_returned_unchanged():
 @pytest.mark.parametrize(
     ("inner", "message"),
     [
-        (iter([1]), "must be a map-style data set with __getitem__ and __len__"),
-        ([], "holds no image at all"),
-        ([torch.zeros(3, 8, 8)], r"must be \(image, label\), but the first is"),
-        ([(np.zeros((8, 8, 3)), 0)], "must be tensors, but the first is of type ndarray"),
-        ([(torch.zeros(8, 8, 3), 0)], r"must have shape \(3, S, S\), but the first has \(8, 8, 3\)"),
-        ([(torch.zeros(3, 8, 8), 2)], r"must be 0 \(real\) or 1 \(fake\), but 2 occurs"),
-        (Counted([0, 1], labels=[0]), "has 2 items but 1 labels"),
+        (iter([1]), "to be a map-style data set with __getitem__ and __len__, got"),
+        ([], "got an empty data set"),
+        ([torch.zeros(3, 8, 8)], r"to be \(image, label\), got Tensor"),
+        ([(np.zeros((8, 8, 3)), 0)], "to be tensors, got ndarray"),
+        ([(torch.zeros(8, 8, 3), 0)], r"to have shape \(3, S, S\), got \(8, 8, 3\)"),
+        ([(torch.zeros(3, 8, 8), 2)], r"to be 0 \(real\) or 1 \(fake\), got 2"),
+        (Counted([0, 1], labels=[0]), "one label per item of mine, got 1 for 2"),
         (Counted([0, 1], sources=["a"]), r"one entry per item .*'labels': 2, 'sources': 1"),
     ],
 )
@@ -75,5 +75,5 @@ def test_what_cannot_be_wrapped_says_why(inner, message):
 
 
 def test_in_memory_needs_a_label_per_image():
-    with pytest.raises(DataError, match="one label per image, but got 1 labels, 2 images"):
+    with pytest.raises(DataError, match="one label per image, got 1 labels for 2 images"):
         in_memory(np.zeros((2, 8, 8, 3), np.uint8), [0])

@@ -51,7 +51,7 @@ def test_the_embedded_families_open(name):
 @pytest.mark.parametrize("name", [name for name, info in DATASETS.rows.items() if info.on_disk])
 def test_every_data_set_on_disk_says_what_it_expects(name, monkeypatch):
     monkeypatch.delenv("GSNR_DATA", raising=False)
-    with pytest.raises(DataError, match=r"give its folder as root=.*Expected\nROOT") as caught:
+    with pytest.raises(DataError, match=r"(?s)pass root=.*The folder has the form\nROOT") as caught:
         open_dataset(name)
     assert "{list_name}" not in str(caught.value)
 
@@ -105,8 +105,8 @@ def test_a_function_of_ones_own(my_module):
     [
         (CODE, {"colour": 1}, TargetError, "faces takes dots, image_size, seed, split, but was also given colour"),
         ("def faces(path): return []", {}, TargetError, "faces cannot be called without path"),
-        ("def faces(): return []", {}, DataError, "holds no image at all"),
-        ("def faces(): return None", {}, DataError, "must be a map-style data set .* of type NoneType"),
+        ("def faces(): return []", {}, DataError, "expected images in .* got an empty data set"),
+        ("def faces(): return None", {}, DataError, "to be a map-style data set .* got NoneType"),
         ("def face(): return None", {}, TargetError, "has no attribute 'faces'. Did you mean 'face'"),
     ],
 )
@@ -119,20 +119,20 @@ def test_a_function_of_ones_own_that_does_not_serve_says_why(my_module, code, op
     ("name", "options", "error", "message"),
     [
         ("demo-tn", {}, UnknownNameError, r"no data set is called 'demo-tn'\. Did you mean 'demo-nt'\?.*image-folder"),
-        ("demo-nt", {"root": "/data"}, DataError, "embedded in the package and is not read from disk"),
-        ("demo-nt", {"strenght": 1}, DataError, "'demo-nt' has no option 'strenght'. Did you mean 'strength'"),
-        ("nt", {}, DataError, r"(?s)give its folder as root=\.\.\. .*GSNR_DATA.*original_sequences.*'demo-nt'"),
-        ("nt", {"root": "/no/such"}, DataError, r"(?s)read from '/no/such', which is not a folder.*train\.json"),
+        ("demo-nt", {"root": "/data"}, DataError, "no root for 'demo-nt', which is embedded .* got '/data'"),
+        ("demo-nt", {"strenght": 1}, DataError, "an option of 'demo-nt' .* got 'strenght'.*Did you mean 'strength'"),
+        ("nt", {}, DataError, r"(?s)pass root=\.\.\. .*GSNR_DATA.*'demo-nt'.*original_sequences"),
+        ("nt", {"root": "/no/such"}, DataError, r"(?s)folder of 'nt', but '/no/such' is not a folder.*train\.json"),
         ("dfdc", {"split": "test"}, DataError, r"(?s)GSNR_DATA.*dataset_json\]/DFDC\.json"),
         ("celebdf-v3", {}, UnknownNameError, r"no data set is called 'celebdf-v3'\. Did you mean 'celebdf-v"),
         ("ufd-ldm200", {}, UnknownNameError, r"Did you mean 'ufd-ldm_200'\?"),
         ("genimage-sd14", {}, UnknownNameError, r"Did you mean 'genimage-sdv14'\?"),
-        ("nt", {"split": ""}, DataError, "one of train, val, test, but got ''"),
-        ("demo-nt", {"image_size": 0}, ValueError, "image_size must be a positive number of pixels, but got 0"),
-        ("nt", {"split": "training"}, DataError, r"one of train, val, test, but got 'training'. Did you mean 'train'"),
-        ("nt", {"size": 1}, DataError, "size must be at least 2"),
-        ("image-folder:", {}, DataError, "needs a path after the colon"),
-        ("image-folder", {}, DataError, "needs a path after the colon"),
+        ("nt", {"split": ""}, DataError, "one of train, val, test, got ''"),
+        ("demo-nt", {"image_size": 0}, ValueError, "image_size to be a positive number of pixels, got 0"),
+        ("nt", {"split": "training"}, DataError, r"one of train, val, test, got 'training'.*Did you mean 'train'"),
+        ("nt", {"size": 1}, DataError, "size to be at least 2"),
+        ("image-folder:", {}, DataError, "put a path after the colon"),
+        ("image-folder", {}, DataError, "got 'image-folder'; put a path after the colon"),
     ],
 )
 def test_what_cannot_be_opened_says_why(name, options, error, message, monkeypatch):
@@ -143,7 +143,7 @@ def test_what_cannot_be_opened_says_why(name, options, error, message, monkeypat
 
 def test_a_wrong_variable_is_named(monkeypatch):
     monkeypatch.setenv("GSNR_DATA", "/no/such")
-    with pytest.raises(DataError, match=r"read from '/no/such' \(from GSNR_DATA\), which is not a folder"):
+    with pytest.raises(DataError, match=r"'/no/such' \(from GSNR_DATA\) is not a folder"):
         open_dataset("nt")
 
 

@@ -67,5 +67,5 @@ def test_floats_are_refused():
 
 
 def test_an_unknown_fit_is_refused():
-    with pytest.raises(ValueError, match="one of shortest, squash, crop, but got 'stretch'"):
+    with pytest.raises(ValueError, match="one of shortest, squash, crop, got 'stretch'"):
         fit_square(Image.new("RGB", (4, 4)), 2, "stretch")

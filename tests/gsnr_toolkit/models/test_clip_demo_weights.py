@@ -68,7 +68,9 @@ def test_the_files_are_small_and_complete() -> None:
 
 
 def test_missing_weights_say_how_to_make_them(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"absent\.safetensors: run `python -m gsnr_toolkit"):
+    with pytest.raises(
+        FileNotFoundError, match=r"absent\.safetensors, but there is no such file; run `python -m gsnr_toolkit"
+    ):
         load_demo_clip(tmp_path / "absent.safetensors")
 
 

@@ -33,5 +33,5 @@ def test_weights():
     one, other = (build_model("clip-lab", weights="random", seed=seed).encoder.proj for seed in (0, 1))
     assert not torch.equal(one, other)
     assert build_model("clip-lab", weights="random").provenance["weights"] == "random"
-    with pytest.raises(WeightsError, match="clip-lab has no weights called 'openai'"):
+    with pytest.raises(WeightsError, match="for clip-lab, got 'openai'; leave weights out"):
         build_model("clip-lab", weights="openai")

@@ -39,7 +39,7 @@ def test_a_function_of_ones_own_gets_what_it_names(mine):
     ("function", "weights", "message"),
     [
         ("plain", "a.pt", "plain takes seed, but was also given weights"),
-        ("wrong", None, r"my_models:wrong must return a torch\.nn\.Module, but returned str"),
+        ("wrong", None, r"my_models:wrong to return a torch\.nn\.Module, got str"),
         ("plane", None, "has no attribute 'plane'. Did you mean 'plain'"),
     ],
 )

@@ -40,10 +40,12 @@ def test_a_given_size_wins():
 
 
 def test_an_unknown_size_is_an_error_that_says_what_to_set():
-    with pytest.raises(ProbeError, match=r"image size Linear wants is not known: set model\.image_size"):
+    with pytest.raises(
+        ProbeError, match=r"expected Linear to have an image size, but found none; set model\.image_size"
+    ):
         input_spec(model_with())
 
 
 def test_an_oblong_size_is_an_error():
-    with pytest.raises(ProbeError, match=r"square image size, but the model wants \(32, 64\)"):
+    with pytest.raises(ProbeError, match=r"square image size, but the model has \(32, 64\)"):
         input_spec(model_with(image_size=(32, 64)))

@@ -7,7 +7,7 @@ from torch import nn
 from gsnr_toolkit import ProbeError, estimate_cor, estimate_gsnr, probe
 from gsnr_toolkit.gradients.taps.engine import TapsEngine
 from gsnr_toolkit.gradients.task import GradientTask, trainable_params
-from gsnr_toolkit.inputs.batches import find_device
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.losses import inferred_loss, resolve_loss
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.setup.batch_guards import count_outputs

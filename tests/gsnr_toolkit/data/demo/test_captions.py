@@ -44,5 +44,5 @@ def test_every_caption_fits_and_every_prompt_is_known(codes: dict) -> None:
 
 
 def test_an_unknown_word_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown word 'cat' in 'a photo of a cat'"):
+    with pytest.raises(ValueError, match="expected known words in 'a photo of a cat', got 'cat'"):
         tokenize(["a photo of a cat"])

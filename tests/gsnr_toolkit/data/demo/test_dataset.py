@@ -91,10 +91,10 @@ def test_the_pair_of_an_item_carries_mask_landmarks_and_attributes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"family": "deepfake"}, "'deepfake': choose one of df, fs, f2f, nt"),
-        ({"family": "nt", "split": "dev"}, "'dev': choose one of train, val, test"),
-        ({"family": "nt", "split": "pretrain"}, "'pretrain': choose one of train, val, test"),
-        ({"family": "nt", "size": 1}, "at least 2 .* got 1"),
+        ({"family": "deepfake"}, "one of df, fs, f2f, nt, .*got 'deepfake'"),
+        ({"family": "nt", "split": "dev"}, "one of train, val, test, got 'dev'"),
+        ({"family": "nt", "split": "pretrain"}, "one of train, val, test, got 'pretrain'"),
+        ({"family": "nt", "size": 1}, "at least 2, .* got 1"),
     ],
 )
 def test_errors_name_the_choice(options: dict, message: str) -> None:

@@ -57,5 +57,5 @@ def test_a_new_expression_changes_nothing_else() -> None:
 
 @pytest.mark.parametrize(("identity", "seed"), [([-3], 0), ([3], -1)])
 def test_negative_numbers_are_refused(identity: list[int], seed: int) -> None:
-    with pytest.raises(ValueError, match=f"non-negative, got {min(identity[0], seed)}"):
+    with pytest.raises(ValueError, match=f"to be non-negative, got {min(identity[0], seed)}"):
         sample_faces(identity, seed)

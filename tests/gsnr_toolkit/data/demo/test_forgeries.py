@@ -217,7 +217,7 @@ def test_nobody_lives_in_two_worlds_or_is_a_donor() -> None:
 
 
 def test_errors_say_what_to_do() -> None:
-    with pytest.raises(ValueError, match="'xx': choose one of df, fs, f2f, nt"):
+    with pytest.raises(ValueError, match=r"one of df, fs, f2f, nt, .*got 'xx'"):
         demo_pairs("xx", [0])
-    with pytest.raises(ValueError, match=r"got -0\.5: pass 1\.0"):
+    with pytest.raises(ValueError, match=r"got -0\.5; pass 1\.0"):
         demo_pairs("nt", [0], strength=-0.5)

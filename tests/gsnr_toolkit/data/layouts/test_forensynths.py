@@ -96,7 +96,7 @@ def test_progan_has_a_training_set(disk, place):
 
 @pytest.mark.parametrize("name", ["ufd", "ufd-biggan"])
 def test_the_others_are_test_sets(write, name):
-    with pytest.raises(DataError, match=rf"{name} is a test set: open split='test'.*'ufd-progan' with split='train'"):
+    with pytest.raises(DataError, match=rf"split='test' for {name}, .* got 'train'; .*'ufd-progan' with split='train'"):
         open_dataset(name, root=write(), split="train")
 
 
@@ -121,13 +121,13 @@ def test_truncated_images_are_skipped_and_reported(disk, write):
         (
             "ufd-dalle",
             "diffusion_datasets/laion",
-            r"(?s)dalle has no folder 0_real \(dalle has its real images in laion",
+            r"(?s)a folder 0_real of dalle \(its real images are those of laion\), but it is in none of",
         ),
-        ("ufd", "diffusion_datasets/imagenet", r"guided has no folder 0_real \(guided has its real images in imagenet"),
-        ("ufd-san", "test/san/0_real", r"(?s)san has no folder 0_real; it is in none of .*test/san/0_real.*Expected"),
-        ("ufd-san", "test/san/1_fake", "san has no folder 1_fake"),
-        ("ufd-san", "test/san/1_fake/*", "san, split 'test': .*san is empty, no image lies in its folders 1_fake"),
-        ("ufd", "*", "(?s)holds none of the generators of ufd. Expected"),
+        ("ufd", "diffusion_datasets/imagenet", r"a folder 0_real of guided \(its real images are those of imagenet"),
+        ("ufd-san", "test/san/0_real", r"(?s)a folder 0_real of san, but it is in none of .*test/san/0_real.*arrange"),
+        ("ufd-san", "test/san/1_fake", "a folder 1_fake of san"),
+        ("ufd-san", "test/san/1_fake/*", "san, split 'test': expected images in the folders 1_fake of .*san, but"),
+        ("ufd", "*", "(?s)generators of ufd, but .* holds none; arrange"),
     ],
 )
 def test_what_is_missing_is_named(write, name, remove, message):

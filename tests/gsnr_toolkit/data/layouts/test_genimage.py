@@ -122,18 +122,18 @@ def test_links_in_circles_are_walked_once(write):
 
 
 def test_there_is_no_third_part_to_select_on(write):
-    with pytest.raises(DataError, match="the folder val of GenImage is its test set: open it with split='test'"):
+    with pytest.raises(DataError, match="got 'val'; its folder val is the test set: open it with split='test'"):
         open_dataset("genimage", root=write(same=True), split="val")
 
 
 @pytest.mark.parametrize(
     ("name", "remove", "message"),
     [
-        ("genimage-glide", "GLIDE/val/nature", "glide, split 'test': no image in its folder val/nature below"),
-        ("genimage", "GLIDE/val/ai", "glide, split 'test': no image in its folder val/ai below"),
-        ("genimage-glide", "GLIDE", "(?s)no image of glide lies in a folder val/ai below .*Expected"),
-        ("genimage-glide", "GLIDE/val", "no image of glide lies in a folder val/ai below"),
-        ("genimage", "*", "no image of midjourney, sdv14, .* lies in a folder val/ai below"),
+        ("genimage-glide", "GLIDE/val/nature", "both classes of glide, but its folder val/nature below"),
+        ("genimage", "GLIDE/val/ai", "both classes of glide, but its folder val/ai below"),
+        ("genimage-glide", "GLIDE", "(?s)images of glide in a folder val/ai, but none lies below .*arrange"),
+        ("genimage-glide", "GLIDE/val", "images of glide in a folder val/ai, but none lies below"),
+        ("genimage", "*", "images of midjourney, sdv14, .* in a folder val/ai, but none lies below"),
     ],
 )
 def test_what_is_missing_is_named(write, name, remove, message):

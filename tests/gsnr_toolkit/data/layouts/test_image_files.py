@@ -109,7 +109,7 @@ def test_unreadable_frames_are_skipped_counted_and_reported_once(videos, disk):
 def test_no_other_image_takes_the_place_of_a_missing_one(videos, disk):
     data = open_these(videos)
     (disk.root / "v1/2.png").unlink()
-    with pytest.raises(DataError, match=r"cannot read item 1 of test: .*v1/2\.png .*No such file"):
+    with pytest.raises(DataError, match=r"to read item 1 of test, but .*v1/2\.png .*No such file"):
         data[1]
 
 
@@ -117,14 +117,14 @@ def test_without_verification_a_broken_file_shows_when_it_is_read(videos, disk):
     disk.truncate("v0/2.png")
     data = open_these(videos, verify=False)
     assert len(data) == 4
-    with pytest.raises(DataError, match=r"cannot read item 0 .*Open the data set with verify=True"):
+    with pytest.raises(DataError, match=r"to read item 0 .*open the data set with verify=True"):
         data[0]
 
 
 def test_a_class_that_cannot_be_read_at_all_is_an_error(videos, disk):
     for name in ("v0", "v2"):
         disk.truncate(f"{name}/2.png")
-    message = r"0 real and 2 fake images were found, but both classes are needed\. Skipped: 2 x broken image"
+    message = r"images of both classes, but found 0 real and 2 fake images, and skipped 2 x broken image"
     with pytest.raises(DataError, match=message):
         open_these(videos)
 
@@ -139,5 +139,5 @@ def test_size_draws_a_balanced_part_before_anything_is_read(videos, disk):
 
 
 def test_no_frames_per_video_is_an_error(videos):
-    with pytest.raises(DataError, match="frames_per_video must be at least 1, but got 0"):
+    with pytest.raises(DataError, match="frames_per_video to be at least 1, got 0"):
         open_these(videos, frames_per_video=0)

@@ -46,7 +46,7 @@ def test_genimage_has_generators_and_splits(disk):
     validation = opened(disk, split="val")
     assert len(validation) == 4
     assert sorted(validation.records["method"]) == ["biggan", "glide", "real", "real"]
-    with pytest.raises(DataError, match="has no split 'test'; it has: train, val"):
+    with pytest.raises(DataError, match="to be one of train, val, got 'test'"):
         opened(disk, split="test")
 
 
@@ -76,7 +76,7 @@ def test_images_outside_a_class_and_broken_ones_are_skipped_and_reported(disk):
     disk.truncate("fake/2.png")
     with pytest.warns(ProbeWarning, match="skipped 2, kept 5") as caught:
         data = opened(disk)
-    assert sorted(data.skipped["reason"]) == ["broken image", "no folder above tells its class"]
+    assert sorted(data.skipped["reason"]) == ["broken image", "no folder above it is named by a class"]
     assert len(caught) == 1
 
 
@@ -114,9 +114,9 @@ def test_a_small_difference_is_no_warning(disk):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["pictures/1.png"], r"no image below .* lies in a folder whose name tells its class.*1 x no folder above"),
-        (["real/1.png"], "1 real and 0 fake images were found"),
-        (["real/notes.txt"], "no image below"),
+        (["pictures/1.png"], r"folders named by their class, but found none; .*1 x no folder above"),
+        (["real/1.png"], "found 1 real and 0 fake images"),
+        (["real/notes.txt"], "expected images below .* but found none"),
     ],
 )
 def test_folders_that_cannot_serve_say_why(disk, files, message):
@@ -137,5 +137,5 @@ def test_a_relative_path_starts_from_the_root(disk):
 
 
 def test_a_path_that_is_no_folder_is_an_error(disk):
-    with pytest.raises(DataError, match="does not exist or is a file"):
+    with pytest.raises(DataError, match=r"to name a folder, but .* is none"):
         opened(disk)

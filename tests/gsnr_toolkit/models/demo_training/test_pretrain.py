@@ -39,7 +39,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
 def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
     short = dataclasses.replace(TINY, steps=1, refine_steps=0, faces=16)
     pretrain(short, tmp_path / "last.pt", quiet=True)
-    with pytest.raises(ValueError, match=r"last\.pt was made with .* delete it or repeat its options"):
+    with pytest.raises(ValueError, match=r"last\.pt was made with .*; delete it or repeat its options"):
         pretrain(dataclasses.replace(short, seed=1), tmp_path / "last.pt", quiet=True)
 
 
