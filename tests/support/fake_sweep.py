@@ -14,6 +14,8 @@ def make_sweep(path, axes):
     folder.claim(grid)
     for config in grid.configs:
         paths = (folder.run_folder(config), folder.failure_file(config), folder.log_file(config))
-        perform(Job(config, *paths, threads=torch.get_num_threads(), function="fake_training:run_training"))
+        perform(
+            Job(config, *paths, threads=torch.get_num_threads(), function="tests.support.fake_training:run_training")
+        )
     write_table(folder, [read_row(folder, config) for config in grid.configs])
     return path

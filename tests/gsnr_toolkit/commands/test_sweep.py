@@ -8,10 +8,8 @@ from gsnr_toolkit.commands import sweep as sweep_cli
 from gsnr_toolkit.sweeps import sweep as sweeping
 from gsnr_toolkit.sweeps.table import read_table
 
-FAKE = "fake_training:run_training"
-TINY = (
-    "--model tiny_detector:tiny_model --data demo-df --steps 3 --set train_samples=32 --set eval_samples=24 --lr 3e-3"
-)
+FAKE = "tests.support.fake_training:run_training"
+TINY = "--model tests.support.tiny_detector:tiny_model --data demo-df --steps 3 --set train_samples=32 --set eval_samples=24 --lr 3e-3"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from gsnr_toolkit.sweeps.sweep import run_grid
 from gsnr_toolkit.training.config import TrainConfig
 from tests.support.fake_training import FAILS, KILLED_ONCE, SAYS_NOTHING
 
-FAKE = "fake_training:run_training"
+FAKE = "tests.support.fake_training:run_training"
 
 
 def test_without_ray_the_way_to_get_it_is_told(tmp_path, monkeypatch):

@@ -24,8 +24,8 @@ from gsnr_toolkit.sweeps.table import read_table
 from gsnr_toolkit.training.config import TrainConfig
 from tests.support.fake_training import FAILS, HANGS_ONCE, KILLED_ONCE, SAYS_NOTHING
 
-FAKE = "fake_training:run_training"
-TESTS = Path(__file__).parents[2]
+FAKE = "tests.support.fake_training:run_training"
+ROOT = Path(__file__).parents[3]
 
 
 def run(axes, out, **options):
@@ -97,13 +97,13 @@ from gsnr_toolkit.sweeps.grid import make_grid
 from gsnr_toolkit.sweeps.sweep import run_grid
 from gsnr_toolkit.training.config import TrainConfig
 grid = make_grid(TrainConfig(steps=5), {"rho": [0.0, %s, 0.05]})
-run_grid(grid, sys.argv[1], workers=2, device="cpu", function="fake_training:run_training")
+run_grid(grid, sys.argv[1], workers=2, device="cpu", function="tests.support.fake_training:run_training")
 """
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, how):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command_line = [sys.executable, "-c", SCRIPT % HANGS_ONCE, str(tmp_path)]
     hanging = SweepFolder(tmp_path).run_folder(TrainConfig(steps=5, rho=HANGS_ONCE))
     with subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE, start_new_session=True) as process:

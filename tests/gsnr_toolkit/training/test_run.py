@@ -19,11 +19,11 @@ from gsnr_toolkit.training.config import TrainConfig
 from gsnr_toolkit.training.run import read_result, run_training
 
 CONFIG = TrainConfig(
-    model="tiny_detector:tiny_model", data="demo-df", strength=2.0, train_samples=64, eval_samples=40, batch_size=8,
+    model="tests.support.tiny_detector:tiny_model", data="demo-df", strength=2.0, train_samples=64, eval_samples=40, batch_size=8,
     steps=12, lr=3e-3, rho=0.01, record_every=6, record_samples=32, eval_every=4,
 )  # fmt: skip
 TIMES = {"seconds"}
-TESTS = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def _steady(row):
@@ -104,7 +104,7 @@ def test_after_kill_9_it_goes_on_bit_for_bit(finished, tmp_path):
     folder = tmp_path / "run"
     arguments = [json.dumps(CONFIG.to_dict()), str(folder)]
     script = SCRIPT.format(threads=torch.get_num_threads())
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment) as process:
         deadline = time.monotonic() + 120
         while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
