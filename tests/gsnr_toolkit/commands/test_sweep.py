@@ -58,7 +58,7 @@ def test_a_small_sweep_end_to_end(run, tmp_path):
     assert "AUC" not in err, "nothing is trained a second time"
     code, _, err = run(command.replace("--steps 3", "--steps 4"))
     assert code == 2
-    assert "there and not here: steps 3; here and not there: steps 4" in err
+    assert "only there: steps 3; only here: steps 4" in err
 
 
 @pytest.mark.usefixtures("fake")
@@ -132,7 +132,7 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
         ("--tuning norm --out out", "Did you mean 'norms'"),
         ("--seeds 2 --seed 0,1 --out out", "expected the seeds once, got it as --seeds and as --seed"),
         ("--seeds 0 --out out", "expected --seeds to be 1 or more, got 0"),
-        ("--set stpes=1 --out out", "no setting is called 'stpes'. Did you mean 'steps'?"),
+        ("--set stpes=1 --out out", "Did you mean 'steps'?"),
         ("--set steps --out out", "expected --set FIELD=VALUE, got 'steps'"),
         ("--steps 1 --set steps=2 --out out", "expected steps once, got it as an option and as --set steps=2"),
         ("--set eval_data=a,b --out out", "use --eval, or a file"),
