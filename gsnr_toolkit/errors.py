@@ -23,10 +23,6 @@ class EngineError(ProbeError):
     """An engine cannot follow the model, or not any more; one backward per sample can."""
 
 
-class CollapseZoneError(ProbeError):
-    """The radius asked for lies in the collapse zone, and the caller asked to fail on that."""
-
-
 class ProbeWarning(UserWarning):
     """A number in the report is undefined, or a reader must know something about it."""
 

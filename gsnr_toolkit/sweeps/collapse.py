@@ -58,7 +58,9 @@ def collapse_radii(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.D
     """
     names = setting_columns(table) if by is None else list(by)
     if not names:
-        raise ProbeError("expected at least one column that defines a setting, got none; pass by=['data'], or leave by out")
+        raise ProbeError(
+            "expected at least one column that defines a setting, got none; pass by=['data'], or leave by out"
+        )
     together = average_over_seeds(table, names)
     alone = average_over_seeds(table, [*names, "seed"])
     rows = []
@@ -123,7 +125,10 @@ def _why_undefined(together: pd.DataFrame, num_runs: int) -> tuple[str, str] | N
         return None
     if smallest["rho"] != 0:
         rho = f"rho = {smallest['rho']:g}"
-        return "no_baseline", f"undefined: at chance at {rho}, the smallest; run rho = 0 to see whether it trains at all"
+        return (
+            "no_baseline",
+            f"undefined: at chance at {rho}, the smallest; run rho = 0 to see whether it trains at all",
+        )
     if smallest["auc_low"] > CHANCE:
         hint = "train longer, or use a larger learning rate"
         return "never_trained", f"undefined: without SAM the training loss stays at ln 2 ({_auc(smallest)}); {hint}"

@@ -155,8 +155,8 @@ class SweepFolder:
         if lost and not overwrite:
             raise ProbeError(
                 f"expected the sweep in {self.path} to have no other settings than this one, but it does (only there: "
-                f"{lost}; only here: {added or 'nothing'}); include its values to add to them, choose another --out, or "
-                "pass --overwrite, which keeps the old runs in runs/ but drops them from the table"
+                f"{lost}; only here: {added or 'nothing'}); include its values to add to them, choose another --out, "
+                "or pass --overwrite, which keeps the old runs in runs/ but drops them from the table"
             )
         return added
 

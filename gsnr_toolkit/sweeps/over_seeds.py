@@ -70,7 +70,9 @@ def usable_runs(table: pd.DataFrame) -> pd.DataFrame:
     """
     missing = [name for name in _NEEDED if name not in table]
     if missing:
-        raise ProbeError(f"expected the table of a sweep, got one without {', '.join(missing)}; read it with read_table")
+        raise ProbeError(
+            f"expected the table of a sweep, got one without {', '.join(missing)}; read it with read_table"
+        )
     runs = table.assign(rho=pd.to_numeric(table["rho"], errors="coerce"))
     runs = runs[runs["rho"].notna() & (runs["status"] != "failed")]
     lost = runs["test_auc"].isna() | (runs["status"] == "diverged")
