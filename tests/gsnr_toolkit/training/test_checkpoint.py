@@ -43,7 +43,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
 def test_what_cannot_be_read_is_refused_with_the_remedy(tmp_path):
     path = tmp_path / "c.pt"
     path.write_bytes(b"half a file")
-    with pytest.raises(ProbeError, match="delete the file to begin this run again"):
+    with pytest.raises(ProbeError, match="delete the file to start this run over"):
         load_checkpoint(path)
     torch.save({"format": 0}, path)
     with pytest.raises(ProbeError, match="to have format 1"):
