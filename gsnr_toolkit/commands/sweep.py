@@ -83,7 +83,7 @@ def sweep_command(
         _print_settings()
         return
     if out is None:
-        raise ProbeError("expected a folder for the sweep; add --out DIR")
+        raise ProbeError("expected a folder for the sweep, got none; add --out DIR")
     given = {"data": data, "rho": rho, "tuning": tuning, "model": model, "steps": steps, "lr": lr, "seed": seed}
     given |= {"batch_size": batch_size, "strength": strength, "label_noise": label_noise, "record_every": record_every}
     axes = _read_axes({name: text for name, text in given.items() if text is not None}, settings or [], seeds)
@@ -156,8 +156,8 @@ def _read_axes(given: dict[str, str], settings: list[str], seeds: int | None) ->
             raise ProbeError(_TWICE.format(name, "an option", f"--set {item}"))
         if name == "eval_data":
             raise ProbeError(
-                "expected a setting with single values, got eval_data, whose value is itself a list; use --eval, or vary "
-                "it in a --config file"
+                "expected a setting with single values, got eval_data, whose value is itself a list; use --eval, or "
+                "vary it in a --config file"
             )
         axes[name] = _split(f"--set {name}", text)
     if seeds is not None:

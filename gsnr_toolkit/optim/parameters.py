@@ -148,9 +148,10 @@ def make_base(base: Callable[..., Optimizer], groups: list[dict[str, Any]], opti
         ProbeError: If ``base`` is an instance, or the optimizer needs a closure.
     """
     if isinstance(base, Optimizer):
+        name = type(base).__name__
         raise ProbeError(
-            f"expected an optimizer class or a function that builds one, got an instance of {type(base).__name__}; "
-            f"pass torch.optim.{type(base).__name__} and its options, SAM(params, torch.optim.{type(base).__name__}, lr=...)"
+            f"expected an optimizer class or a function that builds one, got an instance of {name}; pass "
+            f"torch.optim.{name} and its options, SAM(params, torch.optim.{name}, lr=...)"
         )
     made = base(groups, **options)
     if isinstance(made, LBFGS):

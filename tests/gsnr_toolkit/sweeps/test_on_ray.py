@@ -13,7 +13,9 @@ FAKE = "tests.support.fake_training:run_training"
 
 def test_without_ray_the_way_to_get_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ProbeError, match=r"expected Ray for --ray, but it is not installed; run pip install 'gsnr-toolkit\[ray\]'"):
+    with pytest.raises(
+        ProbeError, match=r"expected Ray for --ray, but it is not installed; run pip install 'gsnr-toolkit\[ray\]'"
+    ):
         run_grid(make_grid(TrainConfig(), {"rho": [0]}), tmp_path, ray="local", function=FAKE)
 
 
