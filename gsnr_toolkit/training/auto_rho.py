@@ -123,8 +123,7 @@ class AutoRho:
         if self._probe is not None:
             return
         trainable = {param for param in self._model.parameters() if param.requires_grad}
-        # Radii are comparable only between equal perturbations.
-        remedy = "pass probe=function that returns COR for this perturbation"
+        remedy = "pass probe=function that returns COR for this perturbation (radii of different ones do not compare)"
         if adaptive:
             raise ProbeError(f"expected SAM's perturbation, for which COR is measured, got ASAM's; {remedy}")
         if trainable != set(perturbed):

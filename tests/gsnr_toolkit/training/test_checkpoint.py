@@ -66,5 +66,5 @@ def test_a_model_is_restored_bit_for_bit():
     load_model_state(model, state)
     for name, tensor in model_state(model).items():
         assert torch.equal(tensor, state[name])
-    with pytest.raises(ProbeError, match=r"differs in 1 of them, first '0.bias'"):
+    with pytest.raises(ProbeError, match=r"differs in 1 names, first '0.bias'"):
         load_model_state(model.requires_grad_(True), state)
