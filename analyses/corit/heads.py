@@ -32,6 +32,7 @@ from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.estimators.auc import auc
 from gsnr_toolkit.models.clip import HEAD_STD
 from gsnr_toolkit.models.spec import input_spec
+from gsnr_toolkit.optim.learning_rate import cosine_decay
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.probing.recorder import Recorder
 from gsnr_toolkit.support.atomic import read_json, write_json
@@ -299,7 +300,7 @@ def fit_head(
         optimizer,
         batches(training, batch_size, seed),
         steps=steps,
-        learning_rate=lambda step: lr * (1 + math.cos(math.pi * step / steps)) / 2,
+        learning_rate=lambda step: lr * cosine_decay(step, steps),
         callbacks=[watch],
     )
     watch.validate()

@@ -1,4 +1,4 @@
-"""What each part of a detector is worth: one training per variant and seed, on features computed once."""
+"""Ablations: the value of each part of a detector, from one training per variant and seed on shared features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gsnr_toolkit.support.settings import read_settings
 
 __all__ = ["PARTS", "ablate", "grid_variants", "summarise"]
 
-#: CoRIT, CoRIT without each of its parts, and what stands beside it; changes of a config by name.
+#: Changes of a config by name: CoRIT, CoRIT without each of its parts, and a linear probe for comparison.
 PARTS: dict[str, dict[str, Any]] = {
     "CoRIT": {},
     "class tokens alone": {"num_regions": 0},
@@ -35,10 +35,10 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 def grid_variants(axes: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
-    """Every combination of values.
+    """Combine the values of several settings in all ways.
 
     Args:
-        axes: Setting to values; numbers may be written as text.
+        axes: Setting to values; numbers may be text.
 
     Returns:
         Changes of a config by name.
@@ -51,9 +51,9 @@ def grid_variants(axes: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]
     """
     for name, values in axes.items():
         if not values:
-            raise ProbeError(f"expected at least one value of {name}, got none")
+            raise ProbeError(f"expected at least one value of {name}, got none; give its values, or leave it out")
     if "seed" in axes:
-        raise ProbeError("expected the seeds as their number (--seeds), got seed as a setting to vary")
+        raise ProbeError("expected the number of seeds, got seed as a setting to vary; pass --seeds 3, say")
     found = {}
     for values in product(*axes.values()):
         changes = dict(zip(axes, values, strict=True))
@@ -74,26 +74,28 @@ def ablate(
     draws: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Train every variant with every seed; what is finished is read, what broke off goes on.
+    """Train every variant with every seed; skip finished trainings and resume interrupted ones.
+
+    The trainings run one after the other in this process and share cached features.
 
     Args:
-        config: What the variants are changes of.
-        variants: Changes by name; :data:`PARTS`, or what :func:`grid_variants` gives.
-        folder: Where everything goes: a folder in ``runs/`` for each training, and ``ablation.csv``.
-        seeds: Trainings of each variant, with the seeds 0, 1, ...
-        cache: Folder of cached features; ``features/`` in ``folder`` when None.
-        device: Where to train; a GPU if there is one when None.
-        draws: Bootstrap draws of each training's intervals; 0 for none.
-        progress: Show bars (on a terminal).
+        config: The config that the variants change.
+        variants: Changes by name; :data:`PARTS`, or a result of :func:`grid_variants`.
+        folder: Where all files go: a folder in ``runs/`` per training, and ``ablation.csv``.
+        seeds: Trainings per variant, with the seeds 0, 1, ...
+        cache: Folder for cached features; ``features/`` in ``folder`` when None.
+        device: Where to train; the first GPU, or else the CPU, when None.
+        draws: Bootstrap draws for each training's intervals; 0 for none.
+        progress: Show progress bars (on a terminal).
 
     Returns:
-        ``ablation.csv``: a row for each variant, seed, selection, data set and level, with the AUC.
+        ``ablation.csv``: a row per variant, seed, selection, data set and level, with the AUC.
 
     Raises:
-        ProbeError: If there are no seeds, or a variant is no change of a config.
+        ProbeError: If ``seeds`` is below 1, or a variant changes an unknown field.
     """
     if seeds < 1:
-        raise ProbeError(f"expected seeds to be 1 or more, got {seeds}")
+        raise ProbeError(f"expected seeds to be 1 or more, got {seeds}; pass the number of trainings per variant")
     place = Path(folder)
     planned = [
         (name, replace(config, **changes, seed=seed)) for name, changes in variants.items() for seed in range(seeds)
@@ -119,12 +121,12 @@ def summarise(table: pd.DataFrame, level: str = "video") -> pd.DataFrame:
     """Average over seeds.
 
     Args:
-        table: What :func:`ablate` returned.
+        table: The result of :func:`ablate`.
         level: ``"frame"`` or ``"video"``.
 
     Returns:
-        A row for each variant, selection and data set: mean AUC, smallest and largest over seeds, validation AUC,
-        number of seeds.
+        A row per variant, selection and data set: mean, smallest and largest AUC over seeds, mean validation AUC, and
+        the number of seeds.
     """
     chosen = table[table["level"] == level]
     grouped = chosen.groupby(["variant", "selection", "data"], sort=False)

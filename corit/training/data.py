@@ -1,9 +1,9 @@
-"""The images of a training: pairs of real images and their blends, or real images and given forgeries."""
+"""Images for training: pairs of real images and their blends, or real images and the data set's forgeries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.data import Sampler
 
@@ -11,9 +11,7 @@ from corit.training.config import DetectorTraining
 from gsnr_toolkit.data.base import ForgeryDataset
 from gsnr_toolkit.data.loaders import BalancedBatches
 from gsnr_toolkit.data.registry import open_dataset
-
-if TYPE_CHECKING:
-    from gsnr_toolkit.models.spec import InputSpec
+from gsnr_toolkit.models.spec import InputSpec
 
 __all__ = ["EndlessPlaces", "open_evaluation", "open_split"]
 
@@ -21,15 +19,15 @@ Place = tuple[int, int]
 
 
 def open_split(config: DetectorTraining, split: str, spec: InputSpec) -> ForgeryDataset:
-    """Open the images to train on, or to choose the step by.
+    """Open the images to train on, or to select the step on.
 
     Args:
-        config: What is trained.
+        config: The training's config.
         split: ``"train"`` or ``"val"``.
-        spec: What images the model wants.
+        spec: The image size and normalisation that the model expects.
 
     Returns:
-        Self-blended pairs of the split's real images, or the split itself where its forgeries are used.
+        Self-blended pairs of the split's real images, or the split itself if ``config.fakes`` is ``"given"``.
     """
     size = config.train_samples if split == "train" else config.val_samples
     given = {"strength": config.strength, "compression": config.compression}
@@ -45,9 +43,9 @@ def open_evaluation(config: DetectorTraining, name: str, spec: InputSpec) -> For
     """Open a data set to test on: its test split, with its own forgeries.
 
     Args:
-        config: What was trained.
+        config: The training's config.
         name: The data set.
-        spec: What images the model wants.
+        spec: The image size and normalisation that the model expects.
 
     Returns:
         The data set.
@@ -70,16 +68,16 @@ def _open(name: str, split: str, spec: InputSpec, config: DetectorTraining, **op
 
 
 class EndlessPlaces(Sampler[list[Place]]):
-    """Batches of ``(row, view)`` without end, half real and half fake; batch t is the same wherever one starts.
+    """Endless batches of ``(row, view)``, half real and half fake; batch t is the same wherever the iteration starts.
 
-    Self-blended batches hold whole pairs, and epoch e shows the blends of view ``e % views``. Other data have one
-    view; an epoch draws anew from the larger class.
+    Self-blended batches hold whole pairs, and epoch e shows the blends of view ``e % views``. Other data have one view;
+    every epoch draws new items from the larger class.
 
     Args:
-        dataset: What :func:`open_split` gave.
-        batch_size: Images of a batch.
-        seed: Of the order.
-        views: How many blends of each image there are.
+        dataset: The result of :func:`open_split`.
+        batch_size: Images per batch.
+        seed: Seed of the order.
+        views: Number of blends per image.
         start: Number of the first batch.
 
     >>> from corit.sbi import open_sbi

@@ -1,4 +1,4 @@
-"""What is trained on: cached features of a frozen encoder, or images; batches and validation of both look the same."""
+"""Training tasks with one interface: a head on cached features of a frozen encoder, or a whole model on images."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Task(Protocol):
-    """A module to train, its batches, and its logits on the validation images.
+    """A module to train, with its batches and validation images.
 
     Attributes:
         model: The whole detector.
-        module: What a batch goes through: the detector, or its head alone.
+        module: The part that batches pass through: the detector, or only its head.
         val: The validation images.
     """
 
@@ -43,32 +43,32 @@ class Task(Protocol):
     val: ForgeryDataset
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """Training batches from number ``start`` on, without end."""
+        """Iterate endlessly over training batches, starting at number ``start``."""
         ...
 
     def val_logits(self) -> NDArray[np.float64]:
-        """Logits of the validation images as the module is now, ``(N,)``."""
+        """Return the current logits of the validation images, ``(N,)``."""
         ...
 
 
 def build_untrained(config: DetectorTraining) -> nn.Module:
-    """Build the detector of a config, with what is trained set.
+    """Build the untrained detector of a config, with ``requires_grad`` set on the parameters to train.
 
     Args:
-        config: What is to be trained.
+        config: The training's config.
 
     Returns:
         CoRIT, or a detector of the toolkit.
 
     Raises:
-        ProbeError: If the encoder is none of the toolkit.
+        ProbeError: If the encoder's model is not a :class:`gsnr_toolkit.models.Detector`.
     """
     if config.method != "corit":
         model = build_model(config.encoder, weights=config.weights, seed=config.seed)
         if not isinstance(model, Detector):
             raise ProbeError(
-                f"expected an encoder of the toolkit, got {type(model).__name__} from {config.encoder!r}; return a "
-                "gsnr_toolkit.models.Detector, which has an encoder and a head"
+                f"expected a model with an encoder and a head, got {type(model).__name__} from {config.encoder!r}; "
+                "return a gsnr_toolkit.models.Detector"
             )
         set_tuning(model, config.tuning)
         return model
@@ -86,13 +86,13 @@ def make_task(
     num_workers: int = 0,
     progress: bool = False,
 ) -> Task:
-    """Build the detector and open its images; of a frozen encoder, make the features too.
+    """Build the detector and open its images; compute the features of a frozen encoder.
 
     Args:
-        config: What is to be trained.
-        device: Where to work.
-        cache: Folder of cached features; None keeps them in memory alone.
-        num_workers: Processes that read images.
+        config: The training's config.
+        device: Where to compute.
+        cache: Folder for cached features; None keeps them in memory only.
+        num_workers: Processes that load images.
         progress: Show progress bars (on a terminal).
 
     Returns:
@@ -104,7 +104,7 @@ def make_task(
 
 
 class FeatureTask:
-    """A head on features of a frozen encoder, computed before the first step; see :class:`Task`."""
+    """A head on features of a frozen encoder, which are computed before the first step; see :class:`Task`."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class FeatureTask:
         self.val_features = self.maker(self.val, label="validation features", progress=progress)
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """Training batches from number ``start`` on, without end."""
+        """Iterate endlessly over training batches, starting at number ``start``."""
         config = self._config
         for places in EndlessPlaces(
             self._train, config.batch_size, seed=config.seed, views=len(self._features), start=start
@@ -142,12 +142,12 @@ class FeatureTask:
 
     @torch.no_grad()
     def val_logits(self) -> NDArray[np.float64]:
-        """Logits of the validation images as the head is now, ``(N,)``."""
+        """Return the current logits of the validation images, ``(N,)``."""
         return head_logits(self.module, self.val_features, self._device)
 
 
 class ImageTask:
-    """A detector whose encoder is trained too, on images made anew; see :class:`Task`."""
+    """A detector whose encoder is trained too, on images that are loaded and blended anew; see :class:`Task`."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class ImageTask:
         model: nn.Module,
         device: torch.device,
         *,
-        cache: str | Path | None = None,  # noqa: ARG002 - a trained encoder has nothing to keep
+        cache: str | Path | None = None,  # noqa: ARG002 - features of a trained encoder cannot be cached
         num_workers: int = 0,
         progress: bool = False,  # noqa: ARG002
     ) -> None:
@@ -165,7 +165,7 @@ class ImageTask:
         self._train, self.val = (open_split(config, split, spec) for split in ("train", "val"))
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """Training batches from number ``start`` on, without end."""
+        """Iterate endlessly over training batches, starting at number ``start``."""
         config = self._config
         views = config.views if config.fakes == "sbi" else 1
         places = EndlessPlaces(self._train, config.batch_size, seed=config.seed, views=views, start=start)
@@ -174,5 +174,5 @@ class ImageTask:
         return iter(DataLoader(items, batch_sampler=places, num_workers=self._workers, generator=own))
 
     def val_logits(self) -> NDArray[np.float64]:
-        """Logits of the validation images as the model is now, ``(N,)``."""
+        """Return the current logits of the validation images, ``(N,)``."""
         return image_logits(self.model, self.val, self._device, num_workers=self._workers)

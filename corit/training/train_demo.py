@@ -27,7 +27,7 @@ from gsnr_toolkit.support.atomic import write_text
 
 __all__ = ["DEMO_DATA", "DEMO_TRAINING", "main"]
 
-#: The embedded data sets, on whose test splits the card's numbers are measured.
+#: The embedded data sets. The numbers on the card are measured on their test splits.
 DEMO_DATA = tuple(name for name in DATASETS if name.startswith("demo-"))
 
 DEMO_TRAINING = DetectorTraining(
@@ -68,14 +68,14 @@ demo is not trained on self-blended images alone, as `corit train` does by defau
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, test on every embedded data set, write the weights and the card.
+    """Train, test on every embedded data set, and write the weights and the card.
 
     Args:
-        arguments: Of the command line.
+        arguments: Command-line arguments; those of the process when None.
     """
     parser = argparse.ArgumentParser(prog="python -m corit.training.train_demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=DEMO_FILE.parent, help="folder of weights and card")
-    parser.add_argument("--cache", type=Path, help="folder of cached features, to go on where a run broke off")
+    parser.add_argument("--out", type=Path, default=DEMO_FILE.parent, help="folder for weights and card")
+    parser.add_argument("--cache", type=Path, help="folder for cached features, to resume an interrupted run")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -118,7 +118,7 @@ def _card(table: pd.DataFrame, result: Mapping[str, Any], trained: Trained, made
 
 
 def _seen(config: DetectorTraining) -> str:
-    """What the detector was trained on, in words."""
+    """Describe the training data for the card."""
     real = (config.train_samples or 4000) // 2
     if config.fakes == "sbi":
         return (

@@ -1,4 +1,4 @@
-"""``gsnr-sweep``: a grid of training runs over radius, data, tuning and seed, and from where on they collapse."""
+"""``gsnr-sweep``: train a grid of runs over radius, data, tuning and seed, and find the radius of collapse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
 
-_AXES, _WORK, _OUTPUT = "Grid (several values with commas: every combination is run)", "Work", "Output"
+_AXES, _WORK, _OUTPUT = "Grid (separate values with commas; every combination is run)", "Work", "Output"
 _TWICE = "expected {0} once, got it as {1} and as {2}; leave one of them out"
 
 
@@ -32,7 +32,7 @@ def _opt(panel: str, text: str, *names: str, **extra: Any) -> Any:
 def sweep_command(
     context: typer.Context,
     data: Annotated[str | None, _opt(_AXES, "Data sets. Default: demo-nt.", "--data", "-d")] = None,
-    rho: Annotated[str | None, _opt(_AXES, "SAM radii, 0 for none, 'auto' to follow COR. Default: 0.")] = None,
+    rho: Annotated[str | None, _opt(_AXES, "SAM radii; 0 for none, 'auto' to follow COR. Default: 0.")] = None,
     tuning: Annotated[str | None, _opt(_AXES, "What is trained: head, norms, last-K, full. Default: full.")] = None,
     seeds: Annotated[int | None, _opt(_AXES, "Number of seeds: 0, 1, ... Default: 1.")] = None,
     seed: Annotated[str | None, _opt(_AXES, "The seeds themselves, instead of their number.")] = None,
@@ -43,36 +43,36 @@ def sweep_command(
     strength: Annotated[str | None, _opt(_AXES, "Strengths of the embedded forgeries. Default: 1.")] = None,
     label_noise: Annotated[str | None, _opt(_AXES, "Shares of training labels that are flipped. Default: 0.")] = None,
     record_every: Annotated[
-        str | None, _opt(_AXES, "Steps between records of GSNR and COR, which the diamonds need. Default: 0, none.")
+        str | None, _opt(_AXES, "Steps between records of GSNR and COR (diamonds in the figure). Default: 0, none.")
     ] = None,
     record_plain: Annotated[
-        bool, _opt(_AXES, "Record the runs with rho = 0 alone: recording costs more than training.", "--record-plain")
+        bool, _opt(_AXES, "Record only the runs with rho = 0; recording costs more than training.", "--record-plain")
     ] = False,
     settings: Annotated[
         list[str] | None, _opt(_AXES, "FIELD=VALUE[,VALUE...] for any other setting; see --list.", "--set")
     ] = None,
     evaluate: Annotated[
-        str | None, _opt(_AXES, "Further data sets to test each run on (no axis: all of them).", "--eval")
+        str | None, _opt(_AXES, "Further data sets to test every run on (not an axis).", "--eval")
     ] = None,
     config: Annotated[
-        Path | None, _opt(_AXES, "TOML file with the tables base and axes; options go before it.", "--config", "-c")
+        Path | None, _opt(_AXES, "TOML file with the tables base and axes; options override it.", "--config", "-c")
     ] = None,
-    workers: Annotated[int | None, _opt(_WORK, "Runs at a time. Default: cores / threads, or the GPUs.")] = None,
-    threads: Annotated[int, _opt(_WORK, "Threads of each run.")] = 1,
+    workers: Annotated[int | None, _opt(_WORK, "Simultaneous runs. Default: the GPUs, or cores / threads.")] = None,
+    threads: Annotated[int, _opt(_WORK, "Threads per run.")] = 1,
     device: Annotated[str | None, _opt(_WORK, "cpu, cuda, cuda:1, ... Default: a GPU if there is one.")] = None,
     ray: Annotated[str | None, _opt(_WORK, "Address of a Ray cluster (auto, HOST:PORT), or local.")] = None,
     out: Annotated[Path | None, _opt(_OUTPUT, "Folder; the same command resumes the sweep.", "--out", "-o")] = None,
     overwrite: Annotated[
-        bool, _opt(_OUTPUT, "Take a folder of another grid; its runs stay in runs/.", "--overwrite")
+        bool, _opt(_OUTPUT, "Use the folder of another grid; its runs stay in runs/.", "--overwrite")
     ] = False,
-    dry_run: Annotated[bool, _opt(_OUTPUT, "List the runs, and which are done; run nothing.", "--dry-run")] = False,
-    quiet: Annotated[bool, _opt(_OUTPUT, "Print the collapse radii only.", "--quiet", "-q")] = False,
+    dry_run: Annotated[bool, _opt(_OUTPUT, "List the runs and their state; run nothing.", "--dry-run")] = False,
+    quiet: Annotated[bool, _opt(_OUTPUT, "Print only the collapse radii.", "--quiet", "-q")] = False,
     show_list: Annotated[bool, _opt(_OUTPUT, "List every setting with its meaning and default.", "--list")] = False,
 ) -> None:
-    """Train a detector for every combination of radius, data, tuning and seed, and tell from where on they collapse.
+    """Train a detector for every combination of radius, data, tuning and seed, and report where training collapses.
 
-    What is finished is skipped, what broke off is resumed: run the same command again. sweep.csv in the output folder
-    holds a row per run and grows as they end. Example:
+    Run the same command again to resume: finished runs are skipped, interrupted ones continue. sweep.csv in the output
+    folder gets a row for each run as it ends. Example:
 
     gsnr-sweep --data demo-nt,demo-df --rho 0,0.01,0.05 --seeds 2 --steps 200 --out sweep
     """  # noqa: DOC501 - shown by --help
@@ -83,7 +83,7 @@ def sweep_command(
         _print_settings()
         return
     if out is None:
-        raise ProbeError("expected a folder for the sweep; add --out DIR")
+        raise ProbeError("expected a folder for the sweep, got none; add --out DIR")
     given = {"data": data, "rho": rho, "tuning": tuning, "model": model, "steps": steps, "lr": lr, "seed": seed}
     given |= {"batch_size": batch_size, "strength": strength, "label_noise": label_noise, "record_every": record_every}
     axes = _read_axes({name: text for name, text in given.items() if text is not None}, settings or [], seeds)
@@ -98,10 +98,10 @@ def sweep_command(
 @app.command("plot")
 def plot_command(
     folder: Annotated[Path, typer.Argument(help="Folder of the sweep.", metavar="DIR")],
-    rho: Annotated[float, typer.Option(help="A radius to mark; 0 marks none.")] = 0.05,
-    to: Annotated[Path | None, typer.Option(help="Where to, without suffix. Default: DIR/auc_radius.")] = None,
+    rho: Annotated[float, typer.Option(help="Radius to mark; 0 marks none.")] = 0.05,
+    to: Annotated[Path | None, typer.Option(help="Output path without suffix. Default: DIR/auc_radius.")] = None,
 ) -> None:
-    """Draw AUC against the radius, with COR as diamonds and the collapse zone, as PNG and PDF."""
+    """Plot AUC against the radius, with COR as diamonds and the collapse zone, as PNG and PDF."""
     from gsnr_toolkit.report.plots.style import save
     from gsnr_toolkit.sweeps.figure import plot_sweep
     from gsnr_toolkit.sweeps.table import read_table
@@ -113,11 +113,11 @@ def plot_command(
 @app.command("report")
 def report_command(
     folder: Annotated[Path, typer.Argument(help="Folder of the sweep.", metavar="DIR")],
-    rho: Annotated[float, typer.Option(help="A radius to mark; 0 marks none.")] = 0.05,
-    to: Annotated[Path | None, typer.Option(help="Where to. Default: DIR/report.html.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no such page.")] = False,
+    rho: Annotated[float, typer.Option(help="Radius to mark; 0 marks none.")] = 0.05,
+    to: Annotated[Path | None, typer.Option(help="Output path. Default: DIR/report.html.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is not a sweep report.")] = False,
 ) -> None:
-    """Write one HTML page: collapse radii, AUC against the radius, every run with its status."""
+    """Write an HTML page: collapse radii, AUC against the radius, and every run with its status."""
     from gsnr_toolkit.sweeps.report_page import save_page
 
     typer.echo(save_page(folder, to, rho=rho or None, overwrite=overwrite))
@@ -125,7 +125,7 @@ def report_command(
 
 @app.command("status")
 def status_command(folder: Annotated[Path, typer.Argument(help="Folder of the sweep.", metavar="DIR")]) -> None:
-    """Tell how far a sweep is, what failed, and the collapse radii so far."""
+    """Print the progress of a sweep, its failures, and the collapse radii so far."""
     from collections import Counter
 
     from gsnr_toolkit.sweeps.folder import SweepFolder
@@ -134,8 +134,8 @@ def status_command(folder: Annotated[Path, typer.Argument(help="Folder of the sw
     place = SweepFolder(folder)
     grid = place.load_grid()
     states = Counter(place.state(config) for config in grid.configs)
-    begun = "running" if place.busy else "broken off"
-    words = {"done": "done", "begun": begun, "failed": "failed", "new": "not begun"}
+    begun = "running" if place.busy else "interrupted"
+    words = {"done": "done", "begun": begun, "failed": "failed", "new": "not started"}
     counts = ", ".join(f"{states[state]} {word}" for state, word in words.items() if states[state])
     typer.echo(f"{sum(states.values())} runs: {counts}")
     if place.table_file.exists():
@@ -145,23 +145,26 @@ def status_command(folder: Annotated[Path, typer.Argument(help="Folder of the sw
 
 
 def _read_axes(given: dict[str, str], settings: list[str], seeds: int | None) -> dict[str, list[str]]:
-    """The values of each setting, as text."""
+    """Read the values of each setting, as text."""
     axes = {name: _split(f"--{name.replace('_', '-')}", text) for name, text in given.items()}
     for item in settings:
         name, equals, text = item.partition("=")
         name = name.strip().replace("-", "_")
         if not equals:
-            raise ProbeError(f"expected --set FIELD=VALUE, got {item!r}")
+            raise ProbeError(f"expected --set FIELD=VALUE, got {item!r}; write --set {name or 'FIELD'}=VALUE")
         if name in axes:
             raise ProbeError(_TWICE.format(name, "an option", f"--set {item}"))
         if name == "eval_data":
-            raise ProbeError("eval_data is a list itself, which commas cannot vary; use --eval, or a file")
+            raise ProbeError(
+                "expected a setting with single values, got eval_data, whose value is itself a list; use --eval, or "
+                "vary it in a --config file"
+            )
         axes[name] = _split(f"--set {name}", text)
     if seeds is not None:
         if "seed" in axes:
             raise ProbeError(_TWICE.format("the seeds", "--seeds", "--seed"))
         if seeds < 1:
-            raise ProbeError(f"expected --seeds to be 1 or more, got {seeds}")
+            raise ProbeError(f"expected --seeds to be 1 or more, got {seeds}; pass the number of seeds")
         axes["seed"] = [str(number) for number in range(seeds)]
     return axes
 
@@ -169,12 +172,12 @@ def _read_axes(given: dict[str, str], settings: list[str], seeds: int | None) ->
 def _split(option: str, text: str) -> list[str]:
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise ProbeError(f"expected {option} to be values with commas between them, got {text!r}")
+        raise ProbeError(f"expected {option} to be values separated by commas, got {text!r}; remove empty values")
     return parts
 
 
 def _grid(config: Path | None, axes: dict[str, list[str]], evaluate: str | None, *, record_plain: bool) -> Grid:
-    """The grid of the file, in which options take the place of what it says of the same setting."""
+    """Build the grid from a file, whose settings the options override."""
     from gsnr_toolkit.sweeps.grid import read_grid
     from gsnr_toolkit.sweeps.grid_file import read_grid_file
 
@@ -189,7 +192,7 @@ def _grid(config: Path | None, axes: dict[str, list[str]], evaluate: str | None,
 
 
 def _run(grid: Grid, out: Path, *, overwrite: bool, quiet: bool, **work: Any) -> int:
-    """Run the grid; the exit code."""
+    """Run the grid; return the exit code."""
     from gsnr_toolkit.sweeps.folder import SweepFolder
     from gsnr_toolkit.sweeps.sweep import run_grid
 
@@ -199,20 +202,20 @@ def _run(grid: Grid, out: Path, *, overwrite: bool, quiet: bool, **work: Any) ->
     try:
         table = run_grid(grid, out, overwrite=overwrite, progress=not quiet, **work)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: what is done is in {out}; the same command goes on from there", err=True)
+        typer.echo(f"interrupted: finished runs are in {out}; run the same command again to resume", err=True)
         return EXIT_INTERRUPTED
     _print_radii(table)
     failed = _print_failures(table, grid)
     if not quiet:
         typer.echo(
-            f"{out / 'sweep.csv'}: {len(table)} runs; draw them by gsnr-sweep plot {out}, or gsnr-sweep report {out}",
+            f"{out / 'sweep.csv'}: {len(table)} runs; see gsnr-sweep plot {out} and gsnr-sweep report {out}",
             err=True,
         )
     return EXIT_FAILED if failed else 0
 
 
 def _print_plan(grid: Grid, out: Path, *, overwrite: bool) -> None:
-    """List the runs; how long they take is not known before one has been made."""
+    """List the runs, without durations: these are unknown before the first run has finished."""
     from gsnr_toolkit.sweeps.folder import SweepFolder
     from gsnr_toolkit.sweeps.grid import check_names, label
 
@@ -229,7 +232,7 @@ def _print_plan(grid: Grid, out: Path, *, overwrite: bool) -> None:
 
 
 def _print_failures(table: pd.DataFrame, grid: Grid) -> int:
-    """Say what failed, on stderr, once for each message; returns how many."""
+    """Print failures to stderr, grouped by message; return their number."""
     failed = table[table["status"] == "failed"]
     if failed.empty:
         return 0
@@ -239,12 +242,12 @@ def _print_failures(table: pd.DataFrame, grid: Grid) -> int:
     typer.echo(f"{len(failed)} of {len(names)} runs failed:", err=True)
     for message, rows in failed.groupby("message", sort=False):
         typer.echo(f"  {'; '.join(names.get(key, key) for key in rows['key'])}: {message}", err=True)
-    typer.echo("run the same command again to try these once more; the others are kept", err=True)
+    typer.echo("run the same command again to retry them; the others are kept", err=True)
     return len(failed)
 
 
 def _print_radii(table: pd.DataFrame) -> None:
-    """Print the collapse radius of each setting, by what varies between them."""
+    """Print the collapse radius of each setting, identified by the settings that vary."""
     if not (table["status"] != "failed").any():
         return
     from rich.console import Console
@@ -253,14 +256,14 @@ def _print_radii(table: pd.DataFrame) -> None:
     from gsnr_toolkit.sweeps.collapse import collapse_radii
     from gsnr_toolkit.sweeps.over_seeds import setting_columns
 
-    told = [name for name in setting_columns(table) if name == "data" or table[name].nunique(dropna=False) > 1]
+    varied = [name for name in setting_columns(table) if name == "data" or table[name].nunique(dropna=False) > 1]
     shown = Table(title="empirical collapse radius")
-    for name in told:
+    for name in varied:
         shown.add_column(name)
     shown.add_column("radius", justify="right")
-    shown.add_column("what it is")
+    shown.add_column("explanation")
     for row in collapse_radii(table).to_dict("records"):
-        values = ("default" if row[name] != row[name] else str(row[name]) for name in told)
+        values = ("default" if row[name] != row[name] else str(row[name]) for name in varied)
         shown.add_row(*values, f"{row['empirical_radius']:g}", row["message"])
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(shown)
 
@@ -273,16 +276,16 @@ def _print_settings() -> None:
 
 
 def _refuse_options(context: typer.Context) -> None:
-    """An option of the sweep before a subcommand would be ignored in silence."""
+    """Raise if options of the sweep precede a subcommand, which would ignore them silently."""
     set_here = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]  # type: ignore[union-attr]
     if set_here:
         raise ProbeError(
-            f"expected no options before '{context.invoked_subcommand}', got {', '.join(set_here)}; leave them out"
+            f"expected no options before '{context.invoked_subcommand}', got {', '.join(set_here)}; remove them"
         )
 
 
 def main() -> None:
-    """Entry point: errors of use become one message and exit code 2, never a traceback."""
+    """Run the command; usage errors print one message and exit with code 2, without a traceback."""
     run_command(app)
 
 

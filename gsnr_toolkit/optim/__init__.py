@@ -1,6 +1,7 @@
-"""SAM and ASAM as torch optimizers; radius schedules; batches cut into micro-batches; running statistics.
+"""SAM and ASAM as torch optimizers, radius and learning-rate schedules, micro-batches, and running statistics.
 
-:class:`gsnr_toolkit.AutoRho`, a radius that follows the measured COR, stands on a higher floor.
+What needs a measurement does not belong here: :class:`gsnr_toolkit.AutoRho`, whose radius follows COR, is in
+``training``.
 """
 
 from gsnr_toolkit.optim.rho import Constant, Cosine, Linear, RadiusController, RhoSchedule, WarmStart

@@ -1,4 +1,4 @@
-"""What SAM takes away for the length of an ascent, and gives back bit for bit."""
+"""Weights and running statistics saved for the duration of an ascent, and restored bit for bit."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gsnr_toolkit.optim.parameters import ascent_set
+from gsnr_toolkit.optim.perturbation import ascent_norm, perturb_
 from gsnr_toolkit.optim.statistics import restore_running_stats, save_running_stats
-from gsnr_toolkit.types import Params
 
 
 class Displacement:
-    """Copies of weights and running statistics, and what becomes of the gradients of an ascent that moved nothing.
+    """Moves weights along SAM's ascent and back; truthy while they are moved.
 
-    Truthy while weights are saved. Restoring writes the copies back: subtracting the perturbation would leave
-    rounding errors that add up.
+    Restoring copies the saved weights back, because subtracting the perturbation would leave rounding errors that
+    accumulate. An ascent that moves nothing needs no second backward; see :meth:`let_gradients_be_replaced`.
     """
 
     def __init__(self) -> None:
@@ -27,23 +28,49 @@ class Displacement:
     def __bool__(self) -> bool:
         return bool(self._weights)
 
-    def save(self, params: Params, model: nn.Module | None) -> None:
-        """Copy the weights that are to be moved, and the running statistics of the model."""
-        self._weights = [(param, param.detach().clone()) for param in params.values()]
-        self._stats = [] if model is None else save_running_stats(model)
+    @torch.no_grad()
+    def ascend(
+        self,
+        groups: list[dict[str, Any]],
+        radii: tuple[float, ...],
+        chosen: set[Tensor],
+        *,
+        eta: float | None,
+        model: nn.Module | None,
+    ) -> float:
+        """Move the chosen parameters along their gradients, unless these have no direction.
+
+        Args:
+            groups: An optimizer's parameter groups.
+            radii: The radius of each group.
+            chosen: Parameters that may be moved.
+            eta: ASAM's ``adaptive_eta``; None takes SAM's step.
+            model: Its running statistics are saved too.
+
+        Returns:
+            The norm of the ascent gradient. Nothing was moved if it is 0 or not finite.
+        """
+        params, gradient, rho = ascent_set(groups, radii, chosen)
+        adaptive = eta is not None
+        norm = ascent_norm(gradient, params if adaptive else None, eta or 0.0) if params else torch.zeros(())
+        if 0 < float(norm) < float("inf"):
+            self._weights = [(param, param.detach().clone()) for param in params.values()]
+            self._stats = [] if model is None else save_running_stats(model)
+            perturb_(params, gradient, norm, rho, adaptive=adaptive, eta=eta or 0.0)
+        return float(norm)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Write back what :meth:`save` copied; once."""
+        """Copy back the weights and statistics from before the ascent, if they are not back already."""
         for param, value in self._weights:
             param.copy_(value)
         restore_running_stats(self._stats)
         self._weights, self._stats = [], []
 
     def let_gradients_be_replaced(self, groups: list[dict[str, Any]]) -> None:
-        """Leave gradients where they are, to be stepped with, but let a second backward replace them.
+        """Keep gradients, so that the step can use them, but let a second backward replace them instead of adding.
 
-        It would add to them otherwise. Whatever else is put in their place meanwhile is added to as ever.
+        A gradient that the user assigns in the meantime is added to as usual.
         """
         for group in groups:
             for param in group["params"]:
@@ -51,14 +78,14 @@ class Displacement:
                     self._hooks.append(param.register_hook(_Replace(param)))
 
     def keep_gradients(self) -> None:
-        """From here on, backwards add to the gradients that are there."""
+        """Let backwards add to existing gradients again."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
 
 class _Replace:
-    """Runs just before a gradient is added to a parameter's."""
+    """Hook that runs just before a backward adds to a parameter's gradient."""
 
     def __init__(self, param: Tensor) -> None:
         self._param, self._old = param, param.grad

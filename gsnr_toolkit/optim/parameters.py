@@ -1,4 +1,4 @@
-"""A user's parameter groups, and which of the parameters are perturbed."""
+"""Parameter groups of an optimizer, and the parameters that SAM perturbs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Perturb: TypeAlias = str | Callable[[str, Tensor], bool]
 
 
 def parameter_groups(params: Any) -> list[dict[str, Any]]:
-    """Write a user's parameters as groups.
+    """Convert the user's parameters to parameter groups.
 
     Args:
         params: A module (its trainable parameters, with names), parameters, ``(name, parameter)`` pairs, or groups
             of either.
 
     Returns:
-        Fresh group dictionaries, with every option that the user's groups had.
+        New group dictionaries, with all options of the user's groups.
 
     Raises:
         ProbeError: If there is no parameter.
@@ -38,24 +38,24 @@ def parameter_groups(params: Any) -> list[dict[str, Any]]:
     if not given:
         raise ProbeError(
             "expected at least one parameter to train, got none; pass a module with trainable parameters, "
-            "model.parameters() (not an iterator that is used up), or groups"
+            "model.parameters() (not an exhausted iterator), or groups"
         )
     return [dict(group) for group in given] if isinstance(given[0], dict) else [{"params": given}]
 
 
 def choose_perturbed(groups: Iterable[dict[str, Any]], perturb: Perturb, model: nn.Module | None) -> set[Tensor]:
-    """Find the parameters that SAM's ascent step moves.
+    """Select the parameters that SAM's ascent step moves.
 
     Args:
         groups: An optimizer's parameter groups.
         perturb: See :data:`Perturb`.
-        model: Tells which parameters are norms', and what parameters without a name are called.
+        model: Identifies the parameters of normalisation layers, and names parameters that come without names.
 
     Returns:
-        Parameters, by identity.
+        The parameters; a set of tensors compares them by identity.
 
     Raises:
-        ProbeError: If the choice is unknown, needs a model or names that are not given, or chooses nothing.
+        ProbeError: If the choice is unknown, needs a model or names that are missing, or selects nothing.
     """
     groups = list(groups)
     everything = [param for group in groups for param in group["params"]]
@@ -67,18 +67,19 @@ def choose_perturbed(groups: Iterable[dict[str, Any]], perturb: Perturb, model: 
     elif perturb == "norms":
         if model is None:
             raise ProbeError(
-                "expected the model with perturb='norms' (a parameter does not tell which layer it is of), got none; "
-                "pass the model in the place of its parameters, or model=model"
+                "expected the model with perturb='norms' (a parameter does not know its layer), got none; pass the "
+                "model instead of its parameters, or model=model"
             )
         norms = {param for module in model.modules() if is_norm(module) for param in module.parameters(recurse=False)}
         chosen = {param for param in everything if param in norms}
     else:
         raise ProbeError(
-            f"expected perturb to be 'all', 'norms' or a function (name, parameter) -> bool, got {perturb!r}"
+            f"expected perturb to be 'all', 'norms' or a function (name, parameter) -> bool, got {perturb!r}; pass one "
+            "of these"
         )
     if not chosen:
         raise ProbeError(
-            f"expected perturb={perturb!r} to choose at least one of {len(everything)} parameters, got none; "
+            f"expected perturb={perturb!r} to select at least one of {len(everything)} parameters, got none; "
             "use rho=0 for steps without a perturbation"
         )
     return chosen
@@ -87,16 +88,16 @@ def choose_perturbed(groups: Iterable[dict[str, Any]], perturb: Perturb, model: 
 def ascent_set(
     groups: Iterable[dict[str, Any]], radii: Iterable[float], chosen: set[Tensor]
 ) -> tuple[Params, Params, dict[str, float]]:
-    """Collect what an ascent moves.
+    """Collect the parameters that an ascent moves, with their gradients and radii.
 
     Args:
         groups: An optimizer's parameter groups.
-        radii: The radius of each; a group of radius 0 is left out.
+        radii: The radius of each group; groups with radius 0 are skipped.
         chosen: Parameters that may be moved.
 
     Returns:
-        Those that have a gradient, their gradients, and their radii (negative where the optimizer maximises: there
-        sharpness lies downhill), by a key that is unique.
+        Parameters with a gradient, their gradients, and their radii, each by a unique key. The radius is negative in
+        a group that maximises its objective: the sharp direction then lies downhill.
     """
     params: Params = {}
     gradient: Params = {}
@@ -112,14 +113,14 @@ def ascent_set(
 
 
 def check_group_radii(groups: Iterable[dict[str, Any]], *, controlled: bool) -> None:
-    """Insist on radii that a group can have.
+    """Check the radii of parameter groups.
 
     Args:
-        groups: A user's groups.
+        groups: The user's groups.
         controlled: Whether a controller sets the radius of all groups.
 
     Raises:
-        ProbeError: If a group's rho is out of its range, or a controller would overwrite it.
+        ProbeError: If a group's rho is out of range, or a controller would overwrite it.
     """
     for group in groups:
         if "rho" not in group:
@@ -127,40 +128,42 @@ def check_group_radii(groups: Iterable[dict[str, Any]], *, controlled: bool) -> 
         check_radius(group["rho"], "a group's rho")
         if controlled:
             raise ProbeError(
-                f"expected groups without a rho of their own under a radius controller, got rho={group['rho']!r}; "
-                "leave groups out of the ascent with perturb=function(name, parameter)"
+                f"expected groups without rho under a radius controller, got rho={group['rho']!r}; remove it, or "
+                "exclude parameters from the ascent with perturb=function(name, parameter)"
             )
 
 
 def make_base(base: Callable[..., Optimizer], groups: list[dict[str, Any]], options: dict[str, Any]) -> Optimizer:
-    """Make the optimizer that takes the step.
+    """Build the base optimizer, which takes the step.
 
     Args:
         base: An optimizer class, or a function from parameter groups to an optimizer.
-        groups: Parameter groups; they become the base optimizer's own.
-        options: Options for it.
+        groups: Parameter groups, which the base optimizer keeps as its own.
+        options: Options of the base optimizer.
 
     Returns:
         The base optimizer.
 
     Raises:
-        ProbeError: If it is an instance already, or needs a closure.
+        ProbeError: If ``base`` is an instance, or the optimizer needs a closure.
     """
     if isinstance(base, Optimizer):
+        name = type(base).__name__
         raise ProbeError(
-            f"expected an optimizer class or a function that makes one, got an instance of {type(base).__name__}; pass "
-            f"torch.optim.{type(base).__name__} and its options, SAM(params, torch.optim.{type(base).__name__}, lr=...)"
+            f"expected an optimizer class or a function that builds one, got an instance of {name}; pass "
+            f"torch.optim.{name} and its options, SAM(params, torch.optim.{name}, lr=...)"
         )
     made = base(groups, **options)
     if isinstance(made, LBFGS):
         raise ProbeError(
-            "expected a base optimizer that steps from one gradient, got LBFGS, which evaluates the loss by itself; "
+            "expected a base optimizer that steps from one gradient, got LBFGS, which evaluates the loss itself; "
             "use torch.optim.SGD, AdamW or another"
         )
     return made
 
 
 def _names(groups: list[dict[str, Any]], model: nn.Module | None) -> dict[Tensor, str]:
+    """Name of every parameter of the groups."""
     known: dict[Tensor, str] = {} if model is None else {param: name for name, param in model.named_parameters()}
     for group in groups:
         known.update(zip(group["params"], group.get("param_names", ()), strict=False))

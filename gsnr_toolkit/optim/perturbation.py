@@ -1,4 +1,4 @@
-"""SAM's ascent step: the one definition of the perturbation radius rho, for measuring and for training.
+"""SAM's ascent step: the definition of the perturbation radius rho that measuring and training share.
 
 Sources: Foret et al., ICLR 2021 (arXiv 2010.01412): ``theta + rho * g / |g|``, with the norm taken over all perturbed
 parameters together. Kwon et al., ICML 2021 (arXiv 2102.11600): ASAM, the same in coordinates scaled by
@@ -16,7 +16,7 @@ from gsnr_toolkit.types import Params
 
 
 def global_norm(vector: Params) -> Tensor:
-    """Euclidean norm over all tensors together, accumulated in float64.
+    """Compute the Euclidean norm over all tensors together, accumulated in float64.
 
     Returns:
         A scalar tensor, on the first tensor's device.
@@ -29,12 +29,12 @@ def global_norm(vector: Params) -> Tensor:
 
 
 def ascent_norm(gradient: Params, weights: Params | None = None, eta: float = 0.0) -> Tensor:
-    """Norm that an ascent direction is divided by.
+    """Compute the norm by which an ascent direction is divided.
 
     Args:
         gradient: Mini-batch gradient by name, of the perturbed parameters only.
         weights: The parameters, for ASAM's scaling; None for SAM.
-        eta: What ASAM adds to each ``|theta|``.
+        eta: ASAM's offset, added to each ``|theta|``.
 
     Returns:
         ``|g|``, or ``|T g|`` with ``T = |theta| + eta``, as a scalar tensor.
@@ -51,17 +51,17 @@ def ascent_norm(gradient: Params, weights: Params | None = None, eta: float = 0.
 def ascent_direction(
     gradient: Params, names: Collection[str] | None = None, *, weights: Params | None = None, eta: float = 0.0
 ) -> Params:
-    """Direction of SAM's ascent step, restricted to the perturbed parameters; of length 1 in SAM's norm.
+    """Compute the direction of SAM's ascent step, of length 1 in SAM's norm, for the perturbed parameters.
 
     Args:
         gradient: Mini-batch gradient by name.
         names: Parameters to perturb; all when None.
         weights: The parameters, for ASAM's scaling; None for SAM.
-        eta: What ASAM adds to each ``|theta|``.
+        eta: ASAM's offset, added to each ``|theta|``.
 
     Returns:
-        ``u = g / |g|`` over those names only; ``T^2 g / |T g|`` for ASAM. Zero where the gradient is exactly zero:
-        there SAM's step is undefined and a perturbation of zero is what every implementation takes.
+        ``u = g / |g|`` over those names only; ``T^2 g / |T g|`` for ASAM. Zero if the gradient is exactly zero: SAM's
+        step is then undefined, and every implementation takes a zero perturbation.
     """
     chosen = {name: value for name, value in gradient.items() if names is None or name in names}
     inverse = _inverse(ascent_norm(chosen, weights, eta))
@@ -72,7 +72,7 @@ def ascent_direction(
 
 
 def perturbed(params: Params, direction: Params, rho: float) -> Params:
-    """Parameters after SAM's ascent step; the originals are not touched.
+    """Return the parameters after SAM's ascent step, without changing the originals.
 
     Args:
         params: Parameters by name.
@@ -95,17 +95,17 @@ def perturb_(
     adaptive: bool = False,
     eta: float = 0.0,
 ) -> None:
-    """SAM's ascent step in place, one tensor after the other: no second copy of all parameters is made.
+    """Take SAM's ascent step in place, one tensor at a time, so that no second copy of all parameters is needed.
 
     Args:
-        params: Parameters to perturb, by name; they are written.
+        params: Parameters to perturb, by name.
         gradient: Their mini-batch gradient.
         norm: :func:`ascent_norm` of that gradient.
-        rho: Radius, or one for each name.
+        rho: Radius, or one per name.
         adaptive: Take ASAM's step.
-        eta: What ASAM adds to each ``|theta|``.
+        eta: ASAM's offset, added to each ``|theta|``.
 
-    The result has the bits of ``perturbed(params, ascent_direction(gradient, ...), rho)``.
+    The result equals ``perturbed(params, ascent_direction(gradient, ...), rho)`` bit for bit.
 
     >>> weights = {"w": torch.zeros(2)}
     >>> perturb_(weights, {"w": torch.tensor([3.0, 4.0])}, torch.tensor(5.0), rho=0.5)

@@ -1,4 +1,4 @@
-"""How the radius changes over a run: factors by step, and what a radius controller must offer."""
+"""Radius schedules (factors by step), and the interface of a radius controller."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor
 from gsnr_toolkit.errors import ProbeError
 
 RhoSchedule: TypeAlias = Callable[[int], float]
-"""Step, from 0, to a factor of every group's rho; at a factor of 0 the step is the base optimizer's."""
+"""Function from the step (from 0) to a factor of every group's rho; a factor of 0 gives the base optimizer's step."""
 
 
 @runtime_checkable
 class RadiusController(Protocol):
-    """Sets the radius from what it measures; see :class:`gsnr_toolkit.training.auto_rho.AutoRho`."""
+    """Sets the radius from measurements; see :class:`gsnr_toolkit.training.auto_rho.AutoRho`."""
 
     def attach(self, perturbed: Collection[Tensor], *, adaptive: bool) -> None:
-        """Learn which parameters are perturbed, and refuse what the radius would not hold for."""
+        """Receive the perturbed parameters; raise if the measured radius would not apply to them."""
         ...
 
     def radius(self, step: int) -> float:
-        """Return the radius for a step; called before it, and once or more often."""
+        """Return the radius for a step; called before it, at least once."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs, as plain values."""
+        """Return the state that a resumed run needs, as plain values."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`state_dict` returned."""
+        """Load the result of :meth:`state_dict`."""
         ...
 
 
@@ -56,7 +56,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class _Ramp:
-    """From one factor to another, then the other; a subclass says how far a step is on the way."""
+    """Move from one factor to another and stay there; a subclass defines the path."""
 
     steps: int
     start: float = 0.0
@@ -76,15 +76,15 @@ class _Ramp:
 
 
 class Linear(_Ramp):
-    """From ``start`` to ``end`` in equal steps, then ``end``.
+    """Move from ``start`` to ``end`` in equal steps, then stay at ``end``.
 
     Attributes:
-        steps: Steps on the way: step 0 has ``start``, step ``steps`` and all later ones have ``end``.
+        steps: Length of the ramp: step 0 has ``start``, step ``steps`` and all later ones have ``end``.
         start: First factor.
         end: Last factor.
 
     Raises:
-        ProbeError: If a factor is negative or not finite, or there is no step.
+        ProbeError: If a factor is negative or not finite, or ``steps`` is below 1.
 
     >>> [Linear(4)(step) for step in (0, 1, 4, 9)]
     [0.0, 0.25, 1.0, 1.0]
@@ -95,25 +95,26 @@ class Linear(_Ramp):
 
 
 class Cosine(_Ramp):
-    """From ``start`` to ``end`` along half a cosine wave, then ``end``.
+    """Move from ``start`` to ``end`` along half a cosine wave, then stay at ``end``.
 
-    Attributes, and what is refused, are those of :class:`Linear`.
+    Attributes and errors are those of :class:`Linear`.
 
     >>> [round(Cosine(4, start=1.0, end=0.0)(step), 3) for step in (0, 1, 2, 4, 9)]
     [1.0, 0.854, 0.5, 0.0, 0.0]
     """
 
     def _share(self, step: int) -> float:
+        # Rises, while cosine_decay of a learning rate falls; 1 - cosine_decay would round differently.
         return (1 - math.cos(math.pi * step / self.steps)) / 2
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Plain steps of the base optimizer first; none of them pays for a second backward.
+    """Begin with plain steps of the base optimizer, which cost one backward each.
 
     Attributes:
-        plain_steps: How many.
-        then: The schedule from there on, which counts its steps from 0.
+        plain_steps: Number of plain steps.
+        then: The schedule after them; it counts its steps from 0.
 
     Raises:
         ProbeError: If the number of steps is negative.
@@ -134,16 +135,16 @@ class WarmStart:
 
 
 def fixed_radius(rho: float | RadiusController) -> float:
-    """The radius that groups without one of their own start with.
+    """Return the initial radius of groups without a ``rho``.
 
     Args:
-        rho: What the user gave.
+        rho: The user's value.
 
     Returns:
-        That number; 0 under a controller, which sets the radius before the first step.
+        The same number; 0 under a controller, which sets the radius before the first step.
 
     Raises:
-        ProbeError: If it is neither a controller nor a radius.
+        ProbeError: If ``rho`` is neither a controller nor a radius.
     """
     if isinstance(rho, str):
         raise ProbeError(
@@ -154,21 +155,23 @@ def fixed_radius(rho: float | RadiusController) -> float:
 
 
 def check_radius(value: float, what: str) -> float:
-    """Insist on a radius (or a factor of one) that is not negative and finite.
+    """Check that a radius, or a factor of one, is finite and not negative.
 
     Args:
         value: The radius.
-        what: Its name in the message.
+        what: Its name in the error message.
 
     Returns:
         The same number as a float.
 
     Raises:
-        ProbeError: If it is negative, infinite, NaN or no number.
+        ProbeError: If the value is negative, infinite, NaN or not a number.
     """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value < math.inf:
-        raise ProbeError(f"expected {what} to be a finite number, 0 or above, got {value!r}")
+        raise ProbeError(
+            f"expected {what} to be a finite number, 0 or above, got {value!r}; pass a radius such as 0.05"
+        )
     return float(value)
 
 
@@ -179,4 +182,6 @@ def _check_factors(*factors: float) -> None:
 
 def _check_steps(steps: int, *, least: int) -> None:
     if not isinstance(steps, int) or steps < least:
-        raise ProbeError(f"expected a whole number of steps, {least} or more, got {steps!r}")
+        raise ProbeError(
+            f"expected a whole number of steps, {least} or more, got {steps!r}; pass steps={least} or more"
+        )

@@ -19,17 +19,15 @@ from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.optim.displacement import Displacement
 from gsnr_toolkit.optim.parameters import (
     Perturb,
-    ascent_set,
     check_group_radii,
     choose_perturbed,
     make_base,
     parameter_groups,
 )
-from gsnr_toolkit.optim.perturbation import ascent_norm, perturb_
 from gsnr_toolkit.optim.rho import RadiusController, RhoSchedule, check_radius, fixed_radius
-from gsnr_toolkit.optim.scaling import Unscaler, all_agree, gradients_finite, spoil
+from gsnr_toolkit.optim.scaling import Unscaler, finite_everywhere, gradients_finite
 
-_OWN_STATE = "sam"
+_OWN_STATE = "sam"  # key in the state dict
 _COUNTERS = ("steps", "skipped", "unperturbed")
 
 
@@ -38,35 +36,34 @@ class SAM(Optimizer):
 
     .. math:: g_{SAM} = \nabla L_B\left(\theta + \rho \frac{T^2 g_B}{|T g_B|}\right), \quad g_B = \nabla L_B(\theta),
 
-    with ``T = 1`` (SAM) or ``T = |theta| + adaptive_eta`` (ASAM). The norm is over all perturbed parameters of all
-    groups together. Parameter groups and optimizer state are those of ``base_optimizer``, shared with it, so
-    learning-rate schedulers work on either of the two.
+    with ``T = 1`` (SAM) or ``T = |theta| + adaptive_eta`` (ASAM). The norm is taken over all perturbed parameters of
+    all groups together. Parameter groups and optimizer state are shared with ``base_optimizer``, so learning-rate
+    schedulers work on either of the two.
 
     Args:
         params: A module (its trainable parameters), parameters, ``(name, parameter)`` pairs, or groups. A group may
-            have a ``rho`` of its own; a group with rho 0 is not perturbed and does not count in the norm.
-        base_optimizer: An optimizer class, or a function that makes one from parameter groups.
+            set its own ``rho``; a group with rho 0 is not perturbed and does not count in the norm.
+        base_optimizer: An optimizer class, or a function that builds an optimizer from parameter groups.
         rho: Radius, in units of the parameters; or a controller that sets it, such as
             :class:`gsnr_toolkit.training.auto_rho.AutoRho`.
-        adaptive: Take ASAM's step. Biases and norms are scaled too, so that the step does not change when layers
-            are rescaled.
-        adaptive_eta: What ASAM adds to each ``|theta|``; 0 is exactly scale-invariant but never moves a zero.
-        perturb: ``"all"``, ``"norms"`` (needs the model) or a function ``(name, parameter) -> bool``. Radii compare
-            only between equal choices.
-        rho_schedule: From step to a factor of every rho (:mod:`gsnr_toolkit.optim.rho`). Where all radii are 0,
-            the step is the base optimizer's and costs one backward.
-        model: The model, where ``params`` is not the module itself. With it, running statistics of BatchNorm and
-            the like are updated by the first forward only.
+        adaptive: Take ASAM's step. It scales biases and norms too, so that rescaling layers does not change it.
+        adaptive_eta: ASAM's offset, added to each ``|theta|``; 0 is exactly scale-invariant but never moves a zero.
+        perturb: ``"all"``, ``"norms"`` (needs the model) or a function ``(name, parameter) -> bool``. Radii are
+            comparable only between equal choices.
+        rho_schedule: Function from the step to a factor of every rho (:mod:`gsnr_toolkit.optim.rho`). If all radii are
+            0, the step is the base optimizer's and costs one backward.
+        model: The model, if ``params`` is not the module itself. With it, only the first forward of a step updates
+            running statistics (BatchNorm and similar).
         **base_options: Options of ``base_optimizer``.
 
     Attributes:
         base_optimizer: The optimizer that takes the step.
-        steps: Steps so far, skipped ones included: the schedule's position.
-        skipped: Steps not taken since a gradient was not finite; the weights were left untouched.
-        unperturbed: Ascents left out since the gradient was exactly zero.
+        steps: Steps so far, including skipped ones; the position of the schedule.
+        skipped: Steps skipped because a gradient was not finite; they left the weights unchanged.
+        unperturbed: Ascents omitted because the gradient was exactly zero.
 
     Raises:
-        ProbeError: If an option is out of its range, or the base optimizer is one that needs a closure (LBFGS).
+        ProbeError: If an option is out of range, or the base optimizer needs a closure (LBFGS).
 
     >>> _ = torch.manual_seed(0)
     >>> model, inputs = nn.Linear(3, 1), torch.randn(8, 3)
@@ -115,10 +112,10 @@ class SAM(Optimizer):
         self._choose()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, to the base optimizer too.
+        """Add a parameter group to this and to the base optimizer.
 
         Args:
-            param_group: Parameters and options, ``rho`` among them.
+            param_group: Parameters and options, such as ``rho``.
         """
         if "base_optimizer" not in self.__dict__:  # called by Optimizer.__init__
             super().add_param_group(param_group)
@@ -129,27 +126,30 @@ class SAM(Optimizer):
         self._choose()
 
     def _choose(self) -> None:
+        """Select the parameters to perturb, from all groups."""
         self._perturbed = choose_perturbed(self.param_groups, self._perturb, self._model)
         if self._controller is not None:
             self._controller.attach(self._perturbed, adaptive=self.adaptive)
         if any(param.element_size() < 4 for param in self._perturbed):
             self._tell(
                 "half",
-                "expected perturbed parameters in float32, got half precision: much of a step of rho is rounded away; "
+                "expected perturbed parameters in float32, got half precision, which rounds away much of the ascent; "
                 "keep parameters in float32 and use torch.autocast",
             )
 
     @property
     def radii(self) -> tuple[float, ...]:
-        """The radius of each group at the present step: its rho times the schedule's factor."""
+        """The radius of each group at the current step: its rho times the schedule's factor."""
         factor = self._factor()
         return tuple(check_radius(group["rho"], "rho") * factor for group in self.param_groups)
 
     def next_radii(self) -> tuple[float, ...]:
-        """Ask the controller, if there is one and the schedule's factor is above 0; every step begins so.
+        """Let the controller, if any, set the radius of the next step; every step begins with this.
+
+        The controller is not asked while the schedule's factor is 0.
 
         Returns:
-            :attr:`radii`, as the coming step will have them.
+            :attr:`radii` of the next step.
         """
         if self._controller is not None and self._factor():
             radius = check_radius(self._controller.radius(self.steps), "the controller's radius")
@@ -171,23 +171,23 @@ class SAM(Optimizer):
         """Take a whole step.
 
         Args:
-            closure: Runs forward and backward (``scaler.scale(loss).backward()`` with a scaler) over the whole
-                batch, in micro-batches if it likes, and returns the loss. Called twice, once where all radii are 0;
-                gradients are cleared before.
+            closure: Runs forward and backward (``scaler.scale(loss).backward()`` with a scaler) over the whole batch,
+                possibly in micro-batches, and returns the loss. It is called twice, or once if all radii are 0;
+                gradients are cleared before each call.
             scaler: The GradScaler; call its ``update()`` afterwards.
-            local_ascent: A DDP model, whose processes each ascend along the gradient of their own shard. When None,
-                DDP averages the ascent gradient as well.
+            local_ascent: A DDP model whose processes each ascend along the gradient of their own shard. When None,
+                DDP averages the ascent gradient too.
 
         Returns:
-            What the closure returned first, at the unperturbed weights.
+            The result of the first call of the closure, at the unperturbed weights.
 
         Raises:
-            ProbeError: If there is no closure, or a step is half done.
+            ProbeError: If there is no closure, or an earlier step is unfinished.
         """
         if closure is None:
             raise ProbeError(
                 "expected a closure (SAM runs the model twice), got none; call step(closure), or first_step() and "
-                "second_step(); with a GradScaler step(closure, scaler=scaler) in the place of scaler.step(optimizer)"
+                "second_step(); with a GradScaler, step(closure, scaler=scaler) instead of scaler.step(optimizer)"
             )
         self._insist_new()
         self._open()
@@ -212,35 +212,38 @@ class SAM(Optimizer):
         scaler: torch.amp.GradScaler | None = None,
         local_ascent: DistributedDataParallel | None = None,
     ) -> bool:
-        """Ascend along the gradients that are there; call :meth:`second_step` next, whatever is returned.
+        """Ascend along the current gradients; call :meth:`second_step` next in any case.
 
         Args:
-            zero_grad: Clear the gradients. Where no second backward is needed they stay, and one would replace them.
-            scaler: The GradScaler that scaled them.
-            local_ascent: The DDP model, if they come from a backward in its ``no_sync()``.
+            zero_grad: Clear the gradients. If no second backward is needed they are kept, and one would replace them.
+            scaler: The GradScaler that scaled the gradients.
+            local_ascent: The DDP model, if the gradients come from a backward in its ``no_sync()``.
 
         Returns:
-            Whether a second backward is needed. It is not where all radii are 0, the gradient is exactly zero, or
-            it is not finite and the step will be skipped. A second backward all the same does no harm.
+            Whether a second backward is needed. It is not if all radii are 0, the gradient is exactly zero, or the
+            gradient is not finite and the step will be skipped. A needless second backward does no harm.
 
         Raises:
-            ProbeError: If a step is half done.
+            ProbeError: If an earlier step is unfinished.
         """
         self._insist_new()
         self._open()
         return self._ascend(zero_grad=zero_grad, scaler=scaler, local_ascent=local_ascent)
 
     def second_step(self, *, scaler: torch.amp.GradScaler | None = None) -> None:
-        """Give the weights back bit for bit, and take the base optimizer's step, unless a gradient is not finite.
+        """Restore the weights bit for bit, then take the base optimizer's step unless a gradient is not finite.
 
         Args:
-            scaler: The GradScaler. To clip, call ``scaler.unscale_(optimizer)`` and clip before.
+            scaler: The GradScaler. To clip gradients, call ``scaler.unscale_(optimizer)`` and clip first.
 
         Raises:
-            ProbeError: If no ascent came before.
+            ProbeError: If there was no ascent since the last step.
         """
         if not self._pending:
-            raise ProbeError("expected first_step() or perturbed() before second_step(), got none since the last step")
+            raise ProbeError(
+                "expected first_step() or perturbed() before second_step(), got neither since the last step; call one "
+                "of them, or step(closure)"
+            )
         self._displaced.restore()
         self._displaced.keep_gradients()
         if scaler is not None and not self._spoiled:
@@ -250,12 +253,12 @@ class SAM(Optimizer):
             if scaler is None or not scaler.is_enabled():
                 self._tell(
                     "skipped",
-                    f"the gradient of step {self.steps} is not finite: the weights are left as they are (counted in "
+                    f"the gradient of step {self.steps} is not finite: the step is skipped (counted in "
                     "optimizer.skipped); lower the learning rate or rho, and check the batch",
                 )
         else:
             self.base_optimizer.step()
-        self._opt_called = True  # for learning-rate schedulers, which watch step() only
+        self._opt_called = True  # learning-rate schedulers warn otherwise: they watch step() only
         self.steps += 1
         self._close()
 
@@ -267,13 +270,13 @@ class SAM(Optimizer):
         scaler: torch.amp.GradScaler | None = None,
         local_ascent: DistributedDataParallel | None = None,
     ) -> Iterator[bool]:
-        """Ascended weights inside, the old ones bit for bit outside, also when the inside raises.
+        """Ascend in the block, and restore the weights bit for bit on leaving it, even if it raises.
 
-        Takes what :meth:`first_step` takes. May be entered several times before :meth:`second_step` (m-sharpness),
-        which then takes the step.
+        The arguments are those of :meth:`first_step`. The block may be entered several times (m-sharpness) before
+        :meth:`second_step` takes the step.
 
         Yields:
-            Whether a second backward is needed, as :meth:`first_step` returns it.
+            Whether a second backward is needed, as in :meth:`first_step`.
         """
         self._open()
         try:
@@ -285,12 +288,13 @@ class SAM(Optimizer):
         self._displaced.keep_gradients()
 
     def restore(self) -> None:
-        """Give up a step that is half done: the weights are as before it, and no step is taken."""
+        """Abandon an unfinished step: restore the weights and take no step."""
         self._displaced.restore()
         self._displaced.keep_gradients()
         self._close()
 
     def _open(self) -> None:
+        """Begin a step unless one has begun."""
         if not self._pending:
             self.next_radii()
             self._unscaler.begin()
@@ -303,21 +307,25 @@ class SAM(Optimizer):
         if self._pending:
             raise ProbeError(
                 "expected second_step() after first_step() or perturbed(), got a new step instead; call second_step() "
-                "also where first_step() returned False, or restore() to give up a step (after an exception, say)"
+                "even if first_step() returned False, or restore() to abandon a step (after an exception, say)"
             )
 
     def _ascend(
         self, *, zero_grad: bool, scaler: torch.amp.GradScaler | None, local_ascent: DistributedDataParallel | None
     ) -> bool:
+        """Ascend; return whether a second backward is needed."""
         if self._displaced:
-            raise ProbeError("expected unperturbed weights, got perturbed() inside of perturbed(); leave it first")
+            raise ProbeError("expected unperturbed weights, got perturbed() inside perturbed(); leave that block first")
         if scaler is not None:
             self._unscaler.insist_updated(scaler)
         radii, moved = self.radii, False
         if any(radii) and not self._spoiled:
-            self._judge(scaler, local_ascent)
+            self._spoiled = not finite_everywhere(self.param_groups, local_ascent)
+            if scaler is not None:
+                self._unscaler.ascent(scaler, self.param_groups)
             moved = not self._spoiled and self._move(radii)
-        # a gradient of this process alone, or one that is unscaled already, is no gradient to step with
+        # Even without an ascent, this gradient cannot serve for the step if it comes from this process alone, or is
+        # already unscaled.
         unfit = local_ascent is not None or (scaler is not None and any(radii))
         again = moved or (unfit and not self._spoiled)
         if zero_grad and (again or self._spoiled):
@@ -326,49 +334,37 @@ class SAM(Optimizer):
             self._displaced.let_gradients_be_replaced(self.param_groups)
         return again
 
-    def _judge(self, scaler: torch.amp.GradScaler | None, local_ascent: DistributedDataParallel | None) -> None:
-        """Unscale the ascent gradient, and give up the step where it is not finite, in any process."""
-        finite = gradients_finite(self.param_groups)
-        if not all_agree(finite, local_ascent, self.param_groups[0]["params"][0].device):
-            self._spoiled = True
-            if finite:
-                spoil(self.param_groups)
-        if scaler is not None:
-            self._unscaler.ascent(scaler, self.param_groups)
-
-    @torch.no_grad()
     def _move(self, radii: tuple[float, ...]) -> bool:
-        params, gradient, rho = ascent_set(self.param_groups, radii, self._perturbed)
-        weights = params if self.adaptive else None
-        norm = ascent_norm(gradient, weights, self.adaptive_eta) if params else torch.zeros(())
-        if not 0 < float(norm) < float("inf"):
-            self.unperturbed += 1
-            self._tell(
-                "zero",
-                f"the ascent gradient of step {self.steps} has norm {float(norm):g} and no direction: the weights are "
-                "not perturbed (counted in optimizer.unperturbed); check that the loss reaches them",
-            )
-            return False
-        self._displaced.save(params, self._model)
-        perturb_(params, gradient, norm, rho, adaptive=self.adaptive, eta=self.adaptive_eta)
-        return True
+        """Move the weights; return False if the ascent gradient has no direction."""
+        eta = self.adaptive_eta if self.adaptive else None
+        norm = self._displaced.ascend(self.param_groups, radii, self._perturbed, eta=eta, model=self._model)
+        if self._displaced:
+            return True
+        self.unperturbed += 1
+        self._tell(
+            "zero",
+            f"the ascent gradient of step {self.steps} has norm {norm:g} and no direction: the weights are not "
+            "perturbed (counted in optimizer.unperturbed); check that the loss depends on them",
+        )
+        return False
 
     def _tell(self, kind: str, message: str) -> None:
+        """Warn once per kind."""
         if kind not in self._told:
             self._told.add(kind)
             warnings.warn(message, ProbeWarning, stacklevel=4)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the base optimizer, with radii, the schedule's position, counters and the controller's state.
+        """Return the state of the base optimizer, radii, the schedule's position, counters and the controller's state.
 
         Returns:
-            A dictionary that ``torch.save`` takes.
+            A dictionary for ``torch.save``.
 
         Raises:
-            ProbeError: If the weights are perturbed: a checkpoint of them would be wrong.
+            ProbeError: If the weights are perturbed, because a checkpoint of them would be wrong.
         """
         if self._displaced:
-            raise ProbeError("expected unperturbed weights to save, got a step half done; save after second_step()")
+            raise ProbeError("expected unperturbed weights to save, got an unfinished step; save after second_step()")
         state = super().state_dict()
         own: dict[str, Any] = {name: getattr(self, name) for name in _COUNTERS}
         if self._controller is not None:
@@ -376,10 +372,10 @@ class SAM(Optimizer):
         return {**state, _OWN_STATE: own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a saved state. That of a plain base optimizer will do too: then SAM starts from there.
+        """Load a saved state, of this class or of a plain base optimizer.
 
         Args:
-            state_dict: What :meth:`state_dict` returned.
+            state_dict: The result of :meth:`state_dict`.
         """
         self.restore()
         radii = [group["rho"] for group in self.param_groups]
@@ -394,5 +390,5 @@ class SAM(Optimizer):
             self._controller.load_state_dict(own["controller"])
 
     def __getstate__(self) -> dict[str, Any]:
-        # an instance attribute called step is a learning-rate scheduler's wrapper
+        # Learning-rate schedulers set an instance attribute "step", a wrapper that cannot be pickled.
         return {name: value for name, value in self.__dict__.items() if name != "step" and "_hooks" not in name}

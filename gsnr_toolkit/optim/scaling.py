@@ -1,4 +1,4 @@
-"""Gradients under a GradScaler and under several processes: unscaled more than once, and judged by all alike."""
+"""Gradients under a GradScaler (unscaled several times per step) and under DDP (checked jointly by all processes)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from torch.optim import Optimizer
 class Unscaler:
     """Lets a GradScaler unscale the gradients of one optimizer several times between two of its updates.
 
-    A scaler keeps one record per optimizer, and refuses to unscale an optimizer's gradients twice, while SAM has an
-    ascent gradient (several with m-sharpness) and a descent gradient in every step. Each ascent therefore stands in
-    the scaler's books as an optimizer of its own, which has the parameters and nothing else; the descent stands under
-    the optimizer itself. ``scaler.update()`` looks at all records, so that it lowers the scale after an overflow in
-    any of them. Only public methods of the scaler are called.
+    A scaler keeps one record per optimizer and refuses to unscale an optimizer's gradients twice. SAM, however, has an
+    ascent gradient (several with m-sharpness) and a descent gradient in every step. Each ascent therefore poses as a
+    separate optimizer that has only parameters; the descent uses the optimizer itself. ``scaler.update()`` checks all
+    records and lowers the scale after an overflow in any of them. Only public methods of the scaler are called.
     """
 
     def __init__(self) -> None:
@@ -31,7 +30,7 @@ class Unscaler:
         self._used = 0
 
     def insist_updated(self, scaler: torch.amp.GradScaler) -> None:
-        """Let the scaler itself raise, once its scale is known, if it was not updated since the last step."""
+        """Let the scaler raise its own error if it was not updated since the last step."""
         if self._used == 0:
             self.ascent(scaler, [])
 
@@ -46,55 +45,52 @@ class Unscaler:
 
     @staticmethod
     def descent(scaler: torch.amp.GradScaler, optimizer: Optimizer) -> None:
-        """Unscale the descent gradient in place, unless the user has (to clip it)."""
+        """Unscale the descent gradient in place, unless the user already has (to clip it)."""
         try:
             scaler.unscale_(optimizer)
         except RuntimeError as error:
-            # insist_updated() has made sure that the scaler was updated since the last step: it was done in this one
+            # The scaler was updated since the last step (see insist_updated), so the user unscaled in this step.
             if "already been called" not in str(error):
                 raise
 
 
 class _Record:
-    """What a GradScaler needs to know of an optimizer."""
+    """Stands for an optimizer in a GradScaler's records."""
 
     param_groups: list[dict[str, Any]]
 
 
 def gradients_finite(groups: list[dict[str, Any]]) -> bool:
-    """Look for NaN and infinity in every gradient.
+    """Check every gradient for NaN and infinity.
 
     Returns:
-        True if there is none, and where there is no gradient.
+        True if all are finite, or there are none.
     """
     grads = [param.grad for group in groups for param in group["params"] if param.grad is not None]
     dense = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
     if not dense or bool(torch.isfinite(get_total_norm(dense))):
         return True
-    # squares of finite numbers may overflow; the largest number tells, and takes several times as long
+    # The squares of finite numbers may overflow. The maximum norm decides; it takes several times as long.
     return bool(torch.isfinite(get_total_norm(dense, norm_type=math.inf)))
 
 
-def all_agree(good: bool, model: DistributedDataParallel | None, device: torch.device) -> bool:
-    """Ask every process of a model: they must take the same decision, or one waits for the others forever.
+def finite_everywhere(groups: list[dict[str, Any]], model: DistributedDataParallel | None) -> bool:
+    """Check the gradients of all processes of a model; if they decided differently, one would wait forever.
 
     Args:
-        good: What this process found.
-        model: Whose processes are asked; nobody is when None.
-        device: Where the answer may lie.
+        groups: Parameter groups. If only another process has a gradient that is not finite, one of theirs becomes
+            infinite, so that this process's scaler lowers its scale as the other's does.
+        model: The DDP model; only this process is checked when None.
 
     Returns:
-        Whether all found it good.
+        True if all gradients are finite.
     """
+    finite = gradients_finite(groups)
     if model is None:
-        return good
-    flag = torch.tensor(float(good), device=device)
+        return finite
+    flag = torch.tensor(float(finite), device=groups[0]["params"][0].device)
     torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN, group=model.process_group)
-    return bool(flag)
-
-
-def spoil(groups: list[dict[str, Any]]) -> None:
-    """Make a gradient infinite, for the scaler of this process to see what another process found."""
     grads: list[Tensor] = [param.grad for group in groups for param in group["params"] if param.grad is not None]
-    if grads:
+    if finite and not flag and grads:
         grads[0].fill_(math.inf)
+    return bool(flag)

@@ -1,4 +1,4 @@
-"""Running statistics of normalisation layers, counted once although SAM runs the model twice."""
+"""Running statistics of normalisation layers, updated once per step although SAM runs the model twice."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _NAMES = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def save_running_stats(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Copy the running statistics of the layers that are in train mode.
+    """Copy the running statistics of the layers in train mode.
 
-    Any module with buffers called running_mean, running_var or num_batches_tracked counts: BatchNorm, SyncBatchNorm,
-    InstanceNorm and relatives of other libraries.
+    They are found by name (running_mean, running_var, num_batches_tracked), which covers BatchNorm, SyncBatchNorm,
+    InstanceNorm and similar layers of other libraries.
 
     Args:
         model: Any module.
 
     Returns:
-        Buffers, each with a copy of its value.
+        Pairs of a buffer and a copy of its value.
     """
     training = [module for module in model.modules() if module.training]
     buffers = [module._buffers.get(name) for module in training for name in _NAMES]
@@ -30,10 +30,10 @@ def save_running_stats(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def restore_running_stats(saved: list[tuple[Tensor, Tensor]]) -> None:
-    """Write back what :func:`save_running_stats` copied, bit for bit.
+    """Restore running statistics bit for bit.
 
     Args:
-        saved: Its result.
+        saved: The result of :func:`save_running_stats`.
     """
     for buffer, value in saved:
         buffer.copy_(value)
@@ -41,13 +41,14 @@ def restore_running_stats(saved: list[tuple[Tensor, Tensor]]) -> None:
 
 @contextmanager
 def keep_running_stats(model: nn.Module) -> Iterator[None]:
-    """Let forward passes inside leave running statistics as they are; batch statistics normalise as ever.
+    """Undo, on leaving the block, what forward passes inside did to running statistics.
 
-    Run SAM's second forward and backward inside, so that the running mean moves by one momentum step, from the
-    batch at the unperturbed weights, and ``num_batches_tracked`` by one. The backward belongs inside too.
+    Layers still normalise by batch statistics inside. Run SAM's second forward and backward in the block: the running
+    mean then moves by one momentum step per SAM step, from the batch at the unperturbed weights, and
+    ``num_batches_tracked`` by one.
 
     Args:
-        model: The model that is run inside.
+        model: The model.
 
     Yields:
         Nothing.

@@ -1,4 +1,4 @@
-"""One SAM step on a batch that is cut into micro-batches: m-sharpness, or accumulation of both gradients."""
+"""One SAM step on a batch that is split into micro-batches: m-sharpness, or accumulation of both gradients."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.optim.statistics import keep_running_stats
 from gsnr_toolkit.types import Batch, PerSampleLoss
 
-SHARPNESS = ("batch", "micro")
-
 
 def sam_step(
     model: nn.Module,
@@ -30,18 +28,18 @@ def sam_step(
     local_ascent: bool = False,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
-    """Take one SAM step, in memory for a micro-batch.
+    """Take one SAM step in the memory of a single micro-batch.
 
     Args:
-        model: The model; if it is wrapped in DDP, gradients are exchanged once per backward over the batch.
+        model: The model. If it is wrapped in DDP, gradients are exchanged once per backward over the batch.
         batch: The whole batch (of this process).
-        loss_fn: ``(model, batch) -> (N,)``, under ``torch.autocast`` if it likes; None infers a classification loss.
+        loss_fn: ``(model, batch) -> (N,)``, possibly under ``torch.autocast``; None infers a classification loss.
         optimizer: Steps the model's parameters.
-        micro_batch_size: Rows that run through the model at once; all when None. The last micro-batch may be
-            shorter, and weighs accordingly.
+        micro_batch_size: Rows per forward pass; all when None. The last micro-batch may be shorter, and has less
+            weight accordingly.
         sharpness: ``"batch"``: one ascent along the whole batch's gradient, as without micro-batches. ``"micro"``:
             each micro-batch ascends along its own gradient, and the SAM gradients are averaged (m-sharpness with
-            m = ``micro_batch_size``); in DDP, each process then ascends by itself.
+            m = ``micro_batch_size``); in DDP, each process then ascends on its own.
         local_ascent: In DDP, each process ascends along its own batch's gradient.
         scaler: The GradScaler; call its ``update()`` afterwards.
 
@@ -50,17 +48,19 @@ def sam_step(
         only.
 
     Raises:
-        ProbeError: If ``sharpness`` or ``micro_batch_size`` is out of its range, or the loss is not one per row.
+        ProbeError: If ``sharpness`` or ``micro_batch_size`` is out of range, or the loss is not one value per row.
 
     >>> model, batch = nn.Linear(3, 1), (torch.randn(8, 3), torch.randint(0, 2, (8,)))
     >>> loss = sam_step(model, batch, None, SAM(model, lr=0.1), micro_batch_size=2, sharpness="micro")
     >>> loss.shape, loss.requires_grad
     (torch.Size([]), False)
     """
-    if sharpness not in SHARPNESS:
-        raise ProbeError(f"expected sharpness to be one of {', '.join(map(repr, SHARPNESS))}, got {sharpness!r}")
+    if sharpness not in ("batch", "micro"):
+        raise ProbeError(f"expected sharpness to be 'batch' or 'micro', got {sharpness!r}; pass one of these")
     if micro_batch_size is not None and micro_batch_size < 1:
-        raise ProbeError(f"expected micro_batch_size to be 1 or more, got {micro_batch_size}")
+        raise ProbeError(
+            f"expected micro_batch_size to be 1 or more, got {micro_batch_size}; leave it out for no split"
+        )
     count = batch_length(batch)
     size = micro_batch_size or count
     cuts = [take_rows(batch, start, min(start + size, count)) for start in range(0, count, size)]
@@ -72,7 +72,7 @@ def sam_step(
 
 
 class _Work:
-    """Forward and backward over micro-batches, whose gradients add up to that of the batch's mean loss."""
+    """Forward and backward over micro-batches; their gradients add up to the gradient of the batch's mean loss."""
 
     def __init__(
         self, model: nn.Module, loss_fn: PerSampleLoss, scaler: torch.amp.GradScaler | None, count: int
@@ -81,7 +81,7 @@ class _Work:
 
     @torch.enable_grad()
     def backward(self, cut: Batch, *, divisor: int, exchange: bool = True) -> Tensor:
-        """Add the gradient of ``losses.sum() / divisor``; return the sum of losses over the batch's size."""
+        """Add the gradient of ``losses.sum() / divisor``; return the sum of losses divided by the batch size."""
         with nullcontext() if exchange else self.unsynced():
             losses = check_loss_shape(self.loss_fn(self.model, cut), batch_length(cut))
             loss = losses.sum() / divisor
@@ -89,16 +89,18 @@ class _Work:
         return losses.detach().sum() / self.count
 
     def all(self, cuts: Sequence[Batch]) -> Tensor:
-        """The whole batch, with one exchange of gradients between processes."""
+        """Add the gradient of the whole batch, exchanged once between processes; return the mean loss."""
         last = len(cuts) - 1
         parts = [self.backward(cut, divisor=self.count, exchange=i == last) for i, cut in enumerate(cuts)]
         return torch.stack(parts).sum()
 
     def unsynced(self) -> AbstractContextManager[None]:
+        """Return a block without exchange of gradients."""
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
 
 def _whole(work: _Work, cuts: Sequence[Batch], optimizer: SAM, local: DistributedDataParallel | None) -> Tensor:
+    """Take one step with a single ascent along the gradient of all micro-batches."""
     passes: Iterator[AbstractContextManager[None]] = iter([nullcontext(), keep_running_stats(work.model)])
 
     def closure() -> Tensor:
@@ -109,7 +111,8 @@ def _whole(work: _Work, cuts: Sequence[Batch], optimizer: SAM, local: Distribute
 
 
 def _each(work: _Work, cuts: Sequence[Batch], optimizer: SAM, ddp: DistributedDataParallel | None) -> Tensor:
-    if not any(optimizer.next_radii()):  # a plain step: nothing to ascend along
+    """Take one step with an ascent for each micro-batch."""
+    if not any(optimizer.next_radii()):  # a plain step, without an ascent
         return _whole(work, cuts, optimizer, None)
     optimizer.zero_grad()
     held: list[tuple[Tensor, Tensor]] = []
@@ -118,7 +121,7 @@ def _each(work: _Work, cuts: Sequence[Batch], optimizer: SAM, ddp: DistributedDa
         for index, cut in enumerate(cuts):
             parts.append(work.backward(cut, divisor=batch_length(cut), exchange=False))
             with optimizer.perturbed(scaler=work.scaler, local_ascent=ddp), keep_running_stats(work.model):
-                # the sum so far lies where the backward adds to it, so that DDP exchanges it with the last one
+                # The backward adds to the sum so far, so that DDP exchanges the whole sum after the last micro-batch.
                 for param, grad in held:
                     param.grad = grad
                 work.backward(cut, divisor=work.count, exchange=index == len(cuts) - 1)
@@ -132,6 +135,7 @@ def _each(work: _Work, cuts: Sequence[Batch], optimizer: SAM, ddp: DistributedDa
 
 
 def _take_gradients(optimizer: SAM) -> list[tuple[Tensor, Tensor]]:
+    """Remove and return the gradients of all parameters."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
     held = [(param, param.grad) for param in params if param.grad is not None]
     optimizer.zero_grad()

@@ -1,66 +1,66 @@
-"""The empirical collapse radius: from which SAM radius on a setting's detectors are no better than chance."""
+"""The empirical collapse radius: the smallest SAM radius at which a setting's detectors are no better than chance."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.sweeps.over_seeds import CHANCE, COLLAPSED, TRAINED, average_over_seeds, rows_of, setting_columns
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["collapse_radii"]
 
 _FOUND = ("num_seeds", "num_runs", "num_radii", "largest_radius")
 _ANSWER = ("empirical_radius", "empirical_low", "empirical_high", "status", "message")
-_NONE = (math.nan, math.nan, math.nan)
 
 _Curve = list[tuple[float, str]]
+"""Radii and their states, increasing."""
 
 
 def collapse_radii(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
     """Find the empirical collapse radius of every setting of a sweep.
 
-    It is the smallest radius of the grid at which the detectors have *collapsed*: over the seeds, the upper 95 % limit
-    of their test AUC is below 0.55, or no training loss has left the plateau of the constant predictor
-    (:func:`gsnr_toolkit.sweeps.over_seeds.average_over_seeds` says how limits are taken over seeds).
+    It is the smallest radius of the grid at which the detectors have *collapsed*: the upper 95 % limit of their test
+    AUC, over the seeds, is below 0.55, or no run's training loss has left the plateau of the constant predictor
+    (:func:`gsnr_toolkit.sweeps.over_seeds.average_over_seeds` defines the limits over seeds).
 
-    The true threshold lies between the radii of the grid, and differs from seed to seed. ``empirical_low`` and
-    ``empirical_high`` enclose both: low is the last radius that trains for certain before the collapse, high the first
-    collapsed one above all that train, each found for the seeds together and for each seed alone (of those that have
-    a run at every radius); the lowest and the highest of these are reported. So the bracket is a range, not a
-    confidence interval; it closes no further than the grid is fine, and widens with seeds that disagree. It begins at
-    0 where no radius trains for certain, and ends at infinity where some seed has not collapsed.
+    The true threshold lies between radii of the grid and differs from seed to seed. ``empirical_low`` and
+    ``empirical_high`` bracket both. The lower end is the last radius before the collapse that certainly trains; the
+    upper end is the first collapsed radius above all that train. Both are found for the seeds together and for each
+    seed alone (of the seeds with a run at every radius); the lowest and the highest value are reported. The bracket is
+    therefore a range, not a confidence interval. It is never narrower than the spacing of the grid, and it widens when
+    seeds disagree. It starts at 0 if no radius certainly trains, and ends at infinity if some seed has not collapsed.
 
     Args:
-        table: A sweep's table; runs that failed, or whose radius follows COR, are left out.
-        by: Columns that make a setting; every setting but the radius and the seed when None.
+        table: A sweep's table. Failed runs, and runs whose radius follows COR, are ignored.
+        by: Columns that define a setting; all settings except the radius and the seed when None.
 
     Returns:
         One row per setting: its columns, ``num_seeds, num_runs, num_radii, largest_radius, empirical_radius,
-        empirical_low, empirical_high, status, message``. The status is ``"ok"``; ``"not_monotone"``: a larger radius
-        trains again, the radius is still the smallest that fails; ``"never_collapsed"``: infinity, and
-        ``largest_radius`` was tried; ``"never_trained"``: NaN, since rho = 0 itself is at chance; ``"no_baseline"``:
-        NaN, since the smallest radius is at chance and rho = 0 was not run; ``"no_runs"``: NaN.
+        empirical_low, empirical_high, status, message``. The status is one of ``"ok"``; ``"not_monotone"``: a larger
+        radius trains again, and the radius is still the smallest that fails; ``"never_collapsed"``: the radius is
+        infinity, and ``largest_radius`` is the largest one tried; ``"never_trained"``: NaN, because rho = 0 itself is
+        at chance; ``"no_baseline"``: NaN, because the smallest radius is at chance and rho = 0 was not run;
+        ``"no_runs"``: NaN.
 
     Raises:
-        ProbeError: If a column is missing, or a setting has two runs of one radius and seed.
+        ProbeError: If a column is missing, or a setting has two runs with the same radius and seed.
 
-    >>> import pandas as pd
     >>> runs = pd.DataFrame({"data": "demo-nt", "rho": [0.0, 0.01, 0.05], "seed": 0, "status": "ok",
     ...     "train_loss": [0.2, 0.3, 0.693], "test_auc": [0.9, 0.8, 0.5],
     ...     "test_auc_low": [0.88, 0.77, 0.48], "test_auc_high": [0.92, 0.83, 0.52]})
     >>> collapse_radii(runs)[["empirical_radius", "empirical_low", "empirical_high", "status"]].values.tolist()
     [[0.05, 0.01, 0.05, 'ok']]
     """
-    import pandas as pd
-
     names = setting_columns(table) if by is None else list(by)
     if not names:
-        raise ProbeError("expected at least one column that makes a setting, such as 'data', got none")
+        raise ProbeError(
+            "expected at least one column that defines a setting, got none; pass by=['data'], or leave by out"
+        )
     together = average_over_seeds(table, names)
     alone = average_over_seeds(table, [*names, "seed"])
     rows = []
@@ -70,46 +70,73 @@ def collapse_radii(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.D
     return pd.DataFrame(rows, columns=[*names, *_FOUND, *_ANSWER])
 
 
+@dataclass(frozen=True)
+class _Bracket:
+    """Where a curve collapses.
+
+    Attributes:
+        low: The last radius that trains before the first collapsed one; 0 if none does.
+        first: The first collapsed radius; infinity if none is.
+        high: The first collapsed radius above all that train; infinity if there is none.
+    """
+
+    low: float
+    first: float
+    high: float
+
+    @classmethod
+    def of(cls, curve: _Curve) -> _Bracket:
+        collapsed = [rho for rho, state in curve if state == COLLAPSED]
+        trained = [rho for rho, state in curve if state == TRAINED]
+        first = min(collapsed, default=math.inf)
+        low = max((rho for rho in trained if rho < first), default=0.0)
+        last = max(trained, default=0.0)
+        return cls(low, first, min((rho for rho in collapsed if rho > last), default=math.inf))
+
+
 def _answer(together: pd.DataFrame, alone: pd.DataFrame, num_runs: int) -> dict[str, Any]:
-    found = {"num_seeds": alone["seed"].nunique(), "num_runs": len(alone), "num_radii": len(together)}
-    if together.empty:
-        found |= {"largest_radius": math.nan}
-        return found | _row(_NONE, "no_runs", f"undefined: none of {num_runs} runs at a set radius has come to an end")
+    """Row of a setting, from its averages over seeds and from each seed alone."""
     curve = _curve(together)
-    found |= {"largest_radius": curve[-1][0]}
-    if curve[0][1] == COLLAPSED:
-        if curve[0][0] == 0:
-            return found | _row(_NONE, "never_trained", f"undefined: {_untrained(together.iloc[0])}")
-        return found | _row(
-            _NONE,
-            "no_baseline",
-            f"undefined: at chance at rho = {curve[0][0]:g}, the smallest; run rho = 0 to see whether it trains at all",
-        )
+    largest = curve[-1][0] if curve else math.nan
+    found = dict(zip(_FOUND, (alone["seed"].nunique(), len(alone), len(together), largest), strict=True))
+    undefined = _why_undefined(together, num_runs)
+    if undefined is not None:
+        return found | _row((math.nan, math.nan, math.nan), *undefined)
     seeds = [_curve(rows) for _, rows in alone.groupby("seed")]
     untrained = [seed for seed in seeds if seed[0] == (0.0, COLLAPSED)]
-    # a seed that never trains, or still lacks radii, says nothing about where training ends
+    # A seed that never trains, or still lacks radii, says nothing about where training ends.
     whole = [seed for seed in seeds if seed not in untrained and len(seed) == len(curve)]
-    first, brackets = _bracket(curve)[1], [_bracket(each) for each in [curve, *whole]]
-    limits = (first, min(low for low, _, _ in brackets), max(high for _, _, high in brackets))
+    first = _Bracket.of(curve).first
+    brackets = [_Bracket.of(each) for each in [curve, *whole]]
+    limits = (first, min(each.low for each in brackets), max(each.high for each in brackets))
     status = "never_collapsed" if math.isinf(first) else "ok"
     if any(state == TRAINED for rho, state in curve if rho > first):
         status = "not_monotone"
-    notes = _notes(together, len(untrained), min((bracket[1] for bracket in brackets), default=first))
+    notes = _notes(together, len(untrained), min(each.first for each in brackets))
     return found | _row(limits, status, "; ".join([_sentence(limits, status, together, len(seeds)), *notes]))
+
+
+def _why_undefined(together: pd.DataFrame, num_runs: int) -> tuple[str, str] | None:
+    """Status and message if there is no radius to report."""
+    if together.empty:
+        return "no_runs", f"undefined: none of {num_runs} runs at a fixed radius has finished"
+    smallest = together.iloc[0]
+    if smallest["state"] != COLLAPSED:
+        return None
+    if smallest["rho"] != 0:
+        rho = f"rho = {smallest['rho']:g}"
+        return (
+            "no_baseline",
+            f"undefined: at chance at {rho}, the smallest; run rho = 0 to see whether it trains at all",
+        )
+    if smallest["auc_low"] > CHANCE:
+        hint = "train longer, or use a larger learning rate"
+        return "never_trained", f"undefined: without SAM the training loss stays at ln 2 ({_auc(smallest)}); {hint}"
+    return "never_trained", f"undefined: at chance without SAM ({_auc(smallest)})"
 
 
 def _curve(rows: pd.DataFrame) -> _Curve:
     return [(float(rho), str(state)) for rho, state in zip(rows["rho"], rows["state"], strict=True)]
-
-
-def _bracket(curve: _Curve) -> tuple[float, float, float]:
-    """Last radius that trains before the first collapsed one; that one; the first collapsed above all that train."""
-    first = min((rho for rho, state in curve if state == COLLAPSED), default=math.inf)
-    trained = [rho for rho, state in curve if state == TRAINED]
-    low = max((rho for rho in trained if rho < first), default=0.0)
-    last = max(trained, default=0.0)
-    high = min((rho for rho, state in curve if state == COLLAPSED and rho > last), default=math.inf)
-    return low, first, high
 
 
 def _row(limits: tuple[float, float, float], status: str, message: str) -> dict[str, Any]:
@@ -117,13 +144,14 @@ def _row(limits: tuple[float, float, float], status: str, message: str) -> dict[
 
 
 def _sentence(limits: tuple[float, float, float], status: str, together: pd.DataFrame, num_seeds: int) -> str:
+    """The radius and its bracket in words."""
     first, low, high = limits
     largest = together.iloc[-1]
     seeds = f"{num_seeds} seeds" if num_seeds > 1 else "one seed, so the spread over seeds is not known"
     if status == "never_collapsed":
         text = f"no collapse up to rho = {largest['rho']:g}, the largest tried ({seeds})"
         if largest["state"] != TRAINED:
-            text += f"; there it is undecided ({_auc(largest)}): more seeds or test images would tell"
+            text += f"; there it is undecided ({_auc(largest)}): add seeds or test images"
         return text
     here = together[together["rho"] == first].iloc[0]
     text = f"collapses at rho = {first:g} ({_auc(here)}); the threshold is between {low:g} and {high:g} ({seeds})"
@@ -131,14 +159,8 @@ def _sentence(limits: tuple[float, float, float], status: str, together: pd.Data
     return f"{text}; not monotone: it trains again at rho = {', '.join(again)}" if again else text
 
 
-def _untrained(row: pd.Series) -> str:
-    if row["auc_low"] > CHANCE:
-        return f"without SAM the training loss stays at ln 2 ({_auc(row)}); train longer, or at a larger learning rate"
-    return f"at chance without SAM ({_auc(row)})"
-
-
 def _notes(together: pd.DataFrame, num_untrained: int, earliest: float) -> list[str]:
-    """What a reader must know besides."""
+    """Caveats to report beside the radius; ``earliest`` is the smallest radius at which any seed collapses."""
     notes = []
     collapsed = together.loc[together["state"] == COLLAPSED, "rho"]
     if earliest < collapsed.min() or (collapsed.empty and not math.isinf(earliest)):

@@ -1,4 +1,4 @@
-"""The folder of a sweep: its grid, a folder for each run, and who is at work on it."""
+"""The folder of a sweep: its grid, one folder per run, and a lock for the process that works on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.atomic import read_json, write_json
-from gsnr_toolkit.sweeps.grid import Grid
+from gsnr_toolkit.support.run_folder import CONFIG, RESULT, read_finished
+from gsnr_toolkit.sweeps.grid import Grid, value_text
 from gsnr_toolkit.training.config import TrainConfig
 
 __all__ = ["SweepFolder"]
@@ -19,10 +20,10 @@ _FORMAT = 1
 
 
 class SweepFolder:
-    """Where the files of a sweep are.
+    """Locations and state of a sweep's files.
 
     ``sweep.json`` holds the grid, ``sweep.csv`` the table, ``runs/KEY`` the run whose config has that key,
-    ``failed/KEY.json`` why it failed, ``logs/KEY.txt`` what its process printed.
+    ``failed/KEY.json`` the reason of a failure, ``logs/KEY.txt`` the output of the run's process.
 
     Args:
         path: The folder; it need not exist.
@@ -37,28 +38,24 @@ class SweepFolder:
         return self.path / "runs" / config.key
 
     def failure_file(self, config: TrainConfig) -> Path:
-        """Where it is written why a run failed; missing where it did not."""
+        """File with the reason why a run failed; missing if it did not."""
         return self.path / "failed" / f"{config.key}.json"
 
     def log_file(self, config: TrainConfig) -> Path:
-        """What the run's process printed."""
+        """Output of the run's process."""
         return self.path / "logs" / f"{config.key}.txt"
 
     def result(self, config: TrainConfig) -> dict[str, Any] | None:
-        """Results of a finished run.
+        """Read the results of a run.
 
         Returns:
-            The row; None if the run is not finished.
+            The results; None if the run is not finished.
         """
         folder = self.run_folder(config)
-        if not (folder / "result.json").exists():
-            return None
-        from gsnr_toolkit.training.run import read_result
-
-        return read_result(folder, config)
+        return read_finished(folder, config.to_dict(), "run") if (folder / RESULT).exists() else None
 
     def failure(self, config: TrainConfig) -> str | None:
-        """Why a run failed.
+        """Read why a run failed.
 
         Returns:
             A sentence; None if it did not fail.
@@ -68,17 +65,17 @@ class SweepFolder:
         return None
 
     def state(self, config: TrainConfig) -> str:
-        """How far a run is.
+        """Look up the progress of a run.
 
         Returns:
             ``"done"``, ``"failed"``, ``"begun"`` or ``"new"``.
         """
         folder = self.run_folder(config)
-        if (folder / "result.json").exists():
+        if (folder / RESULT).exists():
             return "done"
         if self.failure_file(config).exists():
             return "failed"
-        return "begun" if (folder / "config.json").exists() else "new"
+        return "begun" if (folder / CONFIG).exists() else "new"
 
     def load_grid(self) -> Grid:
         """Read the grid.
@@ -87,7 +84,7 @@ class SweepFolder:
             The grid of the sweep.
 
         Raises:
-            ProbeError: If there is no sweep here.
+            ProbeError: If there is no sweep in the folder.
         """
         try:
             stored = read_json(self.grid_file)
@@ -96,28 +93,31 @@ class SweepFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ProbeError(
-                f"expected {self.path} to hold a sweep, but its sweep.json cannot be read ({reason}); name the folder "
-                "that was given as --out"
+                f"expected {self.path} to hold a sweep, but its sweep.json cannot be read ({reason}); give the folder "
+                "that was passed as --out"
             ) from error
-        raise ProbeError(f"expected a sweep of format {_FORMAT} in {self.path}, got {stored['format']!r}")
+        raise ProbeError(
+            f"expected a sweep of format {_FORMAT} in {self.path}, got format {stored['format']!r}; read it with the "
+            "version of the program that wrote it, or choose another folder"
+        )
 
     def claim(self, grid: Grid, *, overwrite: bool = False) -> str:
-        """Take the folder for a grid: new, the same one again, or one with more values.
+        """Use the folder for a grid: a new one, the same one again, or one with more values.
 
-        Nothing is deleted: where a grid is overwritten, runs of the old one stay in ``runs``.
+        Nothing is deleted. If a grid is overwritten, its runs stay in ``runs``.
 
         Args:
-            grid: What is to be run.
+            grid: The grid to run.
             overwrite: Whether the grid of another sweep may be replaced.
 
         Returns:
-            What was added to the sweep that was there, in words; empty for a new or an equal one.
+            The values added to an existing sweep, in words; empty for a new or an equal one.
 
         Raises:
-            ProbeError: If the folder cannot be written, or holds something else, or a sweep with values that the
+            ProbeError: If the folder cannot be written, holds something else, or holds a sweep with values that the
                 grid lacks.
         """
-        note = "" if self._is_empty() else self._note_changes(grid, overwrite=overwrite)
+        note = self.check(grid, overwrite=overwrite)
         try:
             for name in ("runs", "failed", "logs"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
@@ -127,14 +127,14 @@ class SweepFolder:
         return note
 
     def check(self, grid: Grid, *, overwrite: bool = False) -> str:
-        """Like :meth:`claim`, but write nothing.
+        """Do what :meth:`claim` does, without writing anything.
 
         Args:
-            grid: What would be run.
+            grid: The grid to run.
             overwrite: Whether the grid of another sweep may be replaced.
 
         Returns:
-            What would be added.
+            The values that would be added.
         """
         return "" if self._is_empty() else self._note_changes(grid, overwrite=overwrite)
 
@@ -151,30 +151,28 @@ class SweepFolder:
                 "choose another --out"
             )
         old = self.load_grid()
-        lost, added = old.lost_in(grid), grid.lost_in(old)
+        lost, added = _described(old.lost_in(grid)), _described(grid.lost_in(old))
         if lost and not overwrite:
-            there = "; ".join(f"{name} {_listed(values)}" for name, values in lost.items())
-            here = "; ".join(f"{name} {_listed(values)}" for name, values in added.items()) or "no other value"
             raise ProbeError(
-                f"{self.path} holds a sweep with other settings (there and not here: {there}; here and not there: "
-                f"{here}); name all of its values to add to them, choose another --out, or pass --overwrite, which "
-                "keeps the old runs in runs/ and leaves them out of the table"
+                f"expected the sweep in {self.path} to have no other settings than this one, but it does (only there: "
+                f"{lost}; only here: {added or 'nothing'}); include its values to add to them, choose another --out, "
+                "or pass --overwrite, which keeps the old runs in runs/ but drops them from the table"
             )
-        return "; ".join(f"{name} {_listed(values)}" for name, values in added.items())
+        return added
 
     def _unwritable(self, error: OSError) -> ProbeError:
         reason = error.strerror or error
-        return ProbeError(f"expected a folder that can be written, got {self.path} ({reason}); choose another --out")
+        return ProbeError(f"expected a writable folder, but {self.path} is not ({reason}); choose another --out")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only one at work on this folder; the system lets go of the lock when the process ends, however.
+        """Lock the folder for this process; the operating system releases the lock however the process ends.
 
         Yields:
             Nothing.
 
         Raises:
-            ProbeError: If another process is at work on it, or it cannot be written.
+            ProbeError: If another process holds the lock, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -184,9 +182,10 @@ class SweepFolder:
         with lock as stream:
             if not _try_lock(stream.fileno()):
                 stream.seek(0)
+                other = stream.read().strip() or "unknown"
                 raise ProbeError(
-                    f"another process ({stream.read().strip() or 'unknown'}) is at work on {self.path}; wait for it, "
-                    "or choose another --out"
+                    f"expected no other process on {self.path}, but another process ({other}) is working on it; wait "
+                    "for it to end, or choose another --out"
                 )
             stream.truncate(0)
             stream.write(f"process {os.getpid()}")
@@ -195,7 +194,7 @@ class SweepFolder:
 
     @property
     def busy(self) -> bool:
-        """Whether a process is at work on it now."""
+        """Whether a process is working on the folder now."""
         try:
             with open(self.path / "sweep.lock", encoding="utf8") as stream:
                 return not _try_lock(stream.fileno())
@@ -204,9 +203,9 @@ class SweepFolder:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Lock an open file; True also where the system or the file system has no locks to give."""
+    """Lock an open file; return True also if the system or the file system has no locks."""
     try:
-        import fcntl
+        import fcntl  # missing on Windows
     except ImportError:
         return True
     try:
@@ -218,5 +217,5 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _listed(values: tuple[Any, ...]) -> str:
-    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+def _described(settings: dict[str, tuple[Any, ...]]) -> str:
+    return "; ".join(f"{name} {', '.join(map(value_text, values))}" for name, values in settings.items())

@@ -1,19 +1,19 @@
-"""A grid of settings: what is fixed, what varies, and every combination as a config."""
+"""A grid of training configs: fixed settings, and every combination of the varied ones."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.support.lookup import did_you_mean
+from gsnr_toolkit.support.settings import read_settings
 from gsnr_toolkit.training.config import TrainConfig
 
-__all__ = ["Grid", "check_names", "label", "make_grid", "read_grid"]
+__all__ = ["Grid", "check_names", "label", "make_grid", "read_grid", "value_text"]
 
-_FIELDS: dict[str, Field[Any]] = {item.name: item for item in fields(TrainConfig)}
+_NAMES = tuple(item.name for item in fields(TrainConfig))
 _ALWAYS = ("data", "rho", "seed")
 
 
@@ -23,7 +23,7 @@ class Grid:
 
     Attributes:
         values: Setting to its values, at least one each.
-        record_plain: Record GSNR and COR in the runs without SAM alone, whatever ``record_every`` says of the others.
+        record_plain: Record GSNR and COR only in the runs without SAM; ``record_every`` is then 0 in the others.
     """
 
     values: Mapping[str, tuple[Any, ...]]
@@ -36,12 +36,12 @@ class Grid:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The settings that name a run among the others: data, radius, whatever varies, and the seed."""
+        """The settings that identify a run in output: data, radius, the varied ones, and the seed."""
         return tuple(dict.fromkeys(["data", "rho", *(name for name in self.varied if name != "seed"), "seed"]))
 
     @property
     def configs(self) -> list[TrainConfig]:
-        """Every combination: first all of the first seed, so that the whole picture is there early.
+        """Every combination. All runs of the first seed come first, so that the whole picture appears early.
 
         Raises:
             ProbeError: If the values of a combination contradict each other.
@@ -55,13 +55,13 @@ class Grid:
         return list(dict.fromkeys(configs))
 
     def lost_in(self, newer: Grid) -> dict[str, tuple[Any, ...]]:
-        """Values of this grid that another one lacks; empty where the other is equal or larger.
+        """List the values of this grid that another one lacks; empty if the other is equal or larger.
 
         Args:
             newer: The other grid.
 
         Returns:
-            Setting to the values that are missing.
+            Setting to the missing values.
 
         >>> make_grid(TrainConfig(), {"rho": [0, 0.1]}).lost_in(make_grid(TrainConfig(), {"rho": [0, 0.2]}))
         {'rho': (0.1,)}
@@ -72,22 +72,21 @@ class Grid:
         return {name: values for name, values in lost.items() if values}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a file.
+        """Return plain values for a file.
 
         Returns:
-            ``base``: what is fixed; ``axes``: what varies; ``record_plain``.
+            ``base``: the fixed settings; ``axes``: the varied ones; ``record_plain``.
         """
-        plain = {name: [_listed(value) for value in values] for name, values in self.values.items()}
-        varied = self.varied
+        plain = {name: [list(v) if isinstance(v, tuple) else v for v in own] for name, own in self.values.items()}
         return {
-            "base": {name: values[0] for name, values in plain.items() if name not in varied},
-            "axes": {name: values for name, values in plain.items() if name in varied},
+            "base": {name: values[0] for name, values in plain.items() if name not in self.varied},
+            "axes": {name: values for name, values in plain.items() if name in self.varied},
             "record_plain": self.record_plain,
         }
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Grid:
-        """Read what :meth:`to_dict` wrote; a setting that did not exist then has its default.
+        """Read what :meth:`to_dict` wrote; a setting added to the program since then gets its default.
 
         Args:
             stored: Plain values.
@@ -102,9 +101,9 @@ def make_grid(base: TrainConfig, axes: Mapping[str, Iterable[Any]], *, record_pl
     """Build a grid.
 
     Args:
-        base: What is fixed.
-        axes: Setting to its values; a value may be written as text, and one that comes twice counts once.
-        record_plain: Record the runs without SAM alone.
+        base: The fixed settings.
+        axes: Setting to its values. Values may be text; repeated values count once.
+        record_plain: Record only the runs without SAM.
 
     Returns:
         The grid; its last axis varies fastest.
@@ -117,60 +116,56 @@ def make_grid(base: TrainConfig, axes: Mapping[str, Iterable[Any]], *, record_pl
     [(0, 0.0), (0, 0.05), (1, 0.0), (1, 0.05)]
     >>> make_grid(TrainConfig(), {"rhos": [0.1]})
     Traceback (most recent call last):
-    gsnr_toolkit.errors.ProbeError: no setting is called 'rhos'. Did you mean 'rho'? Known are ...
+    gsnr_toolkit.errors.ProbeError: ...'rhos'...
     """
-    for name in axes:
-        if name not in _FIELDS:
-            raise ProbeError(
-                f"no setting is called {name!r}.{did_you_mean(name, _FIELDS)} Known are {', '.join(_FIELDS)}"
-            )
-    values = {name: (_read(name, getattr(base, name)),) for name in _FIELDS if name not in axes}
-    return Grid({**values, **{name: _read_axis(name, given) for name, given in axes.items()}}, record_plain)
+    read_settings(TrainConfig, dict.fromkeys(axes))  # refuses unknown names
+    fixed = {name: (getattr(base, name),) for name in _NAMES if name not in axes}
+    return Grid({**fixed, **{name: _read_axis(name, given) for name, given in axes.items()}}, record_plain)
 
 
 def read_grid(base: Mapping[str, Any], axes: Mapping[str, Iterable[Any]], *, record_plain: bool = False) -> Grid:
-    """Build a grid from plain values, such as a file's.
+    """Build a grid from plain values, such as those of a file.
 
     Args:
-        base: What is fixed; every other setting that is on no axis has its default.
+        base: The fixed settings; any setting that is neither here nor on an axis has its default.
         axes: Setting to its values.
-        record_plain: Record the runs without SAM alone.
+        record_plain: Record only the runs without SAM.
 
     Returns:
         The grid.
     """
-    values = {name: _read_axis(name, given) for name, given in axes.items() if name in _FIELDS}
-    # settings are checked against each other: those of an axis with one of its own values, not with the default
+    values = {name: _read_axis(name, given) for name, given in axes.items() if name in _NAMES}
+    # Settings are checked against each other, so a varied one must take a value of its axis here, not its default.
     known = {name: value for name, value in base.items() if name not in axes}
     first = TrainConfig.from_dict({**known, **{name: own[0] for name, own in values.items()}})
     return make_grid(first, axes, record_plain=record_plain)
 
 
 def label(config: TrainConfig, names: Iterable[str] = _ALWAYS) -> str:
-    """Name a run in words.
+    """Describe a run in a few words.
 
     Args:
         config: The run.
         names: Settings to name, as in :attr:`Grid.shown`.
 
     Returns:
-        Such as ``"demo-nt, rho 0.05, seed 1"``.
+        Text such as ``"demo-nt, rho 0.05, seed 1"``.
 
     >>> label(TrainConfig(rho=0.05, seed=1))
     'demo-nt, rho 0.05, seed 1'
     """
-    parts = [(name, _written(getattr(config, name))) for name in names]
+    parts = [(name, value_text(getattr(config, name))) for name in names]
     return ", ".join(value if name == "data" else f"{name} {value}" for name, value in parts)
 
 
 def check_names(grid: Grid) -> None:
-    """Refuse, before anything is trained, names of models, data sets and tunings that do not exist.
+    """Refuse unknown names of models, data sets and tunings before anything is trained.
 
     Args:
-        grid: What is about to be run.
+        grid: The grid to run.
 
     Raises:
-        ProbeError: If a name is unknown; with the nearest known one.
+        ProbeError: If a name is unknown; the message suggests the nearest known one.
     """
     from gsnr_toolkit.data.registry import DATASETS
     from gsnr_toolkit.inputs.tuning import parse_tuning
@@ -193,30 +188,26 @@ def _read_axis(name: str, given: Any) -> tuple[Any, ...]:
         raise ProbeError(f"expected a list of values for {name}, got {given!r}; write [{given!r}]")
     values = tuple(dict.fromkeys(_read(name, value) for value in given))
     if not values:
-        raise ProbeError(f"expected at least one value for {name}, got none; leave it out, or name its values")
+        raise ProbeError(f"expected at least one value for {name}, got none; give its values, or leave it out")
     return values
 
 
 def _read(name: str, value: Any) -> Any:
-    """One value as its config holds it, so that 0 and 0.0 are one run and not two."""
+    """Convert a value to the form that configs store, so that 0 and 0.0 are one run and not two."""
     plain = value.item() if hasattr(value, "item") else value
-    read = getattr(TrainConfig.from_dict({name: plain}), name)
-    return float(read) if _FIELDS[name].metadata["kind"] is float and isinstance(read, int) else read
+    return getattr(TrainConfig.from_dict({name: plain}), name)
 
 
 def _combine(fixed: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
     try:
         return TrainConfig(**{**fixed, **changes})
     except ProbeError as error:
-        listed = ", ".join(f"{name} {value}" for name, value in changes.items())
-        raise ProbeError(f"{error} (in the combination {listed})") from None
+        where = ", ".join(f"{name} {value}" for name, value in changes.items())
+        raise ProbeError(": ".join([f"combination {where}", str(error)])) from None
 
 
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _written(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Format the value of a setting for output."""
     if isinstance(value, tuple):
         return "+".join(value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""A grid in a TOML file: a table ``[base]`` of what is fixed, a table ``[axes]`` of what varies."""
+"""A grid as a TOML file: a table ``[base]`` of fixed settings and a table ``[axes]`` of varied ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.lookup import did_you_mean
+from gsnr_toolkit.support.settings import read_settings
 from gsnr_toolkit.training.config import TrainConfig
 
 __all__ = ["read_grid_file"]
@@ -23,10 +24,10 @@ def read_grid_file(path: str | Path) -> tuple[dict[str, Any], dict[str, list[Any
         path: A TOML file.
 
     Returns:
-        What is fixed, and what varies with its values.
+        The fixed settings, and the varied settings with their values.
 
     Raises:
-        ProbeError: If it cannot be read, or a table or key is not known; names the file and the key.
+        ProbeError: If the file cannot be read, or has an unknown table or key; the message names both.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -39,20 +40,19 @@ def read_grid_file(path: str | Path) -> tuple[dict[str, Any], dict[str, list[Any
     try:
         content = tomllib.loads(file.read_text(encoding="utf8"))
     except OSError as error:
-        raise ProbeError(f"expected a grid file, but {file} cannot be read: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise ProbeError(f"expected a grid file, but {file} cannot be read: {reason}; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProbeError(f"expected {file} to be TOML: {error}") from None
-    known = [item.name for item in fields(TrainConfig)]
+        raise ProbeError(f"expected {file} to be TOML, but it cannot be parsed: {error}; correct the file") from None
     for name, table in content.items():
         if name not in _TABLES or not isinstance(table, dict):
-            hint = f"; write {name!r} below [base]" if name in known else did_you_mean(name, _TABLES)
-            raise ProbeError(f"{file}: expected the tables [base] and [axes], got {name!r}{hint}")
-        for key in table:
-            if key not in known:
-                raise ProbeError(
-                    f"{file}: no setting is called {key!r}, in [{name}].{did_you_mean(key, known)} "
-                    f"Known are {', '.join(known)}"
-                )
+            known = name in (item.name for item in fields(TrainConfig))
+            hint = f"write {name!r} below [base]" if known else f"rename it.{did_you_mean(name, _TABLES)}"
+            raise ProbeError(f"{file}: expected the tables [base] and [axes], got {name!r}; {hint}")
+        try:
+            read_settings(TrainConfig, dict.fromkeys(table))  # refuses unknown names
+        except ProbeError as error:
+            raise ProbeError(": ".join([f"{file}, [{name}]", str(error)])) from None
     base, axes = content.get("base", {}), content.get("axes", {})
     _check_values(file, base, axes)
     return base, axes
@@ -63,7 +63,7 @@ def _check_values(file: Path, base: dict[str, Any], axes: dict[str, Any]) -> Non
         if not isinstance(value, list):
             raise ProbeError(f"{file}: expected a list for {key} in [axes], got {value!r}; move it to [base]")
         if key in base:
-            raise ProbeError(f"{file}: {key} is in [base] and in [axes]; leave one of them out")
+            raise ProbeError(f"{file}: expected {key} in one table, got it in [base] and in [axes]; remove one of them")
     for key, value in base.items():
         if isinstance(value, list) and key != "eval_data":
             raise ProbeError(f"{file}: expected one value for {key} in [base], got {value!r}; move it to [axes]")

@@ -1,4 +1,4 @@
-"""One run as a task for another process: what it needs, and what becomes of its errors."""
+"""One run as a job for another process: what it needs, and where its errors go."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from gsnr_toolkit.training.config import TrainConfig
 
 __all__ = ["TRAIN", "Job", "perform", "write_failure"]
 
-#: What trains a run.
+#: The function that trains a run.
 TRAIN = "gsnr_toolkit.training.run:run_training"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be made by another process, which may be on another machine with the same file system.
+    """A run for another process, possibly on another machine with the same file system.
 
     Attributes:
         config: What to train.
-        folder: Where its files go.
-        failure: File to write, where it fails, why.
-        log: File that takes what its process prints.
-        threads: Threads that torch may use.
-        device: Where to train; a GPU if there is one when None.
+        folder: Where the files of the run go.
+        failure: File for the reason if the run fails.
+        log: File for the output of the process.
+        threads: Number of torch threads.
+        device: Where to train; the first GPU, or else the CPU, when None.
         function: ``"module:function"`` that trains.
     """
 
@@ -41,7 +41,7 @@ class Job:
     function: str = TRAIN
 
     def to_json(self) -> str:
-        """Text for a command line.
+        """Return the job as text for a command line.
 
         Returns:
             JSON.
@@ -66,20 +66,20 @@ class Job:
 
 
 def perform(job: Job) -> bool:
-    """Train in this process; an error is written down, not raised.
+    """Train in this process; write an error to the job's failure file instead of raising it.
 
     Args:
-        job: What to do.
+        job: The run.
 
     Returns:
-        Whether it went well.
+        Whether the run succeeded.
     """
     import torch
 
     torch.set_num_threads(job.threads)
     try:
         load_target(job.function)(job.config, job.folder, device=job.device)
-    except Exception as error:  # whatever it is, the other runs go on and the table says what it was
+    except Exception as error:  # any error: the other runs continue, and the table reports this one
         kind = "" if isinstance(error, ProbeError) else f"{type(error).__name__}: "
         write_failure(job, f"{kind}{error}", traceback.format_exc())
         return False
@@ -87,11 +87,11 @@ def perform(job: Job) -> bool:
 
 
 def write_failure(job: Job, message: str, details: str = "") -> None:
-    """Write down why a run failed.
+    """Write the failure file of a run.
 
     Args:
         job: The run.
-        message: A sentence.
+        message: The reason, a sentence.
         details: The traceback.
     """
     job.failure.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Runs on this machine, each in a process of its own: one that is killed takes no other with it."""
+"""Runs on this machine, one process each, so that a run that is killed leaves the others alone."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from gsnr_toolkit.sweeps.job import Job, write_failure
 
 __all__ = ["choose_workers", "run_local"]
 
-_PATIENCE = 10.0
+_PATIENCE = 10.0  # seconds between SIGTERM and SIGKILL
 _PAUSE = 0.05
 
 
 def choose_workers(workers: int | None, threads: int, device: str | None) -> tuple[int, list[str | None]]:
-    """How many runs at a time, and on which devices.
+    """Choose the number of simultaneous runs, and their devices.
 
     Args:
-        workers: As asked for; None for one per GPU, or else as many as the cores hold.
-        threads: Threads of each.
-        device: As asked for; None for the GPUs there are.
+        workers: The user's choice; None for one per GPU, or without GPUs for all cores.
+        threads: Threads per run.
+        device: The user's choice; None for the GPUs of this machine.
 
     Returns:
-        Number of processes, and the devices that they take in turn.
+        Number of processes, and the devices that they use in turn.
 
     Raises:
         ProbeError: If a number is not positive.
     """
     for name, value in (("workers", workers), ("threads", threads)):
         if value is not None and value < 1:
-            raise ProbeError(f"expected {name} to be 1 or more, got {value}")
+            raise ProbeError(f"expected {name} to be 1 or more, got {value}; pass --{name} 1, or leave it out")
     devices = [device]
     if device is None or device == "cuda":
         import torch
@@ -51,44 +51,46 @@ def _cores() -> int:
 
 
 def run_local(jobs: Sequence[Job], workers: int, devices: Sequence[str | None]) -> Generator[Job]:
-    """Make runs in processes of their own, some at a time.
+    """Run each job in a process of its own, several at a time.
 
-    When the iterator is closed early, the processes still at work are ended; what they saved stays.
+    Closing the generator early ends the running processes; their checkpoints remain.
 
     Args:
-        jobs: The runs, in the order in which they begin.
-        workers: How many at a time.
-        devices: Devices that the processes take in turn.
+        jobs: The runs, in the order in which they start.
+        workers: Number of simultaneous runs.
+        devices: Devices that the processes use in turn.
 
     Yields:
-        Each run when its process has ended, well or not.
+        Each job when its process has ended, whether it succeeded or failed.
     """
     waiting = deque(jobs)
-    at_work: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
+    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
     try:
-        while waiting or at_work:
+        while waiting or running:
             for slot in range(workers):
-                if waiting and slot not in at_work:
+                if waiting and slot not in running:
                     job = replace(waiting.popleft(), device=devices[slot % len(devices)])
-                    at_work[slot] = (job, _start(job))
-            ended = [slot for slot, (_, process) in at_work.items() if process.poll() is not None]
+                    running[slot] = (job, _start(job))
+            ended = [slot for slot, (_, process) in running.items() if process.poll() is not None]
             for slot in ended:
-                job, process = at_work.pop(slot)
+                job, process = running.pop(slot)
                 _close(job, process)
                 yield job
             if not ended:
                 time.sleep(_PAUSE)
     finally:
-        _end([process for _, process in at_work.values()])
+        _end([process for _, process in running.values()])
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
-    """Start a worker, in a session of its own: Ctrl-C reaches it through us alone."""
-    # our search path, so that a model or data set of one's own is found by it too
+    """Start a worker process."""
     threads = str(job.threads)
+    # The worker gets our search path, so that it finds the user's own models and data sets too.
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with open(job.log, "ab") as log:
+        # Nothing is written to stdin; the worker notices our end when the pipe closes. In a session of its own it does
+        # not get Ctrl-C itself: we end it.
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "gsnr_toolkit.sweeps.worker", job.to_json()],
             stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
@@ -96,14 +98,14 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
 
 
 def _close(job: Job, process: subprocess.Popen[bytes]) -> None:
-    """Look at how a process ended; one that could not say why it failed was killed, or could not even begin."""
+    """Write the failure file for a process that could not write it itself, and remove an empty log."""
     if process.stdin:
         process.stdin.close()
     code = process.returncode
     if code and not job.failure.exists():
         how = f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
         hint = "; if memory ran out, use fewer --workers" if code == -signal.SIGKILL else ""
-        write_failure(job, f"its process ended with {how}{hint}; what it printed is in {job.log}")
+        write_failure(job, f"its process ended with {how}{hint}; its output is in {job.log}")
     if job.log.exists() and not job.log.stat().st_size:
         job.log.unlink()
 

@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster, each a task; the sweep's folder must be on a file system that its machines share."""
+"""Runs on a Ray cluster, one task each. All machines must share the file system of the sweep's folder."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gsnr_toolkit.sweeps.job import Job, perform, write_failure
 
 __all__ = ["LOCAL", "run_on_ray"]
 
-#: The address that means: start Ray on this machine, for the length of the sweep.
+#: The address that starts Ray on this machine, for the duration of the sweep.
 LOCAL = "local"
 
 
 def run_on_ray(jobs: Sequence[Job], address: str, *, workers: int | None = None) -> Generator[Job]:
-    """Make runs as tasks of a Ray cluster, as many at a time as it has room for.
+    """Run each job as a task of a Ray cluster; Ray decides how many run at a time.
 
-    When the iterator is closed early, the tasks still at work are cancelled; what they saved stays.
+    Closing the generator early cancels the running tasks; their checkpoints remain.
 
     Args:
         jobs: The runs.
         address: ``"auto"``, ``"HOST:PORT"``, ``"ray://HOST:PORT"``, or ``"local"``.
-        workers: With ``"local"``, how many at a time; as many as the cores hold when None.
+        workers: With ``"local"``, the number of simultaneous runs; all cores when None.
 
     Yields:
-        Each run when its task has ended, well or not.
+        Each job when its task has ended, whether it succeeded or failed.
 
     Raises:
         ProbeError: If Ray is not installed, or the cluster cannot be reached.
@@ -37,7 +37,7 @@ def run_on_ray(jobs: Sequence[Job], address: str, *, workers: int | None = None)
     pending: dict[Any, Job] = {}
     try:
         for job in jobs:
-            # Ray shows a task the one GPU that it was given; one that was given none must not look for any
+            # Ray shows a task only the GPU reserved for it, as "cuda"; a task without one must not look for GPUs.
             gpus, device = (1, "cuda") if (job.device or "").startswith("cuda") else (0, job.device or "cpu")
             task = ray.remote(num_cpus=job.threads, num_gpus=gpus, max_retries=0)(perform)
             pending[task.remote(replace(job, device=device))] = job
@@ -56,10 +56,12 @@ def _connect(address: str, threads: int, workers: int | None) -> Any:
     try:
         import ray
     except ImportError:
-        raise ProbeError("--ray needs Ray, which is not installed: pip install 'gsnr-toolkit[ray]'") from None
+        raise ProbeError(
+            "expected Ray for --ray, but it is not installed; run pip install 'gsnr-toolkit[ray]'"
+        ) from None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if address == LOCAL:
-        # the machine is the same, so what is found here is found by a task too
+        # Tasks run on this machine: give them our search path, so that they find the user's own modules too.
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
         options |= {"include_dashboard": False, "runtime_env": {"env_vars": environment}}
@@ -69,20 +71,23 @@ def _connect(address: str, threads: int, workers: int | None) -> Any:
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ProbeError(f"expected a Ray cluster at {address!r}, but: {error}; give --ray local, or none") from error
+        raise ProbeError(
+            f"expected a Ray cluster at {address!r}, but connecting to it failed: {error}; pass --ray local, or leave "
+            "--ray out"
+        ) from error
     return ray
 
 
 def _close(ray: Any, reference: Any, job: Job) -> None:
-    """Look at how a task ended; one whose process died, or whose files are not here, could not say so itself."""
+    """Write the failure file for a task that could not write it itself, or wrote it on another file system."""
     try:
-        went_well = ray.get(reference)
+        succeeded = ray.get(reference)
     except ray.exceptions.RayError as error:
         write_failure(job, f"its Ray task ended with {type(error).__name__}: {str(error).splitlines()[0]}")
         return
-    if went_well and not (job.folder / "result.json").exists():
+    if succeeded and not (job.folder / "result.json").exists():
         write_failure(
             job,
-            f"it was trained on another machine, whose {job.folder} is not this one's: give an --out that all machines "
-            "of the cluster share",
+            f"another machine of the cluster trained it, but its {job.folder} is not on this machine's file system; "
+            "choose an --out that all machines share",
         )

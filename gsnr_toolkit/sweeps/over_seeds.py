@@ -1,19 +1,19 @@
-"""Test AUC and training loss of a sweep over its seeds: one row per setting and radius."""
+"""Test AUC and training loss averaged over the seeds of a sweep: one row per setting and radius."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.special import entr
+from scipy.stats import t as student_t
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.training.config import TrainConfig
 from gsnr_toolkit.training.diagnosis import MARGIN, PLATEAU
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = [
     "CHANCE",
@@ -27,7 +27,7 @@ __all__ = [
     "usable_runs",
 ]
 
-#: An AUC that is certain to lie below this is chance.
+#: An AUC whose upper limit is below this is at chance.
 CHANCE = 0.55
 
 TRAINED, UNDECIDED, COLLAPSED = "trained", "undecided", "collapsed"
@@ -38,16 +38,16 @@ _WATCHING = ("record_every", "record_samples", "eval_every", "stop_dead")
 
 
 def setting_columns(table: pd.DataFrame) -> list[str]:
-    """Columns that make a setting: every field of a training config but the radius and the seed.
+    """List the columns that define a setting: every field of a training config except the radius and the seed.
 
-    What only says how a run is watched (``record_every``, ``record_samples``, ``eval_every``, ``stop_dead``) does not
-    make a setting: plain runs may be recorded and the others not. Unless runs differ in nothing else.
+    Fields that say only how a run is observed (``record_every``, ``record_samples``, ``eval_every``, ``stop_dead``) do
+    not count, because often only the plain runs are recorded. They do count if some runs differ in nothing else.
 
     Args:
         table: A sweep's table.
 
     Returns:
-        Those that the table has.
+        Names of columns of the table.
     """
     names = [item.name for item in fields(TrainConfig) if item.name in table and item.name not in ("rho", "seed")]
     trained = [name for name in names if name not in _WATCHING]
@@ -56,23 +56,23 @@ def setting_columns(table: pd.DataFrame) -> list[str]:
 
 
 def usable_runs(table: pd.DataFrame) -> pd.DataFrame:
-    """Runs at a radius that was set, and that came to an end; those that follow COR, or failed, are left out.
+    """Select the finished runs at a fixed radius; drop failed runs and runs whose radius follows COR.
 
     Args:
         table: A sweep's table.
 
     Returns:
-        A copy in which ``rho`` is a number, and a detector without finite scores, which ranks nothing, has an AUC of
-        0.5 and the status ``"diverged"``.
+        A copy in which ``rho`` is a number. A detector without finite scores ranks nothing: it gets an AUC of 0.5 and
+        the status ``"diverged"``.
 
     Raises:
         ProbeError: If a column is missing.
     """
-    import pandas as pd
-
     missing = [name for name in _NEEDED if name not in table]
     if missing:
-        raise ProbeError(f"expected the table of a sweep, got one without {', '.join(missing)}; read it by read_table")
+        raise ProbeError(
+            f"expected the table of a sweep, got one without {', '.join(missing)}; read it with read_table"
+        )
     runs = table.assign(rho=pd.to_numeric(table["rho"], errors="coerce"))
     runs = runs[runs["rho"].notna() & (runs["status"] != "failed")]
     lost = runs["test_auc"].isna() | (runs["status"] == "diverged")
@@ -81,32 +81,30 @@ def usable_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def average_over_seeds(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
-    r"""Mean test AUC at each radius of each setting, with a 95 % interval, and what it says.
+    r"""Compute the mean test AUC at each radius of each setting, with a 95 % interval and a verdict.
 
-    The seeds of a setting share their test images. So the uncertainty that comes from the images, half-width ``w`` of
-    DeLong's interval, does not fall with the number of seeds k, and that of the mean over seeds adds to it:
+    The seeds of a setting share their test images. The uncertainty due to the images (the half-width ``w`` of DeLong's
+    interval) therefore does not shrink with the number of seeds k; that of the mean over seeds adds to it:
 
     .. math:: \bar a \pm \sqrt{(t_{k-1} s / \sqrt k)^2 + \bar w^2} \quad (k \ge 3).
 
-    Two seeds tell little about their spread (t would be 12.7): the interval then reaches from the lower limit of the
-    one to the upper limit of the other. One seed tells nothing about it: the interval is its own, over images alone.
+    Two seeds say little about their spread (t would be 12.7): the interval then reaches from the smaller of their lower
+    limits to the larger of their upper limits. One seed says nothing about it: the interval covers the images only.
 
     Args:
         table: A sweep's table.
-        by: Columns that make a setting; :func:`setting_columns` when None.
+        by: Columns that define a setting; :func:`setting_columns` when None.
 
     Returns:
         One row per setting and radius: the setting, ``rho, num_seeds, num_diverged, auc, auc_low, auc_high,
-        train_loss`` and ``state``: ``"collapsed"`` if the AUC is certain to be below 0.55, or if no run's loss has
-        left the plateau (ln 2 - 0.01, nats); else ``"trained"`` if the AUC is certain to be above 0.55; else
-        ``"undecided"``. Where so many labels are wrong on purpose (a share of 0.4 or more) that the best detector's
-        loss lies on the plateau, the loss does not count.
+        train_loss`` and ``state``. The state is ``"collapsed"`` if the upper limit of the AUC is below 0.55, or if no
+        run's loss has left the plateau (ln 2 - 0.01, nats); otherwise ``"trained"`` if the lower limit is above 0.55;
+        otherwise ``"undecided"``. The loss is ignored if so many labels are flipped (a share of 0.4 or more) that even
+        the best detector's loss lies on the plateau.
 
     Raises:
-        ProbeError: If a column is missing, or a setting has two runs of one radius and seed.
+        ProbeError: If a column is missing, or a setting has two runs with the same radius and seed.
     """
-    import pandas as pd
-
     runs = usable_runs(table)
     names = [*(setting_columns(table) if by is None else by), "rho"]
     _check_distinct(runs, names)
@@ -117,13 +115,13 @@ def average_over_seeds(table: pd.DataFrame, by: Sequence[str] | None = None) -> 
 
 
 def plain_cor(runs: pd.DataFrame) -> tuple[float, float, float] | None:
-    """COR of a setting's runs without SAM.
+    """Summarise COR of a setting's runs without SAM.
 
     Args:
         runs: The setting's runs.
 
     Returns:
-        Median over seeds, the lowest limit of any seed, and the highest; None where COR was not recorded, or no run
+        The median over seeds, and the lowest and highest limit of any seed; None if COR was not recorded, or no run
         had a signal.
     """
     if not {"cor", "cor_low", "cor_high", "cor_status"} <= set(runs.columns):
@@ -136,14 +134,14 @@ def plain_cor(runs: pd.DataFrame) -> tuple[float, float, float] | None:
 
 
 def rows_of(frame: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of one setting by radius; a missing value equals a missing value.
+    """Select the rows of one setting; missing values count as equal.
 
     Args:
         frame: A table with a column ``rho``.
         setting: Column to value.
 
     Returns:
-        Its rows, from the smallest radius to the largest.
+        The rows, from the smallest radius to the largest.
     """
     keep = frame["rho"].notna()
     for name, value in setting.items():
@@ -154,13 +152,13 @@ def rows_of(frame: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:
 def _check_distinct(runs: pd.DataFrame, names: list[str]) -> None:
     missing = [name for name in names if name not in runs]
     if missing:
-        raise ProbeError(f"expected by to name columns of the table, got {', '.join(missing)}")
+        raise ProbeError(f"expected by to name columns of the table, got {', '.join(missing)}; check the spelling")
     twice = runs.duplicated([*names, "seed"], keep=False)
     if not twice.any():
         return
     differing = [name for name in setting_columns(runs) if runs.loc[twice, name].nunique(dropna=False) > 1]
-    hint = f"add {', '.join(differing)} to by" if differing else "give each run once"
-    raise ProbeError(f"expected one run of a setting, radius and seed, got several; {hint}")
+    hint = f"add {', '.join(differing)} to by" if differing else "remove the duplicate rows"
+    raise ProbeError(f"expected one run per setting, radius and seed, got several; {hint}")
 
 
 def _average(group: pd.DataFrame) -> dict[str, Any]:
@@ -185,23 +183,22 @@ def _average(group: pd.DataFrame) -> dict[str, Any]:
 
 
 def _stuck(group: pd.DataFrame) -> bool:
-    """Whether no run has left the plateau; unknown, so no, where wrong labels keep any detector's loss there."""
-    from scipy.special import entr
-
+    """Whether no run's loss has left the plateau; False if flipped labels keep any detector's loss there."""
     if "label_noise" in group:
+        # The entropy of the flipped labels is the smallest loss that any detector can reach.
         share = group["label_noise"].to_numpy(dtype=np.float64)
         if bool((entr(share) + entr(1 - share) > PLATEAU - 2 * MARGIN).any()):
             return False
+    # Not "loss >= ...": a loss of NaN has not left the plateau either.
     return bool((~(group["train_loss"] < PLATEAU - MARGIN)).all())
 
 
 def _interval(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float, float]:
+    """Mean AUC over seeds with its 95 % limits; see :func:`average_over_seeds`."""
     mean, count = float(value.mean()), len(value)
     if count < _FEWEST_FOR_T:
         return mean, float(low.min()), float(high.max())
-    from scipy.stats import t
-
-    seeds = float(t.ppf(0.975, count - 1)) * float(value.std(ddof=1)) / np.sqrt(count)
+    seeds = float(student_t.ppf(0.975, count - 1)) * float(value.std(ddof=1)) / np.sqrt(count)
     below = float(np.hypot(seeds, (value - low).mean()))
     above = float(np.hypot(seeds, (high - value).mean()))
     return mean, max(0.0, mean - below), min(1.0, mean + above)

@@ -1,4 +1,4 @@
-"""A sweep on a terminal: a bar, and a line for each run that has ended."""
+"""Progress of a sweep on a terminal: a bar, and a line for each finished run."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 from gsnr_toolkit.sweeps.grid import label
 from gsnr_toolkit.training.config import TrainConfig
 
-__all__ = ["Told", "line", "reporter"]
+__all__ = ["line", "reporter"]
 
-Told = Callable[[TrainConfig, Mapping[str, Any]], None]
+_Report = Callable[[TrainConfig, Mapping[str, Any]], None]
 
 _STYLES = {"ok": "", "dead": "yellow", "diverged": "yellow"}
 
 
 @contextmanager
-def reporter(total: int, done: int, names: Sequence[str], *, show: bool) -> Iterator[Told]:
-    """Report runs as they end, on stderr; the bar needs a terminal, the lines do not.
+def reporter(total: int, done: int, names: Sequence[str], *, show: bool) -> Iterator[_Report]:
+    """Report runs on stderr as they end. The bar needs a terminal, the lines do not.
 
     Args:
         total: Number of runs of the sweep.
-        done: How many were finished before.
-        names: Settings that name a run.
-        show: Whether to show anything.
+        done: Number of runs finished earlier.
+        names: Settings that identify a run.
+        show: Whether to print anything.
 
     Yields:
         A function to call with the config and the row of each run that has ended.
     """
     if not show or done == total:
-        yield lambda config, row: None  # noqa: ARG005 - nobody looks
+        yield lambda config, row: None  # noqa: ARG005
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -42,26 +42,26 @@ def reporter(total: int, done: int, names: Sequence[str], *, show: bool) -> Iter
         task = bars.add_task("runs", total=total, completed=done)
         ended = done
 
-        def tell(config: TrainConfig, row: Mapping[str, Any]) -> None:
+        def report(config: TrainConfig, row: Mapping[str, Any]) -> None:
             nonlocal ended
             ended += 1
             bars.advance(task)
             text = f"[{ended}/{total}] {line(config, row, names)}"
             console.print(text, style=_STYLES.get(row["status"], "red"), markup=False)
 
-        yield tell
+        yield report
 
 
 def line(config: TrainConfig, row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """One run in a line.
+    """Summarise a run in a line.
 
     Args:
         config: The run.
         row: Its row in the table.
-        names: Settings that name it.
+        names: Settings that identify it.
 
     Returns:
-        Such as ``"demo-nt, rho 0.05, seed 0: AUC 0.512 [0.476, 0.548], loss 0.693, dead"``.
+        Text such as ``"demo-nt, rho 0.05, seed 0: AUC 0.512 [0.476, 0.548], loss 0.693, dead"``.
     """
     name = label(config, names)
     if "test_auc" not in row:

@@ -1,22 +1,22 @@
-"""The sweep itself: what is done is skipped, what broke is resumed, the table grows with each run."""
+"""Run a sweep: skip finished runs, resume interrupted ones, and rewrite the table after each run."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from gsnr_toolkit.sweeps.folder import SweepFolder
 from gsnr_toolkit.sweeps.grid import Grid, check_names, make_grid
 from gsnr_toolkit.sweeps.job import TRAIN, Job, write_failure
 from gsnr_toolkit.sweeps.local import choose_workers, run_local
+from gsnr_toolkit.sweeps.on_ray import run_on_ray
 from gsnr_toolkit.sweeps.show import reporter
 from gsnr_toolkit.sweeps.table import read_row, read_table, write_table
 from gsnr_toolkit.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["run_grid", "sweep"]
 
@@ -34,31 +34,31 @@ def sweep(
     overwrite: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train every combination of some settings, in one folder, into one table.
+    """Train every combination of some settings, in one folder, and collect the results in one table.
 
-    Called again with the same folder, it skips what is finished and goes on with what broke off or failed; called
-    with more values on an axis, it adds to what is there. Each run has a process of its own: one that fails, or is
-    killed, leaves the others alone and a row with the status ``"failed"``.
+    Called again with the same folder, it skips finished runs and continues interrupted and failed ones. Called with
+    more values on an axis, it adds runs. Each run has a process of its own: a run that fails or is killed leaves the
+    others alone, and its row has the status ``"failed"``.
 
     Args:
-        base: What is fixed.
-        axes: Any fields of :class:`TrainConfig` and their values.
+        base: The fixed settings.
+        axes: Fields of :class:`TrainConfig` to vary, and their values.
         out: The folder: ``sweep.csv`` is the table, ``runs/KEY`` a run.
-        workers: Runs at a time; as many as the cores hold, or one per GPU, when None.
-        threads: Threads of each.
-        device: Where to train; a GPU if there is one when None.
+        workers: Number of simultaneous runs; one per GPU, or without GPUs all cores, when None.
+        threads: Threads per run.
+        device: Where to train; the GPUs of this machine, or else the CPU, when None.
         ray: Address of a Ray cluster to train on, or ``"local"`` for Ray on this machine.
-        record_plain: Record GSNR and COR (``record_every``) in the runs with rho = 0 alone: recording costs more than
+        record_plain: Record GSNR and COR (``record_every``) only in the runs with rho = 0; recording costs more than
             training.
-        overwrite: Take a folder of a sweep with other settings; its runs stay in ``runs``.
-        progress: Tell on stderr what is done.
+        overwrite: Replace the grid of a folder that holds another sweep; its runs stay in ``runs``.
+        progress: Report finished runs on stderr.
 
     Returns:
         One row per run: ``key, status, message``, every setting, and the results that
         :func:`gsnr_toolkit.training.run.run_training` returns.
 
     Raises:
-        ProbeError: If a setting is wrong, the folder holds something else, or another process works on it.
+        ProbeError: If a setting is invalid, the folder holds something else, or another process is working on it.
     """
     grid = make_grid(base, axes, record_plain=record_plain)
     return run_grid(
@@ -78,23 +78,24 @@ def run_grid(
     progress: bool = True,
     function: str = TRAIN,
 ) -> pd.DataFrame:
-    """Do what :func:`sweep` does, for a grid.
+    """Run a grid as :func:`sweep` does.
 
     Args:
         grid: What to train.
         out: The folder.
-        workers: Runs at a time.
-        threads: Threads of each.
+        workers: Number of simultaneous runs.
+        threads: Threads per run.
         device: Where to train.
         ray: Address of a Ray cluster.
-        overwrite: Take a folder of another grid.
-        progress: Tell on stderr what is done.
+        overwrite: Replace the grid of a folder that holds another sweep.
+        progress: Report finished runs on stderr.
         function: ``"module:function"`` that trains, called like ``run_training``.
 
     Returns:
         The table.
     """
     configs = grid.configs
+    # Find mistakes before the folder is touched.
     check_names(grid)
     count, devices = choose_workers(workers, threads, device)
     folder = SweepFolder(out)
@@ -108,12 +109,12 @@ def run_grid(
             job.failure.unlink(missing_ok=True)
         with (
             closing(_runs(jobs, ray, workers, count, devices)) as ended,
-            reporter(len(configs), len(rows), grid.shown, show=progress) as tell,
+            reporter(len(configs), len(rows), grid.shown, show=progress) as report,
         ):
             for job in ended:
                 rows[job.config.key] = row = _row_of(folder, job)
                 write_table(folder, _in_order(rows, configs))
-                tell(job.config, row)
+                report(job.config, row)
     return read_table(folder.path)
 
 
@@ -122,16 +123,14 @@ def _runs(
 ) -> Generator[Job]:
     if ray is None or not jobs:
         return run_local(jobs, count, devices)
-    from gsnr_toolkit.sweeps.on_ray import run_on_ray
-
     return run_on_ray(jobs, ray, workers=workers)
 
 
 def _row_of(folder: SweepFolder, job: Job) -> dict[str, Any]:
-    """The row of a run that has ended, whatever it left."""
+    """Read the row of a run that has ended, even if it wrote neither results nor a failure."""
     row = read_row(folder, job.config)
     if row is None:
-        write_failure(job, f"it ended without results; what it printed, if anything, is in {job.log}")
+        write_failure(job, f"it ended without results; its output, if any, is in {job.log}")
         row = read_row(folder, job.config)
         assert row is not None
     return row

@@ -1,18 +1,17 @@
-"""``sweep.csv``: a row for each finished or failed run, with its whole config and its results."""
+"""``sweep.csv``: one row per finished or failed run, with its whole config and its results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.atomic import write_text
 from gsnr_toolkit.sweeps.folder import SweepFolder
 from gsnr_toolkit.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["FAILED", "read_row", "read_table", "write_table"]
 
@@ -23,14 +22,14 @@ _FIRST = ("key", "status", "message")
 
 
 def read_row(folder: SweepFolder, config: TrainConfig) -> dict[str, Any] | None:
-    """The row of one run.
+    """Read the row of one run.
 
     Args:
-        folder: The sweep's.
-        config: The run's.
+        folder: The sweep's folder.
+        config: The run's config.
 
     Returns:
-        ``key, status, message``, every setting, then the results; None while the run is neither finished nor failed.
+        ``key, status, message``, every setting, then the results; None if the run has neither finished nor failed.
     """
     result = folder.result(config)
     failure = None if result is not None else folder.failure(config)
@@ -44,15 +43,13 @@ def read_row(folder: SweepFolder, config: TrainConfig) -> dict[str, Any] | None:
 
 
 def write_table(folder: SweepFolder, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``sweep.csv``, whole or not at all.
+    """Write ``sweep.csv`` atomically.
 
     Args:
-        folder: The sweep's.
-        rows: What :func:`read_row` gave, in the order of the runs.
+        folder: The sweep's folder.
+        rows: Results of :func:`read_row`, in the order of the runs.
     """
-    import pandas as pd
-
-    # the longest row first: a failed run has no results, and must not decide where those of the others stand
+    # Columns in the order of the longest row: a failed run has no results, and must not decide where theirs stand.
     longest_first = sorted(rows, key=len, reverse=True)
     columns = list(dict.fromkeys(name for row in longest_first for name in row)) or list(_FIRST)
     write_text(folder.table_file, pd.DataFrame(list(rows), columns=columns).to_csv(index=False))
@@ -68,15 +65,13 @@ def read_table(out: str | Path) -> pd.DataFrame:
         One row per finished or failed run.
 
     Raises:
-        ProbeError: If there is none.
+        ProbeError: If there is no table.
     """
-    import pandas as pd
-
     path = Path(out) / "sweep.csv"
     try:
-        # a data set may be called "null": only what is empty is missing
+        # Only empty cells are missing values: a data set may be called "null".
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ProbeError(
-            f"expected a table at {path}, but it cannot be read ({error}); name the folder that was given as --out"
+            f"expected a table at {path}, but it cannot be read ({error}); give the folder that was passed as --out"
         ) from error

@@ -12,25 +12,25 @@ from typing import NoReturn
 from gsnr_toolkit.sweeps.job import Job, perform
 
 _PATIENCE = 10.0
-"""Seconds that a run has to end by itself once nobody waits for it."""
+"""Seconds that a run has to end in order after its parent process has ended."""
 
 
 def main() -> NoReturn:
-    """Make the run that the command line describes; the exit code tells whether it went well."""
+    """Do the run that the command line describes; the exit code is 0 if it succeeded."""
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(0 if perform(Job.from_json(sys.argv[1])) else 1)
 
 
 def _leave(*_: object) -> None:
-    # an exception, so that half-written files are removed on the way out
+    # An exception, so that half-written files are removed on the way out.
     raise SystemExit(128 + signal.SIGTERM)
 
 
 def _end_with_parent() -> None:
-    """End when the process that started this one has: otherwise two would soon write to one folder.
+    """End after the parent process, because otherwise a resumed sweep would write to the same folder.
 
-    Nothing is ever written to this pipe; it ends when its other end is gone, also after kill -9.
+    The parent never writes to this pipe. Reading returns when the parent's end is closed, even by kill -9.
     """
     os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)

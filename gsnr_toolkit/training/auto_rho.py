@@ -1,4 +1,4 @@
-"""A radius that follows the critical optimization radius, measured again every so many steps."""
+"""A SAM radius that follows the critical optimization radius (COR), measured at regular intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +16,21 @@ from gsnr_toolkit.errors import NonFiniteError, ProbeError
 from gsnr_toolkit.inputs.preserve import in_eval_mode
 from gsnr_toolkit.optim.rho import check_radius
 from gsnr_toolkit.probing.estimate import estimate_cor
+from gsnr_toolkit.report.report import Report
 from gsnr_toolkit.types import Loader, PerSampleLoss
-
-if TYPE_CHECKING:
-    from gsnr_toolkit.report.report import Report
 
 
 @dataclass(frozen=True)
 class RadiusRecord:
-    """One estimate of COR, and what followed.
+    """One estimate of COR and the radius that it led to.
 
     Attributes:
-        step: The training step it was taken before.
-        cor: Estimate; infinity above the largest radius tried, NaN without a signal.
+        step: The training step that followed the estimate.
+        cor: The estimate; infinity above the largest radius tried, NaN without a signal.
         status: ``"ok"``, ``"above_max_radius"``, ``"no_signal"``, ``"undefined"`` or ``"not_finite"``.
-        rho: The radius set.
-        seconds: What the estimate took.
-        gradient_evaluations: Gradients of one sample it took (a batch of b counts b); 0 with a probe of the user's.
+        rho: The new radius.
+        seconds: Duration of the estimate.
+        gradient_evaluations: Gradients of single samples computed (a batch of b counts b); 0 with the user's ``probe``.
     """
 
     step: int
@@ -44,33 +42,33 @@ class RadiusRecord:
 
 
 class AutoRho:
-    r"""Radius controller: ``rho = min(rho_max, safety * COR)``, with COR estimated again every ``every`` steps.
+    r"""Radius controller: ``rho = min(rho_max, safety * COR)``, with a new estimate of COR every ``every`` steps.
 
-    COR is our reconstruction (``docs/theory.md``). Where an estimate has no signal or is not finite, the radius
-    before it stays. Above the largest radius tried, that radius stands for COR. Random states, gradients, buffers and
-    modes are left as they were, so training is not changed by being measured, but for the radius. With
-    ``torch.distributed``, the first process measures and tells the others.
+    COR is our reconstruction (``docs/theory.md``). If an estimate has no signal or is not finite, the radius does not
+    change. If COR lies above the largest radius tried, that radius takes its place. An estimate changes no random
+    states, gradients, buffers or modes, so it influences training through the radius only. With ``torch.distributed``,
+    the first process measures and sends the result to the others.
 
     Args:
-        model: The model that is trained (unwrapped, without DDP).
-        loader: Probe samples: held-out ones, or training ones without augmentation. One pass at most per estimate.
+        model: The trained model (unwrapped, without DDP).
+        loader: Probe samples: held-out, or training samples without augmentation. An estimate makes at most one pass.
         loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
-        every: Steps between two estimates; the first comes before step 0.
-        safety: Share of COR to use, in (0, 1].
-        max_samples: Most samples of an estimate: with it and ``every``, the cost is bounded.
+        every: Steps between two estimates; the first one precedes step 0.
+        safety: Fraction of COR to use, in (0, 1].
+        max_samples: Maximum number of samples per estimate; together with ``every``, it bounds the cost.
         radii: Radii to try; when None four, from ``rho_max / 16`` to ``rho_max / safety``.
-        rho_max: Largest radius ever set.
-        start: Radius until an estimate has a signal; 0 (the base optimizer's steps) by default.
+        rho_max: Upper limit of the radius.
+        start: Radius before the first estimate with a signal; by default 0, the base optimizer's steps.
         eval_mode: Measure in eval mode, without dropout and with fixed batch statistics.
-        probe: Replaces the estimate: a function that returns COR (NaN for no signal) of what the optimizer perturbs.
-        **options: Further options of :func:`gsnr_toolkit.estimate_cor`. COR depends on the mini-batch size: give
-            SAM's as ``batch_size``, with ``max_samples`` at least eight times that.
+        probe: Replaces the estimate: a function that returns COR (NaN for no signal) for the optimizer's perturbation.
+        **options: Further options of :func:`gsnr_toolkit.estimate_cor`. COR depends on the mini-batch size: pass SAM's
+            as ``batch_size``, and a ``max_samples`` of at least eight times that.
 
     Attributes:
-        history: A :class:`RadiusRecord` for each estimate.
+        history: A :class:`RadiusRecord` per estimate.
 
     Raises:
-        ProbeError: If an option is out of its range.
+        ProbeError: If an option is out of range.
 
     >>> controller = AutoRho(nn.Linear(2, 1), [], every=10, safety=0.5, rho_max=0.05, probe=lambda: 0.02)
     >>> controller.radius(0), controller.radius(1), len(controller.history)
@@ -94,9 +92,9 @@ class AutoRho:
         **options: Any,
     ) -> None:
         if not isinstance(every, int) or every < 1:
-            raise ProbeError(f"expected every to be 1 step or more, got {every!r}")
+            raise ProbeError(f"expected every to be 1 step or more, got {every!r}; pass a whole number such as 50")
         if not 0 < safety <= 1:
-            raise ProbeError(f"expected safety to be above 0 and at most 1, got {safety!r}")
+            raise ProbeError(f"expected safety to be above 0 and at most 1, got {safety!r}; pass a share such as 0.5")
         if check_radius(rho_max, "rho_max") == 0:
             raise ProbeError("expected rho_max above 0, got 0; leave AutoRho out for the base optimizer's steps")
         self._model, self._loader, self._loss_fn = model, loader, loss_fn
@@ -113,30 +111,30 @@ class AutoRho:
         self.history: list[RadiusRecord] = []
 
     def attach(self, perturbed: Collection[Tensor], *, adaptive: bool) -> None:
-        """Insist that what SAM perturbs is what COR is measured for.
+        """Check that SAM perturbs the parameters for which COR is measured.
 
         Args:
             perturbed: Parameters that the optimizer perturbs.
             adaptive: Whether it takes ASAM's step.
 
         Raises:
-            ProbeError: If they differ, and the estimate is not the user's own.
+            ProbeError: If they differ, and COR does not come from the user's ``probe``.
         """
         if self._probe is not None:
             return
         trainable = {param for param in self._model.parameters() if param.requires_grad}
-        remedy = "radii compare only between equal perturbations: pass probe=function that returns COR for this one"
+        remedy = "pass probe=function that returns COR for this perturbation (radii of different ones do not compare)"
         if adaptive:
             raise ProbeError(f"expected SAM's perturbation, for which COR is measured, got ASAM's; {remedy}")
         if trainable != set(perturbed):
             raise ProbeError(
-                f"expected every trainable parameter of the model ({len(trainable)}) to be perturbed, as it is where "
-                f"COR is measured, got {len(trainable & set(perturbed))} of them and {len(set(perturbed) - trainable)} "
-                f"others; set requires_grad_(False) on what is not trained, or: {remedy}"
+                f"expected all {len(trainable)} trainable parameters of the model to be perturbed, because COR is "
+                f"measured for them, got {len(trainable & set(perturbed))} of them and "
+                f"{len(set(perturbed) - trainable)} others; set requires_grad_(False) on untrained ones, or {remedy}"
             )
 
     def radius(self, step: int) -> float:
-        """Radius for a step; estimates COR first where that is due.
+        """Return the radius for a step, after estimating COR if an estimate is due.
 
         Args:
             step: Training step, from 0.
@@ -173,10 +171,10 @@ class AutoRho:
 
     @property
     def cost(self) -> dict[str, float]:
-        """What estimating has cost so far.
+        """Cost of all estimates so far.
 
-        ``estimates``, ``seconds``, ``gradient_evaluations`` (of one sample each), and ``share``: of the wall time
-        since the first step (NaN before it).
+        ``estimates``, ``seconds``, ``gradient_evaluations`` (of single samples), and ``share`` of the wall time since
+        the first step (NaN before it).
         """
         seconds = sum(record.seconds for record in self.history)
         total = self._total_seconds()
@@ -191,7 +189,7 @@ class AutoRho:
         return self._elapsed + (0.0 if self._began is None else time.perf_counter() - self._began)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs.
+        """Return the state that a resumed run needs.
 
         Returns:
             Plain values.
@@ -200,10 +198,10 @@ class AutoRho:
         return {"rho": self._rho, "due": self._due, "elapsed": self._total_seconds(), "history": history}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a saved run stood.
+        """Load a saved state.
 
         Args:
-            state: What :meth:`state_dict` returned.
+            state: The result of :meth:`state_dict`.
         """
         self._rho, self._due = state["rho"], state["due"]
         self._elapsed, self._began = state["elapsed"], None
@@ -217,14 +215,14 @@ def _status(cor: float) -> str:
 
 
 def _gradient_evaluations(report: Report) -> int:
-    """Gradients of one sample: each sample's own, and those of SAM's mini-batches before and after each ascent."""
+    """Count gradients of single samples: one per sample, and those of SAM's mini-batches before and after ascents."""
     num_samples, num_batches = int(report.total["num_samples"]), int(report.settings["num_batches"])
     passes = 1 + report.drift["rho"].nunique()
     return num_samples + num_batches * int(report.settings["batch_size"]) * passes
 
 
 def _first_process_decides(measure: Callable[[], RadiusRecord]) -> RadiusRecord:
-    """Measure in one process only: radii that differ by a rounding error could part what processes do next."""
+    """Measure in the first process only: radii that differ by rounding could make processes diverge."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return measure()
     answer: list[Any] = [None]
@@ -232,11 +230,11 @@ def _first_process_decides(measure: Callable[[], RadiusRecord]) -> RadiusRecord:
     if torch.distributed.get_rank() == 0:
         try:
             answer = [measure()]
-        except Exception as error:  # the others wait for an answer, whatever it is
+        except Exception as error:  # any error: the other processes are waiting for an answer
             failure, answer = error, [str(error)]
     torch.distributed.broadcast_object_list(answer, src=0)
     if failure is not None:
         raise failure
     if not isinstance(answer[0], RadiusRecord):
-        raise ProbeError(f"expected the first process to measure COR, but it failed there: {answer[0]}")
+        raise ProbeError(f"expected the first process to measure COR, but it failed: {answer[0]}; see its traceback")
     return answer[0]

@@ -1,4 +1,4 @@
-"""Checkpoints that appear whole or not at all, and hold all that a run depends on."""
+"""Checkpoints: written atomically, with the random states that a run depends on."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically, with the random states of now.
+    """Write a checkpoint atomically, together with the current random states.
 
     Args:
-        path: Where to; what was there before is replaced in one step.
+        path: The file; an existing one is replaced.
         state: Tensors and plain values, nested.
     """
     with atomic_file(path) as stream:
@@ -28,37 +28,40 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, without running anything that is in it.
+    """Read a checkpoint without executing code from it.
 
     Args:
-        path: What :func:`save_checkpoint` wrote.
+        path: A file written by :func:`save_checkpoint`.
 
     Returns:
         The state, on the CPU.
 
     Raises:
-        ProbeError: If it is not one, or of another format.
+        ProbeError: If the file is not a checkpoint, or has another format.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ProbeError(
             f"expected {path} to be a checkpoint of this program, but it cannot be read ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}); delete the file to begin this run again"
+            f"{str(error).splitlines()[0]}); delete the file to start this run over"
         ) from error
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise ProbeError(f"expected {path} to have format {_FORMAT}; delete the file to begin this run again")
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != _FORMAT:
+        raise ProbeError(
+            f"expected {path} to have format {_FORMAT}, got {found!r}; delete the file to start this run over"
+        )
     return state
 
 
 def model_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes in a model: trainable parameters and buffers.
+    """Collect what training changes in a model: trainable parameters and buffers.
 
     Args:
         model: The model.
 
     Returns:
-        Name to tensor, detached, not copied.
+        Name to tensor, detached but not copied.
     """
     params = {name: param.detach() for name, param in model.named_parameters() if param.requires_grad}
     return params | {name: buffer.detach() for name, buffer in model.named_buffers()}
@@ -66,31 +69,31 @@ def model_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def load_model_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Write what :func:`model_state` read back into a model, bit for bit.
+    """Load the result of :func:`model_state` into a model, bit for bit.
 
     Args:
-        model: The same model with the same parameters trainable.
+        model: The same model, with the same parameters trainable.
         state: The tensors.
 
     Raises:
-        ProbeError: If names differ: the model is another one by now.
+        ProbeError: If the names differ, because the model has changed.
     """
     own = model_state(model)
     if own.keys() != state.keys():
         odd = sorted(own.keys() ^ state.keys())
         raise ProbeError(
-            f"expected a checkpoint of this model's trained tensors, got one that differs in {len(odd)} of them, first "
-            f"{odd[0]!r}; the code of the model or the library has changed: begin this run again in another folder"
+            f"expected a checkpoint of this model's trained tensors, got one that differs in {len(odd)} names, first "
+            f"{odd[0]!r}; the code of the model or the library has changed: start this run over in another folder"
         )
     for name, tensor in own.items():
         tensor.copy_(state[name])
 
 
 def random_states() -> dict[str, Any]:
-    """States of every global random generator, as plain values and tensors.
+    """Return the states of all global random generators, as plain values and tensors.
 
     Returns:
-        By generator.
+        Generator to state.
     """
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - models and data may draw from it
@@ -103,10 +106,10 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Go on with the random numbers that would have come.
+    """Restore the states of all global random generators.
 
     Args:
-        states: What :func:`random_states` returned.
+        states: The result of :func:`random_states`.
     """
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))

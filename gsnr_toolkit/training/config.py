@@ -1,4 +1,4 @@
-"""Everything that decides a training run, with help and range on each field."""
+"""The config of a training run; each field carries its help and its range."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from gsnr_toolkit.support.settings import Settings, describe_settings, setting, 
 
 __all__ = ["AUTO", "TrainConfig", "describe_fields"]
 
-#: The value of ``rho`` that means: follow the measured COR.
+#: The value of ``rho`` for a radius that follows the measured COR.
 AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """Everything that decides a training run; two runs of one config on one machine's CPU are equal bit for bit.
+    """Everything that determines a training run: two runs of one config on one machine's CPU are equal bit for bit.
 
-    Where and how it is computed (device, threads, folder) is no part of it. Each field has its meaning and its range
-    in its metadata; :func:`describe_fields` lists them.
+    Device, threads and folder are not part of it. The metadata of each field holds its meaning and its range;
+    :func:`describe_fields` lists them.
 
     Raises:
-        ProbeError: If a value is out of its range; names the field, the range and the value.
+        ProbeError: If a value is out of range; the message names the field, the range and the value.
 
     >>> config = TrainConfig(data="demo-df", rho=0.01)
     >>> config.key == TrainConfig(data="demo-df", rho=0.01).key, len(config.key)
@@ -30,7 +30,7 @@ class TrainConfig(Settings):
     0.05
     >>> TrainConfig(lr=0.0)
     Traceback (most recent call last):
-    gsnr_toolkit.errors.ProbeError: expected lr to be a number above 0, got 0.0
+    gsnr_toolkit.errors.ProbeError: expected lr to be a number above 0, got 0.0...
     """
 
     model: str = setting("clip-demo", "Model name, or module:function for your own.")
@@ -41,7 +41,7 @@ class TrainConfig(Settings):
     strength: float | None = setting(None, "Strength of an embedded forgery; 1 when None.", low=0, kind=float)
     eval_data: tuple[str, ...] = setting((), "Further data sets to test on.", kind=tuple)
     train_samples: int | None = setting(None, "Images to train on, balanced; all when None.", low=2, kind=int)
-    eval_samples: int = setting(1000, "Images of each split to evaluate on, balanced, one per source.", low=8, kind=int)
+    eval_samples: int = setting(1000, "Images to evaluate on per split, balanced, one per source.", low=8, kind=int)
     label_noise: float = setting(0.0, "Share of training labels that are flipped.", low=0, high=1, kind=float)
     tuning: str = setting("full", "What is trained: head, norms, last-K (blocks) or full.")
     optimizer: str = setting("adamw", "Base optimizer.", choices=("adamw", "adam", "sgd"))
@@ -50,34 +50,36 @@ class TrainConfig(Settings):
     momentum: float = setting(0.9, "Momentum of sgd.", low=0, high=1, kind=float)
     lr_schedule: str = setting("constant", "Learning rate over the run.", choices=("constant", "cosine"))
     lr_warmup: int = setting(0, "Steps in which the learning rate rises from 0.", low=0, kind=int)
-    batch_size: int = setting(32, "Images of a batch, half of them real.", low=2, kind=int)
+    batch_size: int = setting(32, "Images per batch, half of them real.", low=2, kind=int)
     steps: int = setting(300, "Training steps.", low=1, kind=int)
     rho: float | str = setting(
-        0.0, "SAM's radius, 0 for the base optimizer, 'auto' to follow COR.", low=0, words=(AUTO,), kind=float
+        0.0, "SAM's radius; 0 for the base optimizer, 'auto' to follow COR.", low=0, words=(AUTO,), kind=float
     )
     method: str = setting("sam", "How the perturbation is scaled.", choices=("sam", "asam"))
     perturb: str = setting("all", "Which trained parameters are perturbed.", choices=("all", "norms"))
     rho_schedule: str = setting(
         "constant", "The radius over the run: constant, or rising from 0.", choices=("constant", "linear", "cosine")
     )
-    plain_steps: int = setting(0, "Steps of the base optimizer before SAM begins.", low=0, kind=int)
+    plain_steps: int = setting(0, "Steps of the base optimizer before SAM starts.", low=0, kind=int)
     auto_every: int = setting(50, "rho='auto': steps between two estimates of COR.", low=1, kind=int)
-    auto_safety: float = setting(0.5, "rho='auto': share of COR to use.", above=0, high=1, kind=float)
+    auto_safety: float = setting(0.5, "rho='auto': fraction of COR to use.", above=0, high=1, kind=float)
     auto_max: float = setting(0.05, "rho='auto': largest radius.", above=0, kind=float)
     eval_every: int = setting(
-        0, "Steps between evaluations on the validation split; 0: at the end only.", low=0, kind=int
+        0, "Steps between evaluations on the validation split; 0: only at the end.", low=0, kind=int
     )
     record_every: int = setting(0, "Steps between records of GSNR and COR; 0: none.", low=0, kind=int)
     record_samples: int = setting(256, "Images that GSNR and COR are measured on.", low=8, kind=int)
-    stop_dead: int = setting(0, "Stop after this many steps on the plateau of ln 2; 0: never.", low=0, kind=int)
+    stop_dead: int = setting(
+        0, "Stop after this many consecutive steps on the plateau of ln 2; 0: never.", low=0, kind=int
+    )
     seed: int = setting(0, "Seed of everything random.", low=0, high=2**31, kind=int)
 
     def __post_init__(self) -> None:
         settle_settings(self)
         if self.rho == AUTO and (self.method, self.perturb) != ("sam", "all"):
             raise ProbeError(
-                f"expected method 'sam' and perturb 'all' with rho 'auto', for which COR is measured, got "
-                f"{self.method!r} and {self.perturb!r}; give a number as rho"
+                f"expected method 'sam' and perturb 'all' with rho 'auto', because COR is measured for them, got "
+                f"{self.method!r} and {self.perturb!r}; pass a number as rho"
             )
         if (self.record_every or self.rho == AUTO) and self.record_samples < 4 * self.batch_size:
             raise ProbeError(
@@ -86,15 +88,16 @@ class TrainConfig(Settings):
             )
         if self.plain_steps >= self.steps and self.rho:
             raise ProbeError(
-                f"expected fewer plain_steps than steps, got {self.plain_steps} of {self.steps}: SAM would never begin"
+                f"expected fewer plain_steps than steps, got {self.plain_steps} of {self.steps}, so that SAM would "
+                "never start; lower plain_steps, or set rho to 0"
             )
 
 
 def describe_fields() -> dict[str, str]:
-    """Meaning and default of every setting.
+    """Describe every field.
 
     Returns:
-        Field name to a line of help.
+        Field name to a line with its meaning and default.
 
     >>> describe_fields()["steps"]
     'Training steps. Default: 300'

@@ -1,4 +1,4 @@
-"""Is a run dead? Early diagnosis of a loss that stays on the plateau of the constant predictor."""
+"""Early diagnosis of dead runs, whose loss stays on the plateau of a constant predictor."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ PLATEAU = math.log(2)
 """Loss of the constant predictor on balanced classes, nats."""
 
 MARGIN = 0.01
-"""A loss that is not below ``PLATEAU - MARGIN`` has learned nothing to speak of."""
+"""A run whose loss is not below ``PLATEAU - MARGIN`` has learned hardly anything."""
 
 WINDOW = 20
-"""Steps that a loss is averaged over: one batch's loss alone says little."""
+"""Steps to average the loss over, because the loss of one batch says little."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the losses of a run say.
+    """State of a run, judged by its losses.
 
     Attributes:
         status: ``"learning"``, ``"dead"``, ``"diverged"`` or ``"too_early"``.
-        loss: Mean loss of the last :data:`WINDOW` steps; NaN where there are fewer.
-        message: The status as a sentence, with what to do.
+        loss: Mean loss of the last :data:`WINDOW` steps; NaN if there are fewer.
+        message: The status as a sentence, with advice.
     """
 
     status: str
@@ -35,10 +35,10 @@ class Diagnosis:
 
 
 def diagnose(losses: Sequence[float], logit_std: float = math.nan) -> Diagnosis:
-    """Diagnose a run of a balanced two-class problem from its training losses.
+    """Diagnose a run on a balanced two-class problem from its training losses.
 
-    A loss within 0.01 of ln 2, or above, is the constant predictor's: the run is dead, at least so far. If the
-    logits hardly differ between images as well, the model's answer has become a constant.
+    A constant predictor has a loss of ln 2. A run whose loss is above ``ln 2 - 0.01`` is dead, at least so far. If in
+    addition its logits hardly differ between images, the model's output has become a constant.
 
     Args:
         losses: Training losses in nats, one per step.
@@ -60,16 +60,16 @@ def diagnose(losses: Sequence[float], logit_std: float = math.nan) -> Diagnosis:
     constant = f", and the logits hardly differ (sd {logit_std:.2g})" if logit_std < 0.1 else ""
     message = (
         f"dead: loss {mean:.3f} is not below the plateau of ln 2 = {PLATEAU:.3f} by {MARGIN}{constant}; lower rho, "
-        "begin with plain steps, or train longer"
+        "start with plain steps, or train longer"
     )
     return Diagnosis("dead", mean, message)
 
 
 class PlateauWatch:
-    """Counts for how many steps on end a run has been dead.
+    """Counts the consecutive steps for which a run has been dead.
 
     Args:
-        patience: After so many such steps :attr:`hopeless` is true; never when 0.
+        patience: Number of such steps after which :attr:`hopeless` becomes true; 0 for never.
 
     >>> watch = PlateauWatch(patience=2)
     >>> for _ in range(WINDOW + 1):
@@ -84,21 +84,21 @@ class PlateauWatch:
         self.dead_steps = 0
 
     def add(self, loss: float) -> None:
-        """Take one more training loss.
+        """Add the training loss of a step.
 
         Args:
-            loss: Mean loss of a step's batch.
+            loss: Mean loss of the step's batch.
         """
         self.losses = [*self.losses[-(WINDOW - 1) :], loss]
         self.dead_steps = self.dead_steps + 1 if diagnose(self.losses).status == "dead" else 0
 
     @property
     def hopeless(self) -> bool:
-        """Whether to stop."""
+        """Whether to stop the run."""
         return bool(self.patience) and self.dead_steps >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs.
+        """Return the state that a resumed run needs.
 
         Returns:
             Plain values.
@@ -106,9 +106,9 @@ class PlateauWatch:
         return {"losses": self.losses, "dead_steps": self.dead_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a saved run stood.
+        """Load a saved state.
 
         Args:
-            state: What :meth:`state_dict` returned.
+            state: The result of :meth:`state_dict`.
         """
         self.losses, self.dead_steps = list(state["losses"]), int(state["dead_steps"])

@@ -1,4 +1,4 @@
-"""Scores of a detector on a data set, and what they are worth."""
+"""Scores of a detector on a data set, with AUC and loss."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gsnr_toolkit.types import Loader
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A detector on a data set.
+    """Performance of a detector on a data set.
 
     Attributes:
-        auc: Area under the ROC curve with its 95 % interval over images. NaN where a score is not finite.
+        auc: Area under the ROC curve with its 95 % interval over images; NaN if a score is not finite.
         loss: Mean cross-entropy in nats.
-        logit_std: Standard deviation of the scores: near 0, the answer is a constant.
+        logit_std: Standard deviation of the scores; near 0, the detector's output is a constant.
         scores: One per image, larger for fake.
         labels: 0 real, 1 fake.
     """
@@ -41,12 +41,12 @@ def evaluate(model: nn.Module, loader: Loader, device: torch.device | str | None
     """Score every image of a loader in eval mode.
 
     Args:
-        model: One logit per image, or two (real, fake), whose difference is the score.
+        model: Returns one logit per image, or two (real, fake), whose difference is the score.
         loader: Yields ``(images, labels)`` with labels 0 and 1.
-        device: Where the model is; batches stay where they are when None.
+        device: Device of the model; batches are not moved when None.
 
     Returns:
-        AUC, loss and scores. The interval takes images to be independent: give one image per video or identity.
+        AUC, loss and scores. The interval assumes independent images: use one image per video or identity.
 
     Raises:
         ProbeError: If a class is missing, or the model has more than two outputs.
@@ -67,7 +67,10 @@ def evaluate(model: nn.Module, loader: Loader, device: torch.device | str | None
             labels.append(target.cpu())
     known, values = torch.cat(labels).numpy(), torch.cat(scores).numpy()
     if len(set(known.tolist())) < 2:
-        raise ProbeError(f"expected real and fake images to evaluate on, got the labels {sorted(set(known.tolist()))}")
+        found_labels = sorted(set(known.tolist()))
+        raise ProbeError(
+            f"expected real and fake images to evaluate on, got only the labels {found_labels}; pass a loader with both"
+        )
     finite = bool(np.isfinite(values).all())
     found = auc(values[known == 0], values[known == 1]) if finite else Auc(np.nan, np.nan, np.nan, len(values))
     return Evaluation(found, float(torch.cat(losses).mean()), float(values.std()), values, known)
@@ -76,5 +79,7 @@ def evaluate(model: nn.Module, loader: Loader, device: torch.device | str | None
 def _scores(logits: Tensor) -> Tensor:
     rows = logits.reshape(logits.shape[0], -1) if logits.ndim else logits.reshape(1, 1)
     if rows.shape[1] > 2:
-        raise ProbeError(f"expected one logit per image, or two, got {rows.shape[1]}; give the model num_outputs=1")
+        raise ProbeError(
+            f"expected one logit per image, or two, got {rows.shape[1]}; build the model with num_outputs=1"
+        )
     return rows[:, 0] if rows.shape[1] == 1 else rows[:, 1] - rows[:, 0]

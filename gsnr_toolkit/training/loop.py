@@ -1,4 +1,4 @@
-"""The training loop: one function to read from top to bottom, and what may listen to it."""
+"""The training loop, and callbacks before and after each step."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Callback", "StepLog", "train"]
 
 @dataclass(frozen=True)
 class StepLog:
-    """One training step.
+    """Record of a training step.
 
     Attributes:
-        step: Its number, from 0.
-        loss: Mean loss of its batch at the unperturbed parameters, before the update; nats.
+        step: Step number, from 0.
+        loss: Mean loss of the batch at the unperturbed parameters, before the update; nats.
         rho: The largest radius of any parameter group.
         lr: Learning rate.
     """
@@ -35,23 +35,23 @@ class StepLog:
 
 
 class Callback:
-    """Listens to a run; every method may be left as it is."""
+    """Observes a run; override only the hooks you need."""
 
     def before_step(self, step: int) -> None:
-        """Look at the model as it is after ``step`` updates.
+        """Observe the model after ``step`` updates.
 
         Args:
-            step: Updates made so far.
+            step: Number of updates so far.
         """
 
     def after_step(self, log: StepLog) -> bool:
-        """Take note of a step.
+        """Observe a step.
 
         Args:
-            log: What happened in it.
+            log: Record of the step.
 
         Returns:
-            True to end the run here.
+            True to end the run after this step.
         """
         del log
         return False
@@ -72,18 +72,18 @@ def train(
     """Train a model.
 
     Args:
-        model: Trained in place, in the mode it is in.
+        model: Trained in place, in its current mode.
         optimizer: SAM around any optimizer; with rho 0 its step is that optimizer's.
-        batches: Batch ``start`` comes first.
-        steps: Updates in all, those before ``start`` included.
-        start: Updates made already.
+        batches: Yields batch number ``start`` first.
+        steps: Total number of updates, including those before ``start``.
+        start: Number of updates already made.
         loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
-        learning_rate: Learning rate by step; the optimizer's own when None.
-        device: Where the model is; batches stay where they are when None.
-        callbacks: Told before and after each step, in order.
+        learning_rate: Function from the step to the learning rate; the optimizer's own rate when None.
+        device: Device of the model; batches are not moved when None.
+        callbacks: Called before and after each step, in order.
 
     Returns:
-        Updates made in all: fewer than ``steps`` if a callback ended the run, or the loss is no longer finite.
+        Total number of updates: fewer than ``steps`` if a callback ended the run, or the loss became non-finite.
 
     >>> _ = torch.manual_seed(0)
     >>> model, inputs = nn.Linear(2, 1), torch.randn(8, 2)
@@ -108,7 +108,6 @@ def train(
             return loss.detach()
 
         loss = float(optimizer.step(closure))
-        # the radii of the step just made: its number is one less than the optimizer's count by now
         log = StepLog(step, loss, _radius(optimizer, step), float(optimizer.param_groups[0]["lr"]))
         stopped = [callback.after_step(log) for callback in callbacks]
         if any(stopped) or not math.isfinite(loss):
@@ -117,5 +116,6 @@ def train(
 
 
 def _radius(optimizer: SAM, step: int) -> float:
+    """Radius of a step just made. Not ``optimizer.radii``: those are already the ones of the next step."""
     factor = 1.0 if optimizer.rho_schedule is None else optimizer.rho_schedule(step)
     return max(float(group["rho"]) for group in optimizer.param_groups) * factor

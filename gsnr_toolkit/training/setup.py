@@ -1,17 +1,18 @@
-"""From a config to data, optimizer and learning rate."""
+"""Data, optimizer and learning rate of a training config."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from gsnr_toolkit.data.base import ForgeryDataset
 from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.models.spec import InputSpec, input_spec
+from gsnr_toolkit.optim.learning_rate import warmup_then_cosine
 from gsnr_toolkit.optim.rho import Cosine, Linear, RhoSchedule, WarmStart
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.training.auto_rho import AutoRho
@@ -19,25 +20,20 @@ from gsnr_toolkit.training.config import AUTO, TrainConfig
 from gsnr_toolkit.training.stream import balanced_rows, training_batches
 from gsnr_toolkit.types import Loader
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gsnr_toolkit.data.base import ForgeryDataset
-
-Opened: TypeAlias = "dict[tuple[object, ...], ForgeryDataset]"
-"""Data sets by all that decides them: runs of one process that share it read, or draw, each image once."""
+Opened: TypeAlias = dict[tuple[object, ...], ForgeryDataset]
+"""Data sets by name and options. Runs of one process that share it load, or draw, each image once."""
 
 _BASE = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 @dataclass
 class TrainingData:
-    """Training images, and splits to validate and test on; each is opened when it is first needed.
+    """Images to train, validate and test on; each data set is opened on first use.
 
     Attributes:
-        config: What is trained.
-        spec: What images the model wants.
-        opened: Data sets that are open already, and those opened here.
+        config: The run's config.
+        spec: The image size and normalisation that the model expects.
+        opened: Cache of open data sets.
     """
 
     config: TrainConfig
@@ -50,10 +46,11 @@ class TrainingData:
         return self.test_set("val")
 
     def test_set(self, what: str) -> ForgeryDataset:
-        """Open data to evaluate on.
+        """Open a data set to evaluate on.
 
         Args:
-            what: ``"val"`` or ``"test"`` of the training data, or the name of another data set (its test split).
+            what: ``"val"`` or ``"test"`` for that split of the training data, or the name of another data set, whose
+                test split is opened.
 
         Returns:
             The data set.
@@ -62,14 +59,14 @@ class TrainingData:
         return self._open(self.config.data if own else what, what if own else "test", own=own)
 
     def batches(self, *, start: int, num_workers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Training batches from a step on.
+        """Iterate over training batches, starting at a given step.
 
         Args:
             start: The step.
-            num_workers: Processes that read images.
+            num_workers: Processes that load images.
 
         Returns:
-            An endless iterator.
+            An endless iterator of ``(images, labels)``.
         """
         config = self.config
         dataset = self._open(config.data, "train", own=True)
@@ -86,6 +83,7 @@ class TrainingData:
 
     def _open(self, name: str, split: str, *, own: bool) -> ForgeryDataset:
         config, spec = self.config, self.spec
+        # Strength and compression describe the training data; other data sets are tested with their defaults.
         extra: dict[str, Any] = {"strength": config.strength, "compression": config.compression} if own else {}
         options: dict[str, Any] = {
             "split": split,
@@ -102,15 +100,15 @@ class TrainingData:
 
 
 def open_data(config: TrainConfig, model: nn.Module, opened: Opened | None = None) -> TrainingData:
-    """Find the data of a config, in the size that a model wants.
+    """Return the data of a config, sized and normalised for a model; nothing is loaded yet.
 
     Args:
-        config: What is trained.
+        config: The run's config.
         model: The model.
-        opened: Data sets that other runs of this process have opened; those opened here are added.
+        opened: Cache shared with other runs of this process.
 
     Returns:
-        The data, not read yet.
+        The data.
     """
     return TrainingData(config, input_spec(model), {} if opened is None else opened)
 
@@ -119,12 +117,12 @@ def make_optimizer(config: TrainConfig, model: nn.Module, probe: Loader) -> SAM:
     """Build the optimizer of a config.
 
     Args:
-        config: What is trained.
-        model: The model, with its trainable parameters chosen.
-        probe: Samples that COR is measured on where rho is ``"auto"``.
+        config: The run's config.
+        model: The model, with ``requires_grad`` set on the parameters to train.
+        probe: Samples that COR is measured on if rho is ``"auto"``.
 
     Returns:
-        SAM around the base optimizer; with rho 0 it is the base optimizer.
+        SAM around the base optimizer; with rho 0 its step is the base optimizer's.
     """
     base: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
@@ -161,23 +159,20 @@ def _rho_schedule(config: TrainConfig) -> RhoSchedule | None:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step.
+    """Return the learning rate of a step.
 
     Args:
         config: With ``lr``, ``lr_schedule``, ``lr_warmup`` and ``steps``.
-        step: From 0.
+        step: Step number, from 0.
 
     Returns:
-        The rate: rising linearly in the warm-up, then constant or falling along half a cosine wave to 0.
+        The rate. It rises linearly in the warm-up, then stays constant or falls to 0 along half a cosine wave.
 
     >>> [round(learning_rate(TrainConfig(lr=1.0, steps=4, lr_schedule="cosine"), step), 3) for step in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     >>> [learning_rate(TrainConfig(lr=1.0, steps=4, lr_warmup=2), step) for step in range(3)]
     [0.5, 1.0, 1.0]
     """
-    if step < config.lr_warmup:
-        return config.lr * (step + 1) / config.lr_warmup
-    if config.lr_schedule == "constant":
+    if config.lr_schedule == "constant" and step >= config.lr_warmup:
         return config.lr
-    share = (step - config.lr_warmup) / max(1, config.steps - config.lr_warmup)
-    return config.lr * (1 + math.cos(math.pi * share)) / 2
+    return warmup_then_cosine(step, config.steps, peak=config.lr, warmup=config.lr_warmup)

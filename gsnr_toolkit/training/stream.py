@@ -1,20 +1,18 @@
-"""Training batches that can be taken up at any step, and labels that are wrong on purpose."""
+"""Training batches that can be resumed at any step, and deliberate label noise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset
 from gsnr_toolkit.data.loaders import BalancedBatches
 from gsnr_toolkit.errors import ProbeError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["FlippedLabels", "balanced_rows", "training_batches"]
 
@@ -29,16 +27,16 @@ def training_batches(
     label_noise: float = 0.0,
     num_workers: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Class-balanced training batches without end; batch t is the same wherever one starts.
+    """Iterate endlessly over class-balanced batches; batch t is the same wherever the iteration starts.
 
     Args:
-        dataset: Where the items come from.
+        dataset: The data set.
         batch_size: Items per batch.
-        seed: Of the order, of the draw from the larger class and of the wrong labels.
-        start: Number of the first batch; those before it are not read.
+        seed: Seed of the order, of the draw from the larger class and of the flipped labels.
+        start: Number of the first batch; earlier ones are not loaded.
         rows: Row numbers to train on; all when None.
-        label_noise: Share of labels of each class that are flipped, the same ones at every pass.
-        num_workers: Processes that read images; 0 reads in this one.
+        label_noise: Share of labels of each class to flip, the same ones in every pass.
+        num_workers: Processes that load images; 0 loads in this process.
 
     Returns:
         An iterator of ``(images (B, 3, S, S) float32, labels (B,) int64)``.
@@ -52,12 +50,13 @@ def training_batches(
     items: Dataset[Any] = FlippedLabels(dataset, label_noise, seed) if label_noise else dataset
     excluded = () if rows is None else np.setdiff1d(np.arange(len(dataset)), rows).tolist()
     order = _EndlessOrder(BalancedBatches(dataset.labels, batch_size, seed, excluded), start)
+    # Without a generator of its own, the loader would draw a seed from the global one.
     own = torch.Generator().manual_seed(seed)
     return iter(DataLoader(items, batch_sampler=order, num_workers=num_workers, generator=own))
 
 
 class _EndlessOrder(Sampler[list[int]]):
-    """The batches of one epoch after the other, from a given batch on."""
+    """Batches of successive epochs, starting at a given batch."""
 
     def __init__(self, epochs: BalancedBatches, start: int) -> None:
         self._epochs, self._start = epochs, start
@@ -71,16 +70,16 @@ class _EndlessOrder(Sampler[list[int]]):
             skip = 0
 
 
-class FlippedLabels(Dataset[tuple["Tensor", int]]):
-    """A data set in which a share of the labels of each class is wrong.
+class FlippedLabels(Dataset[tuple[Tensor, int]]):
+    """A data set in which a share of the labels of each class is flipped.
 
     Args:
-        dataset: The data set with right labels.
+        dataset: The data set with correct labels.
         share: Share of each class to flip; 0.5 leaves nothing to learn.
         seed: The same seed flips the same items.
 
     Attributes:
-        flipped: Row numbers of the items with a wrong label.
+        flipped: Row numbers of the items with a flipped label.
     """
 
     def __init__(self, dataset: ForgeryDataset, share: float, seed: int = 0) -> None:
@@ -99,17 +98,17 @@ class FlippedLabels(Dataset[tuple["Tensor", int]]):
 
 
 def balanced_rows(dataset: ForgeryDataset, count: int) -> list[int]:
-    """Pick as many real as fake items, evenly spaced over the data set.
+    """Select equally many real and fake items, evenly spaced over the data set.
 
     Args:
-        dataset: Where from.
-        count: How many in all.
+        dataset: The data set.
+        count: Total number of items.
 
     Returns:
         Increasing row numbers, ``2 * (count // 2)`` of them.
 
     Raises:
-        ProbeError: If a class has fewer than half of them.
+        ProbeError: If a class has fewer than ``count // 2`` items.
     """
     half = count // 2
     chosen: list[int] = []

@@ -8,6 +8,8 @@ from gsnr_toolkit.sweeps.grid import make_grid
 from gsnr_toolkit.sweeps.job import Job, perform
 from gsnr_toolkit.sweeps.table import read_row, write_table
 
+FAKE = "tests.support.fake_training:run_training"
+
 
 def make_sweep(path, axes):
     grid, folder = make_grid(TrainConfig(), axes), SweepFolder(path)

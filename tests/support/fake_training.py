@@ -1,6 +1,6 @@
 """A training run that takes no time, and one each that fails, is killed, or hangs: what a sweep must live through.
 
-Its name in a sweep is ``fake_training:run_training``. Radii stand for what happens.
+Its name in a sweep is ``tests.support.fake_training:run_training``. Radii stand for what happens.
 """
 
 import math

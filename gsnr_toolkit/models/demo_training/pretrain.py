@@ -27,6 +27,7 @@ from gsnr_toolkit.data.demo.splits import identities
 from gsnr_toolkit.models.demo_training.card import write_card
 from gsnr_toolkit.models.demo_training.checkpoint import export_weights, load_checkpoint, save_checkpoint
 from gsnr_toolkit.models.demo_training.clip import WEIGHTS_PATH, build_demo_clip, load_demo_clip, normalize
+from gsnr_toolkit.optim.learning_rate import warmup_then_cosine
 
 _MAX_LOGIT_SCALE = math.log(100)
 
@@ -151,10 +152,7 @@ def learning_rate_at(step: int, options: PretrainOptions) -> float:
     steps = options.steps
     if step >= steps:
         step, steps = step - steps, options.refine_steps
-    if step < options.warmup:
-        return options.learning_rate * (step + 1) / options.warmup
-    done = (step - options.warmup) / max(1, steps - options.warmup)
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return warmup_then_cosine(step, steps, peak=options.learning_rate, warmup=options.warmup)
 
 
 def _optimizer(model: CLIP, options: PretrainOptions) -> torch.optim.AdamW:

@@ -10,7 +10,8 @@ from gsnr_toolkit.sweeps.table import read_table
 
 FAKE = "tests.support.fake_training:run_training"
 TINY = (
-    "--model tiny_detector:tiny_model --data demo-df --steps 3 --set train_samples=32 --set eval_samples=24 --lr 3e-3"
+    "--model tests.support.tiny_detector:tiny_model --data demo-df --steps 3 --set train_samples=32 "
+    "--set eval_samples=24 --lr 3e-3"
 )
 
 
@@ -60,7 +61,7 @@ def test_a_small_sweep_end_to_end(run, tmp_path):
     assert "AUC" not in err, "nothing is trained a second time"
     code, _, err = run(command.replace("--steps 3", "--steps 4"))
     assert code == 2
-    assert "there and not here: steps 3; here and not there: steps 4" in err
+    assert "only there: steps 3; only here: steps 4" in err
 
 
 @pytest.mark.usefixtures("fake")
@@ -69,7 +70,7 @@ def test_failures_are_told_and_the_rest_is_kept(run, tmp_path):
     assert code == 1
     assert "1 of 3 runs failed:" in err
     assert "demo-nt, rho 0.5, seed 0: ValueError: no luck" in err
-    assert "run the same command again to try these once more" in err
+    assert "run the same command again to retry them" in err
     assert "0.05" in out
     code, out, err = run("status out")
     assert out.splitlines()[0] == "3 runs: 2 done, 1 failed"
@@ -121,27 +122,27 @@ def test_ctrl_c_says_how_to_go_on(run, monkeypatch):
     monkeypatch.setattr(sweeping, "run_grid", interrupted)
     code, _, err = run("--out out")
     assert code == 130
-    assert "interrupted: what is done is in out; the same command goes on from there" in err
+    assert "interrupted: finished runs are in out; run the same command again to resume" in err
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("--rho 0", "expected a folder for the sweep; add --out DIR"),
-        ("--rho 0,,1 --out out", "expected --rho to be values with commas between them, got '0,,1'"),
+        ("--rho 0", "expected a folder for the sweep, got none; add --out DIR"),
+        ("--rho 0,,1 --out out", "expected --rho to be values separated by commas, got '0,,1'"),
         ("--rho small --out out", "expected rho to be a number from 0, got 'small'"),
         ("--data demo-tn --out out", "Did you mean 'demo-nt'"),
         ("--tuning norm --out out", "Did you mean 'norms'"),
         ("--seeds 2 --seed 0,1 --out out", "expected the seeds once, got it as --seeds and as --seed"),
         ("--seeds 0 --out out", "expected --seeds to be 1 or more, got 0"),
-        ("--set stpes=1 --out out", "no setting is called 'stpes'. Did you mean 'steps'?"),
+        ("--set stpes=1 --out out", "Did you mean 'steps'?"),
         ("--set steps --out out", "expected --set FIELD=VALUE, got 'steps'"),
         ("--steps 1 --set steps=2 --out out", "expected steps once, got it as an option and as --set steps=2"),
-        ("--set eval_data=a,b --out out", "use --eval, or a file"),
+        ("--set eval_data=a,b --out out", "got eval_data, whose value is itself a list; use --eval"),
         ("--workers 0 --out out", "expected workers to be 1 or more, got 0"),
         ("--config none.toml --out out", "none.toml cannot be read"),
         ("--config bad.toml --out out", "bad.toml: expected steps to be a whole number from 1, got 0"),
-        ("--rho 0 plot out", "expected no options before 'plot', got rho; leave them out"),
+        ("--rho 0 plot out", "expected no options before 'plot', got rho; remove them"),
         ("plot out", "expected a table at out/sweep.csv"),
         ("status out", "to hold a sweep, but its sweep.json cannot be read"),
     ],

@@ -169,7 +169,7 @@ def test_an_exception_inside_leaves_the_weights():
 
 def test_errors_of_sam_step():
     model = make_model()
-    with pytest.raises(ProbeError, match="expected sharpness to be one of 'batch', 'micro', got 'm'"):
+    with pytest.raises(ProbeError, match="expected sharpness to be 'batch' or 'micro', got 'm'"):
         sam_step(model, make_batch(), losses, SAM(model), sharpness="m")
     with pytest.raises(ProbeError, match="expected micro_batch_size to be 1 or more, got 0"):
         sam_step(model, make_batch(), losses, SAM(model), 0)

@@ -39,7 +39,7 @@ def test_weights_come_back_bit_for_bit_when_the_second_forward_raises(interface)
         optimizer.first_step()
         with pytest.raises(Failure):
             closure()
-        with pytest.raises(ProbeError, match=re.escape("restore() to give up a step")):
+        with pytest.raises(ProbeError, match=re.escape("restore() to abandon a step")):
             optimizer.first_step()
         optimizer.restore()
     assert (calls[1][0] - before[0]).abs().max() > 1  # it was away
@@ -156,10 +156,10 @@ def test_half_precision_is_warned_of():
         (lambda m: SAM([{"params": m.parameters(), "rho": math.inf}]), "expected a group's rho to be a finite number"),
         (lambda m: SAM(m, perturb="some"), "expected perturb to be 'all', 'norms' or a function"),
         (lambda m: SAM(m.parameters(), perturb="norms"), "expected the model with perturb='norms'"),
-        (lambda m: SAM(m, perturb="norms"), "to choose at least one of 4 parameters, got none"),
+        (lambda m: SAM(m, perturb="norms"), "to select at least one of 4 parameters, got none"),
         (lambda m: SAM(m.parameters(), perturb=lambda n, p: True), "got 4 without"),
         (lambda m: SAM(m, torch.optim.SGD(m.parameters())), "got an instance of SGD"),
-        (lambda m: SAM(m, torch.optim.LBFGS), "got LBFGS, which evaluates the loss by itself"),
+        (lambda m: SAM(m, torch.optim.LBFGS), "got LBFGS, which evaluates the loss itself"),
         (lambda m: SAM(m).step(), "expected a closure .* got none"),
         (lambda m: SAM(m).second_step(), "expected first_step"),
         (lambda m: SAM(m, rho_schedule=lambda step: -1.0).step(lambda: None), r"expected rho_schedule\(0\) to be"),
@@ -174,7 +174,7 @@ def test_contexts_do_not_nest(model, batch):
     optimizer, before = SAM(model), bits(model)
     losses(model, batch).mean().backward()
     with (
-        pytest.raises(ProbeError, match=r"perturbed\(\) inside of perturbed\(\)"),
+        pytest.raises(ProbeError, match=r"perturbed\(\) inside perturbed\(\)"),
         optimizer.perturbed(),
         optimizer.perturbed(),
     ):

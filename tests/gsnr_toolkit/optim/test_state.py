@@ -91,7 +91,7 @@ def test_no_checkpoint_of_perturbed_weights():
     optimizer = SAM(model)
     losses(model, make_batch()).mean().backward()
     optimizer.first_step()
-    with pytest.raises(ProbeError, match="expected unperturbed weights to save, got a step half done"):
+    with pytest.raises(ProbeError, match="expected unperturbed weights to save, got an unfinished step"):
         optimizer.state_dict()
 
 

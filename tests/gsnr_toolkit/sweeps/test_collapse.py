@@ -130,7 +130,7 @@ def test_failed_and_diverged_runs():
     failed = table("+++--").assign(status="failed")
     (row,) = collapse_radii(failed).to_dict("records")
     assert (row["status"], row["num_runs"]) == ("no_runs", 0)
-    assert "none of 5 runs at a set radius has come to an end" in row["message"]
+    assert "none of 5 runs at a fixed radius has finished" in row["message"]
     diverged = table("+++--").assign(status=["ok"] * 3 + ["diverged"] * 2)
     diverged.loc[3:, ["test_auc", "test_auc_low", "test_auc_high", "train_loss"]] = math.nan
     (row,) = collapse_radii(diverged).to_dict("records")

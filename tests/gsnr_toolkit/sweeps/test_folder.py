@@ -28,9 +28,9 @@ def test_a_folder_is_taken_once_more_and_extended(tmp_path):
 def test_other_settings_are_refused_and_named(tmp_path):
     folder = SweepFolder(tmp_path)
     folder.claim(LARGER)
-    with pytest.raises(ProbeError, match=r"there and not here: rho 0.2; seed 1; here and not there: no other value"):
+    with pytest.raises(ProbeError, match=r"only there: rho 0.2; seed 1; only here: nothing"):
         folder.claim(SMALL)
-    with pytest.raises(ProbeError, match=r"there and not here: .*steps 5.*; here and not there: steps 6.*--overwrite"):
+    with pytest.raises(ProbeError, match=r"only there: .*steps 5.*; only here: steps 6.*--overwrite"):
         folder.claim(OTHER)
     assert dict(folder.load_grid().values) == dict(LARGER.values)
     (tmp_path / "runs" / "kept").mkdir()
@@ -88,7 +88,7 @@ def test_two_cannot_work_on_one_folder(tmp_path):
         assert other.stdout.readline() == "locked\n"
         assert folder.busy
         with (
-            pytest.raises(ProbeError, match=rf"another process \(process {other.pid}\) is at work on"),
+            pytest.raises(ProbeError, match=rf"another process \(process {other.pid}\) is working on it"),
             folder.locked(),
         ):
             pass

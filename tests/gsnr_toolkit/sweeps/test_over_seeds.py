@@ -108,7 +108,7 @@ def test_settings_are_kept_apart_and_missing_values_are_equal():
     assert found["auc"].tolist() == pytest.approx([0.85, 0.65])
     own = rows_of(found, {"data": "demo-nt", "strength": math.nan})
     assert own["auc"].tolist() == pytest.approx([0.85])
-    with pytest.raises(ProbeError, match="one run of a setting, radius and seed, got several; add strength to by"):
+    with pytest.raises(ProbeError, match="one run per setting, radius and seed, got several; add strength to by"):
         average_over_seeds(table, ["data"])
     with pytest.raises(ProbeError, match="expected by to name columns of the table, got model"):
         average_over_seeds(table, ["model"])

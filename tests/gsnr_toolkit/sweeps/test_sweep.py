@@ -84,7 +84,9 @@ def test_more_values_are_added_and_nothing_is_run_twice(tmp_path):
     table = run({"rho": [0, 0.01, 0.05]}, tmp_path)
     assert table["rho"].tolist() == [0.0, 0.01, 0.05]
     assert list(calls(tmp_path).values()) == [1, 1, 1]
-    with pytest.raises(ProbeError, match=r"holds a sweep with other settings \(there and not here: rho 0.01, 0.05"):
+    with pytest.raises(
+        ProbeError, match=r"to have no other settings than this one, but it does \(only there: rho 0.01, 0.05"
+    ):
         run({"rho": [0]}, tmp_path)
     assert len(read_table(tmp_path)) == 3
     assert run({"rho": [0]}, tmp_path, overwrite=True)["rho"].tolist() == [0.0]

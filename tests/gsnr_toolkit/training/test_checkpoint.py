@@ -43,7 +43,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
 def test_what_cannot_be_read_is_refused_with_the_remedy(tmp_path):
     path = tmp_path / "c.pt"
     path.write_bytes(b"half a file")
-    with pytest.raises(ProbeError, match="delete the file to begin this run again"):
+    with pytest.raises(ProbeError, match="delete the file to start this run over"):
         load_checkpoint(path)
     torch.save({"format": 0}, path)
     with pytest.raises(ProbeError, match="to have format 1"):
@@ -66,5 +66,5 @@ def test_a_model_is_restored_bit_for_bit():
     load_model_state(model, state)
     for name, tensor in model_state(model).items():
         assert torch.equal(tensor, state[name])
-    with pytest.raises(ProbeError, match=r"differs in 1 of them, first '0.bias'"):
+    with pytest.raises(ProbeError, match=r"differs in 1 names, first '0.bias'"):
         load_model_state(model.requires_grad_(True), state)

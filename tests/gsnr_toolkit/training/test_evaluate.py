@@ -49,7 +49,7 @@ def test_a_score_that_is_not_finite_gives_no_auc():
 
 
 def test_one_class_or_three_outputs_are_refused():
-    with pytest.raises(ProbeError, match=r"got the labels \[1\]"):
+    with pytest.raises(ProbeError, match=r"got only the labels \[1\]"):
         evaluate(nn.Linear(3, 1), [(torch.zeros(2, 3), torch.ones(2, dtype=torch.long))])
-    with pytest.raises(ProbeError, match="got 3; give the model num_outputs=1"):
+    with pytest.raises(ProbeError, match="got 3; build the model with num_outputs=1"):
         evaluate(nn.Linear(3, 3), _batches())

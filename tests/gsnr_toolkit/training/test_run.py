@@ -19,8 +19,8 @@ from gsnr_toolkit.training.config import TrainConfig
 from gsnr_toolkit.training.run import read_result, run_training
 
 CONFIG = TrainConfig(
-    model="tests.support.tiny_detector:tiny_model", data="demo-df", strength=2.0, train_samples=64, eval_samples=40, batch_size=8,
-    steps=12, lr=3e-3, rho=0.01, record_every=6, record_samples=32, eval_every=4,
+    model="tests.support.tiny_detector:tiny_model", data="demo-df", strength=2.0, train_samples=64, eval_samples=40,
+    batch_size=8, steps=12, lr=3e-3, rho=0.01, record_every=6, record_samples=32, eval_every=4,
 )  # fmt: skip
 TIMES = {"seconds"}
 ROOT = Path(__file__).parents[3]
