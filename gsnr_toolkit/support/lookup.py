@@ -81,7 +81,7 @@ class Registry(Generic[Row]):
     (4, ('mars', 'venus'))
     >>> planets["marz"]
     Traceback (most recent call last):
-    gsnr_toolkit.support.lookup.UnknownNameError: expected a known planet, got 'marz'; choose one of mars, venus. Or give ...
+    gsnr_toolkit.support.lookup.UnknownNameError: expected a known planet, got 'marz'; choose one of mars, venus. ...
     """
 
     kind: str
@@ -194,8 +194,8 @@ def call_with_known(function: Callable[..., Any], offered: Mapping[str, Any], re
     if refused:
         takes = ", ".join(sorted(named)) or "no argument"
         raise TargetError(
-            f"expected {name} to take {', '.join(refused)}, but it takes {takes}; add the parameter, or leave the option "
-            "out"
+            f"expected {name} to take {', '.join(refused)}, but it takes {takes}; add the parameter, or leave the "
+            "option out"
         )
     unmet = [p.name for p in parameters if p.default is p.empty and p.name not in offered and p.kind in _NAMED]
     if unmet:

@@ -103,7 +103,12 @@ def test_a_function_of_ones_own(my_module):
 @pytest.mark.parametrize(
     ("code", "options", "error", "message"),
     [
-        (CODE, {"colour": 1}, TargetError, "expected faces to take colour, but it takes dots, image_size, seed, split; add"),
+        (
+            CODE,
+            {"colour": 1},
+            TargetError,
+            "expected faces to take colour, but it takes dots, image_size, seed, split; add",
+        ),
         ("def faces(path): return []", {}, TargetError, "but it needs path; give those parameters a default"),
         ("def faces(): return []", {}, DataError, "holds no image at all"),
         ("def faces(): return None", {}, DataError, "must be a map-style data set .* of type NoneType"),
@@ -118,7 +123,12 @@ def test_a_function_of_ones_own_that_does_not_serve_says_why(my_module, code, op
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("demo-tn", {}, UnknownNameError, r"a known data set, got 'demo-tn'; choose .*image-folder.* Did you mean 'demo-nt'\?"),
+        (
+            "demo-tn",
+            {},
+            UnknownNameError,
+            r"a known data set, got 'demo-tn'; choose .*image-folder.* Did you mean 'demo-nt'\?",
+        ),
         ("demo-nt", {"root": "/data"}, DataError, "embedded in the package and is not read from disk"),
         ("demo-nt", {"strenght": 1}, DataError, "'demo-nt' has no option 'strenght'. Did you mean 'strength'"),
         ("nt", {}, DataError, r"(?s)give its folder as root=\.\.\. .*GSNR_DATA.*original_sequences.*'demo-nt'"),

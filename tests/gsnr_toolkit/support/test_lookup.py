@@ -29,7 +29,9 @@ def test_rows_are_found_and_listed_in_order(colours):
 
 
 def test_an_unknown_name_lists_the_names_and_the_nearest(colours):
-    expected = r"a known colour, got 'Dark_Blue'; choose one of red, dark-blue\. Or a hex code\. Did you mean 'dark-blue'\?"
+    expected = (
+        r"a known colour, got 'Dark_Blue'; choose one of red, dark-blue\. Or a hex code\. Did you mean 'dark-blue'\?"
+    )
     with pytest.raises(UnknownNameError, match=expected):
         colours["Dark_Blue"]
 
