@@ -1,4 +1,4 @@
-"""``python -m gsnr_toolkit`` is ``gsnr-probe``."""
+"""Run ``gsnr-probe`` as ``python -m gsnr_toolkit``."""
 
 from gsnr_toolkit.commands.probe import main
 

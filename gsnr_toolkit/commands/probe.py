@@ -1,130 +1,84 @@
-"""``gsnr-probe``: which SAM radius is safe for a model on a data set, and which layer breaks first."""
+"""``gsnr-probe``: report which SAM radius is safe for a model on a data set, and which layer breaks first."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gsnr_toolkit.commands.common import run_command
-from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.commands.common import EXIT_INTERRUPTED, panel_option, run_command, settings_as_options
+from gsnr_toolkit.commands.probe_request import API_ONLY, ProbeRequest, check_folder
 
-EXIT_COLLAPSE, EXIT_UNDECIDED, EXIT_INTERRUPTED = 3, 4, 130
+if TYPE_CHECKING:
+    from gsnr_toolkit.report.report import Report
+
+EXIT_COLLAPSE, EXIT_UNDECIDED = 3, 4
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
 
-_INPUT, _RUN, _MEASURE, _OUTPUT = "Model and data", "Probing run", "Measurement", "Output"
-
-
-def _opt(panel: str, text: str, *names: str, **extra: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, **extra)
+_PANELS = {
+    "Model and data": ("model", "weights", "data", "data_root", "split", "strength", "compression"),
+    "Probing run": ("tuning", "steps", "measurements", "lr", "batch_size"),
+    "Measurement": ("samples", "rho", "radii", "perturb", "layerwise", "groups", "include_frozen"),  # and all others
+}
+_SHORT = {"model": "-m", "data": "-d", "batch_size": "-b", "samples": "-n"}
+_OUTPUT = "Output"
 
 
 @app.command()
+@settings_as_options(
+    ProbeRequest.options,
+    ProbeRequest,
+    panels=_PANELS,
+    short=_SHORT,
+    leave_out=("options", *API_ONLY),
+    text=("memory",),
+)
 def probe_command(
-    model: Annotated[str, _opt(_INPUT, "Model name, or module:function for your own.", "--model", "-m")] = "clip-demo",
-    weights: Annotated[
-        str | None, _opt(_INPUT, "open_clip tag, a local file, or 'random'. Default: the model's own.")
-    ] = None,
-    data: Annotated[str, _opt(_INPUT, "Data name, image-folder:PATH, or module:function.", "--data", "-d")] = "demo-nt",
-    data_root: Annotated[str | None, _opt(_INPUT, "Folder of the real data sets. Default: $GSNR_DATA.")] = None,
-    split: Annotated[str | None, _opt(_INPUT, "train, val or test. Default: the data set's own.")] = None,
-    strength: Annotated[float | None, _opt(_INPUT, "Strength of an embedded forgery (1 = default).")] = None,
-    compression: Annotated[str | None, _opt(_INPUT, "FaceForensics++ compression: raw, c23 or c40.")] = None,
-    tuning: Annotated[str, _opt(_RUN, "What is trained: head, norms, last-K (blocks) or full.")] = "full",
-    steps: Annotated[int, _opt(_RUN, "Plain training steps; 0 measures the model as it is.", min=0)] = 30,
-    measurements: Annotated[int, _opt(_RUN, "How often to measure along the run.", min=1)] = 3,
-    lr: Annotated[float | None, _opt(_RUN, "Learning rate (AdamW). Default: 1e-4, and 1e-3 for clip-demo.")] = None,
-    batch_size: Annotated[int, _opt(_RUN, "Mini-batch size of training and of SAM.", "--batch-size", "-b")] = 24,
-    samples: Annotated[int, _opt(_MEASURE, "Samples to measure on.", "--samples", "-n")] = 192,
-    rho: Annotated[float, _opt(_MEASURE, "The SAM radius you mean to train with.")] = 0.05,
-    radii: Annotated[
-        str | None, _opt(_MEASURE, "Radii to try, such as 0.01,0.03,0.1. Default: six around rho.")
-    ] = None,
-    perturb: Annotated[str, _opt(_MEASURE, "Perturb all parameters at once, or each group alone.")] = "all",
-    layerwise: Annotated[
-        str, _opt(_MEASURE, "A layer's gradient: its parameters', or a readout head's.")
-    ] = "parameters",
-    groups: Annotated[str, _opt(_MEASURE, "Layers: block, module or parameter.")] = "block",
-    include_frozen: Annotated[bool, _opt(_MEASURE, "Measure frozen parameters as if they were trained.")] = False,
-    confidence: Annotated[float, _opt(_MEASURE, "Nominal coverage of intervals.")] = 0.95,
-    lipschitz: Annotated[bool, _opt(_MEASURE, "Also the Lanczos radius (slow).")] = False,
-    engine: Annotated[str, _opt(_MEASURE, "Per-sample gradients: auto, taps, vmap or loop.")] = "auto",
-    memory: Annotated[
-        str | None, _opt(_MEASURE, "Memory of a pass beside model and moments, such as 8GB. Default: a quarter of it.")
-    ] = None,
-    detail: Annotated[
-        str, _opt(_MEASURE, "Moments of every parameter, or by group at half the memory: parameter or group.")
-    ] = "parameter",
-    device: Annotated[str | None, _opt(_MEASURE, "cpu, cuda, cuda:1, ... Default: a GPU if there is one.")] = None,
-    dtype: Annotated[str, _opt(_MEASURE, "float32 or float64.")] = "float32",
-    seed: Annotated[int, _opt(_MEASURE, "Seed of everything random.")] = 0,
+    settings: dict[str, Any],
+    *,
     out: Annotated[
         Path | None,
-        _opt(
+        panel_option(
             _OUTPUT, "Folder of the report. Default: gsnr-reports/, named by model, data and settings.", "--out", "-o"
         ),
     ] = None,
-    overwrite: Annotated[bool, _opt(_OUTPUT, "Replace a report made with other settings.")] = False,
+    overwrite: Annotated[bool, panel_option(_OUTPUT, "Replace a report made with other settings.")] = False,
     html: Annotated[
-        bool, _opt(_OUTPUT, "Also write the report as one page, report.html in the folder.", "--html")
+        bool, panel_option(_OUTPUT, "Also write the report as one page, report.html in the folder.", "--html")
     ] = False,
-    as_json: Annotated[bool, _opt(_OUTPUT, "Print the report as JSON and nothing else on stdout.", "--json")] = False,
-    quiet: Annotated[bool, _opt(_OUTPUT, "Print the verdict only.", "--quiet", "-q")] = False,
+    as_json: Annotated[
+        bool, panel_option(_OUTPUT, "Print the report as JSON and nothing else on stdout.", "--json")
+    ] = False,
+    quiet: Annotated[bool, panel_option(_OUTPUT, "Print the verdict only.", "--quiet", "-q")] = False,
     fail_in_collapse_zone: Annotated[
         bool,
-        _opt(_OUTPUT, "Exit 3 if rho lies in the collapse zone, 4 if that is undecided.", "--fail-in-collapse-zone"),
+        panel_option(
+            _OUTPUT, "Exit 3 if rho lies in the collapse zone, 4 if that is undecided.", "--fail-in-collapse-zone"
+        ),
     ] = False,
-    show_list: Annotated[bool, _opt(_OUTPUT, "List the models and data sets known by name.", "--list")] = False,
-    version: Annotated[bool, _opt(_OUTPUT, "Print the version.", "--version")] = False,
+    show_list: Annotated[bool, panel_option(_OUTPUT, "List the models and data sets known by name.", "--list")] = False,
+    version: Annotated[bool, panel_option(_OUTPUT, "Print the version.", "--version")] = False,
 ) -> None:
-    """Tell which SAM radius is safe for a model on a data set, and which layer breaks first.
+    """Report which SAM radius is safe for a model on a data set, and which layer breaks first.
 
-    Makes a short plain training run, measures the gradient signal-to-noise ratio (GSNR) and the critical
-    optimization radius (COR) of every layer along it, and says in one sentence whether rho is safe.
-    Without arguments: the embedded CLIP on embedded forged faces, about a minute on two cores.
+    Trains the model without SAM for a few steps. Along the way, measures the
+    gradient signal-to-noise ratio (GSNR) and the critical optimization radius
+    (COR) of every layer. Says in one sentence whether rho is safe.
+
+    Without arguments: the embedded CLIP on embedded forged faces, about a minute
+    on two cores.
     """  # noqa: DOC501 - shown by --help
     if version or show_list:
         _print_about(show_list)
         return
-    from gsnr_toolkit.commands.probe_run import ProbeRequest
-    from gsnr_toolkit.gradients.memory import parse_bytes
-
-    request = ProbeRequest(
-        model=model,
-        weights=weights,
-        data=data,
-        data_root=data_root,
-        split=split,
-        strength=strength,
-        compression=compression,
-        tuning=tuning,
-        layerwise=layerwise,
-        include_frozen=include_frozen,
-        groups=groups,
-        rho=rho,
-        radii=_parse_radii(radii),
-        perturb=perturb,
-        steps=steps,
-        measurements=measurements,
-        lr=lr,
-        samples=samples,
-        batch_size=batch_size,
-        confidence=confidence,
-        engine=engine,
-        memory=None if memory is None else parse_bytes(memory),
-        detail=detail,
-        lipschitz=lipschitz,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-    )
     from gsnr_toolkit.setup.distributed import launched_group
 
-    with launched_group(device) as ranks:
+    request = _read_request(settings)
+    with launched_group(request.device) as ranks:
         if ranks.rank:
             _follow(request)
             return
@@ -134,17 +88,31 @@ def probe_command(
     raise typer.Exit(code)
 
 
-def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quiet: bool, html: bool) -> tuple[Any, int]:
-    """Run, save after every measured step, print; a report (if any) and the exit code."""
+def _read_request(settings: dict[str, Any]) -> ProbeRequest:
+    """Build the request from the values that typer read."""
+    from gsnr_toolkit.gradients.memory import parse_bytes
+
+    memory = settings["memory"]
+    return ProbeRequest.of(**settings | {"memory": None if memory is None else parse_bytes(memory)})
+
+
+def _run(
+    request: ProbeRequest, out: Path | None, *, overwrite: bool, as_json: bool, quiet: bool, html: bool
+) -> tuple[Report | None, int]:
+    """Measure, save after every measured step, and print.
+
+    Returns:
+        The report, or None if there is none; and the exit code.
+    """
     from rich.console import Console
 
-    from gsnr_toolkit.commands.probe_run import check_folder, run_probe, save_run
+    from gsnr_toolkit.commands.probe_run import run_probe, save_run
     from gsnr_toolkit.report.pages.write import check_page, is_page
 
     folder = out or request.default_folder
     check_folder(folder, request, overwrite=overwrite)
     page = folder / "report.html"
-    # a page of an earlier report would contradict this one: it is written anew, asked for or not
+    # the page of an earlier report would contradict this one, so it is rewritten even without --html
     html = html or (page.is_file() and is_page(page))
     if html:
         check_page(page, overwrite=overwrite)
@@ -156,7 +124,7 @@ def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quie
     except KeyboardInterrupt:
         interrupted = True
     if report is None:
-        errors.print("interrupted before the first measurement was done: nothing was written")
+        errors.print("interrupted before the first measurement ended: nothing was written")
         return None, EXIT_INTERRUPTED
     files: list[Path] | None = None
     with suppress(KeyboardInterrupt):
@@ -171,25 +139,22 @@ def _run(request: Any, out: Path | None, *, overwrite: bool, as_json: bool, quie
         errors.print(f"interrupted: partial report of step {done} in {folder}")
         return report, EXIT_INTERRUPTED
     if not quiet:
-        kept = sorted({path.name for path in files if path.suffix != ".pdf"})
-        errors.print(f"{folder}: {', '.join(kept)} (figures also as PDF)", style="dim")
+        names = sorted({path.name for path in files if path.suffix != ".pdf"})
+        errors.print(f"{folder}: {', '.join(names)} (figures also as PDF)", style="dim")
     return report, 0
 
 
-def _follow(request: Any) -> None:
-    """Do one process's share of the work; the first process reports."""
+def _follow(request: ProbeRequest) -> None:
+    """Do this process's share of the work; the first process reports."""
     from gsnr_toolkit.commands.probe_run import run_probe
 
     for _ in run_probe(request, progress=False):
         pass
 
 
-def _print(report: Any, *, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        sys.stdout.write(report.to_json() + "\n")
-        return
-    if quiet:
-        sys.stdout.write(report.verdict + "\n")
+def _print(report: Report, *, as_json: bool, quiet: bool) -> None:
+    if as_json or quiet:
+        sys.stdout.write((report.to_json() if as_json else report.verdict) + "\n")
         return
     from rich.console import Console
 
@@ -198,15 +163,15 @@ def _print(report: Any, *, as_json: bool, quiet: bool) -> None:
     show(report, Console(highlight=False))
 
 
-def collapse_code(report: Any) -> int:
-    """Exit code for ``--fail-in-collapse-zone``.
+def collapse_code(report: Report) -> int:
+    """Return the exit code for ``--fail-in-collapse-zone``.
 
     Args:
         report: A report with COR.
 
     Returns:
-        3 if any measured step lies in the collapse zone, 130 for a partial report, 4 if COR has no answer at some
-        step, 0 otherwise.
+        3 if rho lies in the collapse zone at any measured step, 130 for a partial report, 4 if COR is undecided at
+        some step, 0 otherwise.
     """
     if report.totals["in_collapse_zone"].any():
         return EXIT_COLLAPSE
@@ -215,35 +180,27 @@ def collapse_code(report: Any) -> int:
     return EXIT_UNDECIDED if report.totals["status"].isin(("no_signal", "undefined")).any() else 0
 
 
-def _parse_radii(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ProbeError(f"expected radii as numbers with commas, such as 0.01,0.03,0.1, got {text!r}") from None
-
-
 def _print_about(show_list: bool) -> None:
+    """Print the version and, on request, the models and data sets known by name."""
     from gsnr_toolkit import __version__
 
     typer.echo(f"gsnr-probe {__version__}")
-    if show_list:
-        from gsnr_toolkit.data.registry import DATASETS
-        from gsnr_toolkit.models.registry import MODELS
+    if not show_list:
+        return
+    from gsnr_toolkit.data.registry import DATASETS
+    from gsnr_toolkit.models.registry import MODELS
 
-        typer.echo("\nmodels:")
-        for name in MODELS:
-            typer.echo(f"  {name:<20} {MODELS[name].description}")
-        for kind in dict.fromkeys(info.kind for info in DATASETS.rows.values()):
-            typer.echo(f"\ndata: {kind}")
-            for name, info in DATASETS.rows.items():
-                if info.kind == kind:
-                    typer.echo(f"  {name:<20} {info.description}")
+    parts = {"models:": {name: MODELS[name].description for name in MODELS}}
+    for name, info in DATASETS.rows.items():
+        parts.setdefault(f"data: {info.kind}", {})[name] = info.description
+    for title, rows in parts.items():
+        typer.echo(f"\n{title}")
+        for name, text in rows.items():
+            typer.echo(f"  {name:<20} {text}")
 
 
 def main() -> None:
-    """Entry point: errors of use become one message and exit code 2, never a traceback."""
+    """Run ``gsnr-probe``; a usage error ends as one message and exit code 2, without a traceback."""
     run_command(app)
 
 

@@ -1,4 +1,4 @@
-"""How well scores tell forged images from real ones."""
+"""AUC: how well scores separate forged images from real ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NORMAL_95 = 1.959964
 
 @dataclass(frozen=True)
 class Auc:
-    """Area under the ROC curve with its 95 % interval.
+    """Area under the ROC curve (AUC) with its 95 % interval.
 
     Attributes:
         value: Probability that a forged image scores above a real one; ties count one half.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        count: Number of images, real and forged together.
+        count: Number of images, real plus forged.
     """
 
     value: float
@@ -32,10 +32,10 @@ class Auc:
 
 
 def auc(real: NDArray[np.floating], fake: NDArray[np.floating]) -> Auc:
-    """AUC of independent real and forged scores, with the interval of DeLong et al. (Biometrics 1988).
+    """Compute the AUC of independent real and forged scores, with the interval of DeLong et al. (Biometrics 1988).
 
-    With the placement ``v_i`` of each forged score among the real ones and ``w_j`` of each real score among
-    the forged ones, the variance is ``var(v) / m + var(w) / n``.
+    Let ``v_i`` be the share of real scores below forged score i, and ``w_j`` the share of forged scores above real
+    score j; ties count one half. The AUC is the mean of ``v``, and its variance is ``var(v) / m + var(w) / n``.
 
     Args:
         real: Scores of real images, (n,).

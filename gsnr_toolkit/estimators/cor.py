@@ -1,11 +1,12 @@
-r"""Critical optimization radius from gradients of common batches (our reconstruction of Definition 1).
+r"""Critical optimization radius (COR) from gradients of common mini-batches (our reconstruction of Definition 1).
 
-With :math:`\Delta(\rho) = E_B[\tilde g_B(\rho) - g_B]`, how far SAM's ascent step moves the mean gradient,
+Let :math:`\Delta(\rho) = E_B[\tilde g_B(\rho) - g_B]`, the distance by which SAM's ascent step moves the mean gradient.
+Then
 
 .. math:: \mathrm{COR} = \sup\{\rho : |\Delta(\rho')| < |\mu| \text{ for all } 0 < \rho' \le \rho\}.
 
-Up to that radius SAM's step is certified to descend on average (Lemma 1). It is an *if*: beyond it
-descent may go on, up to the alignment radius, the first one at which
+Up to this radius, SAM's step is certified to descend on average (Lemma 1). The condition is sufficient, not necessary:
+descent can continue up to the alignment radius, the smallest one at which
 :math:`E_B\langle\mu, \tilde g_B(\rho)\rangle \le 0`.
 """
 
@@ -25,12 +26,12 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class DriftGrams:
-    """Inner products between the gradients of K batches at R radii; G groups, then the whole model.
+    """Inner products between the gradients of K mini-batches at R radii, for G groups and the whole model.
 
     Attributes:
         radii: Increasing radii, shape ``(R,)``.
         mean: ``<g_j, g_k>``, shape ``(G + 1, K, K)``.
-        drift: ``<d_j, d_k>`` of ``d = g~(rho) - g``, shape ``(R, G + 1, K, K)``.
+        drift: ``<d_j, d_k>`` with ``d = g~(rho) - g``, shape ``(R, G + 1, K, K)``.
         cross: ``<g_j, g~_k(rho)>``, shape ``(R, G + 1, K, K)``.
     """
 
@@ -40,10 +41,10 @@ class DriftGrams:
     cross: Floats
 
     def merged(self, other: DriftGrams) -> DriftGrams:
-        """Put radii measured on the same batches together.
+        """Merge with other radii measured on the same mini-batches.
 
         Returns:
-            Both, in increasing order of radius, duplicates dropped.
+            All radii in increasing order, without duplicates.
         """
         radii, first = np.unique(np.concatenate([self.radii, other.radii]), return_index=True)
         drift = np.concatenate([self.drift, other.drift])[first]
@@ -53,16 +54,16 @@ class DriftGrams:
 
 @dataclass(frozen=True)
 class GroupCOR:
-    """COR of G groups and then the whole model; arrays of shape ``(G + 1,)`` unless said otherwise.
+    """COR of G groups and the whole model; arrays of shape ``(G + 1,)`` unless stated otherwise.
 
     Attributes:
-        cor: Radius; NaN without signal, infinity where no radius tried reaches it.
+        cor: Radius; NaN without signal, infinity if the drift stays below the signal at all measured radii.
         low: Lower confidence limit; 0 where resamples lose the signal.
         high: Upper confidence limit.
-        alignment_radius: First radius without descent on average; infinity where none tried.
-        drift: Debiased ``|Delta(rho)|``, shape ``(R, G + 1)``, 0 where noise exceeds it.
-        drift_low: Lower confidence limit of it.
-        drift_high: Upper confidence limit of it.
+        alignment_radius: Smallest radius without descent on average; infinity if all measured radii descend.
+        drift: Debiased ``|Delta(rho)|``, shape ``(R, G + 1)``; 0 where noise exceeds it.
+        drift_low: Lower confidence limit of the drift.
+        drift_high: Upper confidence limit of the drift.
         alignment: ``E_B <mu, g~_B(rho)>`` in units of ``|mu|^2``, shape ``(R, G + 1)``.
     """
 
@@ -77,16 +78,16 @@ class GroupCOR:
 
 
 def debiased(gram: Float[np.ndarray, "*shape K K"], weights: Float[np.ndarray, "B K"]) -> Float[np.ndarray, "*shape B"]:
-    r"""Unbiased squared norm (or inner product) of the mean, over pairs of different batches.
+    r"""Estimate the squared norm (or inner product) of the mean without bias, over pairs of different mini-batches.
 
     .. math:: \frac{w^\top M w - \sum_k w_k^2 M_{kk}}{(\sum_k w_k)^2 - \sum_k w_k^2}
 
-    With unit weights this is :math:`(|\sum_k v_k|^2 - \sum_k |v_k|^2) / (K (K-1))`. Integer weights are a
-    bootstrap draw; pairs of one batch with its own copy are left out too.
+    With unit weights this is :math:`(|\sum_k v_k|^2 - \sum_k |v_k|^2) / (K (K-1))`. Integer weights describe a
+    bootstrap draw; pairs of a mini-batch with its own copy are left out as well.
 
     Args:
         gram: Inner products, shape ``(..., K, K)``.
-        weights: Shape ``(B, K)``.
+        weights: Weight of each mini-batch in each of B draws, shape ``(B, K)``.
 
     Returns:
         Shape ``(..., B)``.
@@ -103,11 +104,11 @@ def debiased(gram: Float[np.ndarray, "*shape K K"], weights: Float[np.ndarray, "
 def first_crossing(
     radii: Float[np.ndarray, "R"], drift_sq: Float[np.ndarray, "R *shape"], signal_sq: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Smallest radius at which the drift reaches the signal.
+    """Find the smallest radius at which the drift reaches the signal.
 
-    Between two radii, straight in log-log (exact where the drift is a power of the radius); below the
-    smallest one, and past a radius without measurable drift, the drift is taken as proportional to the
-    radius. A drift that is not finite (NaN) counts as reached: the answer is the radius before it.
+    Between two radii, interpolation is linear in log-log (exact if the drift is a power of the radius). Below the
+    smallest radius, and after a radius without measurable drift, the drift is taken as proportional to the radius. A
+    drift that is not finite (NaN) counts as a crossing, and the result is the radius before it.
 
     Args:
         radii: Increasing, shape ``(R,)``.
@@ -115,7 +116,7 @@ def first_crossing(
         signal_sq: ``|mu|^2``, shape ``(...)``.
 
     Returns:
-        Radius, shape ``(...)``: 0 where the signal is not positive, infinity where it is never reached.
+        Radius, shape ``(...)``: 0 where the signal is not positive, infinity where the drift stays below it.
 
     >>> first_crossing(np.array([0.1, 1.0]), np.array([[0.01], [1.0]]), np.array([0.25])).round(6)
     array([0.5])
@@ -124,7 +125,7 @@ def first_crossing(
         ratio = np.where(signal_sq > 0, np.sqrt(np.maximum(drift_sq, 0) / signal_sq), np.inf)
         ratio = np.where(np.isnan(ratio), np.inf, ratio)
     reached = ratio >= 1
-    index = np.argmax(reached, axis=0)
+    index = np.argmax(reached, axis=0)  # the first True; 0 also where none is, which the last lines set to infinity
     upper = np.take_along_axis(ratio, index[None], axis=0)[0]
     lower = np.take_along_axis(ratio, np.maximum(index - 1, 0)[None], axis=0)[0]
     rho_high, rho_low = radii[index], radii[np.maximum(index - 1, 0)]
@@ -140,15 +141,15 @@ def first_crossing(
 def first_misalignment(
     radii: Float[np.ndarray, "R"], alignment: Float[np.ndarray, "R *shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Smallest radius at which SAM's step stops descending on average.
+    """Find the smallest radius at which SAM's step stops descending on average.
 
     Args:
         radii: Increasing, shape ``(R,)``.
         alignment: ``E_B <mu, g~_B(rho)>``, shape ``(R, ...)``.
 
     Returns:
-        Radius by linear interpolation, shape ``(...)``; infinity where it stays positive. Where it is not
-        finite (NaN), the radius before.
+        Radius by linear interpolation, shape ``(...)``; infinity where the alignment stays positive. If it becomes
+        NaN first, the radius before that.
     """
     alignment = np.where(np.isnan(alignment), -np.inf, alignment)
     lost = alignment <= 0
@@ -164,14 +165,14 @@ def first_misalignment(
 def group_cor(
     grams: DriftGrams, signal_sq: Floats, *, confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
 ) -> GroupCOR:
-    """COR and alignment radius of every group with bootstrap intervals over batches.
+    """Estimate COR and alignment radius of every group, with bootstrap intervals over mini-batches.
 
-    The point estimate takes ``|mu|^2`` debiased over samples; a bootstrap draw shifts it by what the
-    batch-level estimate moves. Since ``cor <= alignment_radius`` holds for the true quantities, an estimate
-    of the latter that noise puts below the former is raised to it.
+    The point estimate uses ``|mu|^2`` debiased over samples. Each bootstrap draw shifts it by the change of the
+    mini-batch estimate in that draw. The true quantities satisfy
+    ``cor <= alignment_radius``, so an estimated alignment radius below the estimated COR is raised to it.
 
     Args:
-        grams: Inner products between batches.
+        grams: Inner products between mini-batches.
         signal_sq: Debiased ``|mu|^2``, shape ``(G + 1,)``.
         confidence: Nominal coverage.
         draws: Bootstrap draws.
@@ -208,12 +209,12 @@ def group_cor(
 
 @dataclass(frozen=True)
 class Decomposition:
-    r"""Why a layer's COR is what it is: :math:`\mathrm{COR} = \frac{r}{1+r} \cdot \frac{1}{m |\mu|}`, exactly.
+    r"""Factors of a layer's COR: :math:`\mathrm{COR} = \frac{r}{1+r} \cdot \frac{1}{m |\mu|}`, exactly.
 
     Attributes:
-        signal_fraction: ``r / (1 + r)``: how much of the gradient's second moment is signal.
-        misspecification: ``m = L / tr F`` with ``L = |mu| / COR`` and ``tr F = tr Sigma + |mu|^2``: the
-            curvature that SAM meets against the Fisher information.
+        signal_fraction: ``r / (1 + r)``, the share of signal in the gradient's second moment.
+        misspecification: ``m = L / tr F`` with ``L = |mu| / COR`` and ``tr F = tr Sigma + |mu|^2``, the curvature along
+            SAM's step relative to the Fisher information.
         grad_norm: ``|mu|``.
     """
 
@@ -233,8 +234,8 @@ def decompose(
         trace_covariance: ``tr Sigma``.
 
     Returns:
-        The three factors; NaN where ``|mu|^2`` is not positive, and NaN misspecification where COR is
-        not a positive finite number (Lemma 2: the term is well-posed only there).
+        The three factors; NaN where ``|mu|^2`` is not positive. The misspecification is NaN also where COR is not a
+        positive finite number, because it is well-posed only there (Lemma 2).
 
     >>> parts = decompose(np.array([0.5]), np.array([4.0]), np.array([12.0]))
     >>> [float(value[0]) for value in (parts.signal_fraction, parts.misspecification, parts.grad_norm)]

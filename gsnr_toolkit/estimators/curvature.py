@@ -1,7 +1,7 @@
-r"""Extreme curvature by Lanczos on gradient differences: the certificate for quadratics.
+r"""Largest curvature of the loss, by Lanczos on gradient differences.
 
-:math:`|\mu| / \lambda_{\max}(|H|)` is the smallest of the three nested radii on a quadratic. Second
-derivatives by gradient differences work where fused attention has no double backward.
+On a quadratic, :math:`|\mu| / \lambda_{\max}(|H|)` is the smallest of the three nested radii. Gradient differences
+stand in for second derivatives, because fused attention has no double backward.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from gsnr_toolkit.types import Floats
 
 GradientAt = Callable[[Floats], Floats]
-"""Displacement from the present parameters, shape ``(P,)``, to the mean gradient there, shape ``(P,)``."""
+"""Function from a displacement of the parameters, shape ``(P,)``, to the mean gradient there, shape ``(P,)``."""
 
 
 def hessian_vector_product(gradient_at: GradientAt, vector: Floats, step: float) -> Floats:
-    r"""Hessian times a vector by central differences of the gradient.
+    r"""Multiply the Hessian by a vector, by central differences of the gradient.
 
     .. math:: Hv \approx |v| \frac{\nabla L(\theta + h \hat v) - \nabla L(\theta - h \hat v)}{2h}
 
     Args:
         gradient_at: Gradient as a function of the displacement.
         vector: Shape ``(P,)``.
-        step: Displacement h in units of the parameters; the error falls like ``h^2``.
+        step: Displacement h in units of the parameters; the truncation error is O(h^2).
 
     Returns:
         Shape ``(P,)``.
@@ -46,14 +46,14 @@ def largest_curvature(
     max_products: int = 60,
     seed: int = 0,
 ) -> float:
-    r"""Largest absolute eigenvalue of the Hessian by (implicitly restarted) Lanczos.
+    r"""Compute the largest absolute eigenvalue of the Hessian by implicitly restarted Lanczos.
 
     Args:
         gradient_at: Mean gradient as a function of the displacement.
         size: Number P of parameters.
-        step: Displacement of the differences.
-        tolerance: Relative accuracy asked of the eigenvalue.
-        max_products: Most restarts before giving up.
+        step: Displacement of the gradient differences.
+        tolerance: Relative accuracy of the eigenvalue.
+        max_products: Largest number of Lanczos restarts.
         seed: Seed of the starting vector.
 
     Returns:
@@ -64,7 +64,7 @@ def largest_curvature(
     5.0
     """
     start = np.random.default_rng(seed).normal(size=size)
-    if size < 3:
+    if size < 3:  # ARPACK needs more dimensions than eigenvalues: build the whole matrix
         basis = np.eye(size)
         columns = [hessian_vector_product(gradient_at, basis[i], step) for i in range(size)]
         return float(np.abs(np.linalg.eigvalsh((np.array(columns) + np.array(columns).T) / 2)).max())

@@ -1,18 +1,18 @@
-r"""Escape radius: past it, a SAM run is expected not to leave the plateau of the constant predictor (ours).
+r"""Escape radius: beyond it, a SAM run is expected not to leave the plateau of the constant predictor (our criterion).
 
-To first order SAM minimises :math:`L(\theta) + \rho\, E|g_B(\theta)|`. A trained state beats the constant
-predictor, with loss :math:`L_0` and a small gradient norm :math:`G_0`, only while
-:math:`L_t + \rho G_t < L_0 + \rho G_0`. Along a plain trajectory
+To first order, SAM minimises :math:`L(\theta) + \rho\, E|g_B(\theta)|`. The constant predictor has loss :math:`L_0`
+and a small gradient norm :math:`G_0`. A trained state beats it only while :math:`L_t + \rho G_t < L_0 + \rho G_0`.
+Along a training run without SAM, this gives
 
 .. math:: \rho_\mathrm{esc} = \max_t \frac{L_0 - L_t}{G_t - G_0}, \qquad
     G_0 = \min \{G_s : L_s \ge (1 - 0.015) L_0\}
 
-where s runs over the measured steps on the plateau and t over those below it. The first step alone would not do for
-:math:`G_0`: a head with random weights starts with a larger gradient than the constant predictor, to which the first
-tens of steps lead. With :math:`G_0 = 0` it becomes a lower bound of it, :math:`\max_t (L_0 - L_t) / G_t`, for which
-nothing needs to be measured on the plateau.
+where s runs over the measured steps on the plateau and t over those below it. The first step alone does not give
+:math:`G_0`: a head with random weights starts with a larger gradient than the constant predictor, which the run reaches
+after some tens of steps. Setting :math:`G_0 = 0` gives a lower bound, :math:`\max_t (L_0 - L_t) / G_t`, which needs no
+measurement on the plateau.
 
-Candidates of our own, first-order only: they can fail where curvature matters.
+Both are candidates of our own and of first order only: they can fail where curvature matters.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class EscapeRadius:
     """The escape radius of one run.
 
     Attributes:
-        value: Radius; NaN where undefined, infinity where leaving the plateau pays at every radius.
+        value: Radius; NaN if undefined, infinity if leaving the plateau lowers SAM's objective at every radius.
         low: Lower confidence limit.
         high: Upper confidence limit.
-        step: Step at which the maximum is reached; -1 where undefined.
+        step: Step of the maximum; -1 if undefined.
         status: ``"ok"``, ``"unbounded"`` or ``"undefined"``.
         message: The status as a sentence.
-        bound: The radius with a gradient of zero on the plateau: at most ``value``, and defined without a step there;
-            NaN where no measured loss lies below the plateau's.
+        bound: The radius for a gradient of zero on the plateau: at most ``value``, and defined without a measured step
+            there. NaN if no measured loss lies below that of the plateau.
     """
 
     value: float
@@ -52,7 +52,7 @@ class EscapeRadius:
     bound: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a file.
+        """Return plain values for a file.
 
         Returns:
             Field name to value.
@@ -61,17 +61,17 @@ class EscapeRadius:
 
 
 _ON_PLATEAU = 0.985
-"""A loss of at least this share of the plateau's is on it (0.01 nats below ln 2)."""
+"""A loss of at least this share of the plateau's counts as on the plateau (0.01 nats below ln 2)."""
 
 
 def _on_plateau(losses: Floats, plateau_loss: float) -> NDArray[np.bool_]:
-    """Which steps are on the plateau, or not below it by twice the mean loss's standard error; shape ``(T,)``."""
+    """Return which steps are on the plateau within twice the standard error of the mean loss, shape ``(T,)``."""
     error = losses.std(1, ddof=1) / np.sqrt(losses.shape[1]) if losses.shape[1] > 1 else 0.0
     return losses.mean(1) + 2 * error >= _ON_PLATEAU * plateau_loss
 
 
 def _radius(losses: Floats, norms: Floats, plateau_loss: float, on_plateau: NDArray[np.bool_]) -> Floats:
-    """Radius for each step, shape ``(T, ...)``; -inf on the plateau, and where the loss is not below it."""
+    """Return the radius of each step, shape ``(T, ...)``; -inf on the plateau and where the loss is not below it."""
     gain, cost = plateau_loss - losses, norms - norms[on_plateau].min(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         radius = np.where(gain > 0, np.where(cost > 0, gain / cost, np.inf), -np.inf)
@@ -80,15 +80,15 @@ def _radius(losses: Floats, norms: Floats, plateau_loss: float, on_plateau: NDAr
 
 
 def escape_bound(losses: Floats, norms: Floats, plateau_loss: float = float(np.log(2))) -> float:
-    """Lower bound of the escape radius, with a gradient of zero on the plateau.
+    """Compute a lower bound of the escape radius, with a gradient of zero on the plateau.
 
     Args:
-        losses: Mean loss of each of K common batches at each step, nats, shape ``(T, K)``.
-        norms: Norm of each batch's gradient at each step, shape ``(T, K)``.
+        losses: Mean loss of each of K common mini-batches at each step, nats, shape ``(T, K)``.
+        norms: Gradient norm of each mini-batch at each step, shape ``(T, K)``.
         plateau_loss: Loss of the constant predictor.
 
     Returns:
-        ``max_t (L_0 - L_t) / G_t`` over the steps below the plateau; NaN where there are none.
+        ``max_t (L_0 - L_t) / G_t`` over the steps below the plateau; NaN if there are none.
 
     >>> round(escape_bound(np.full((2, 4), [[0.7], [0.3]]), np.full((2, 4), [[1.0], [5.0]]), 0.7), 3)
     0.08
@@ -109,19 +109,19 @@ def escape_radius(
     draws: int = 2000,
     seed: int = 0,
 ) -> EscapeRadius:
-    """Escape radius of a plain run from its batch losses and batch gradient norms.
+    """Estimate the escape radius of a run without SAM from its mini-batch losses and gradient norms.
 
     Args:
         steps: Measured steps, shape ``(T,)``; at least one of them on the plateau.
-        losses: Mean loss of each of K common batches at each step, nats, shape ``(T, K)``.
-        norms: Norm of each batch's gradient at each step, shape ``(T, K)``.
-        plateau_loss: Loss of the constant predictor: the entropy of the class frequencies.
-        confidence: Nominal coverage of the bootstrap over batches.
+        losses: Mean loss of each of K common mini-batches at each step, nats, shape ``(T, K)``.
+        norms: Gradient norm of each mini-batch at each step, shape ``(T, K)``.
+        plateau_loss: Loss of the constant predictor, which is the entropy of the class frequencies.
+        confidence: Nominal coverage of the bootstrap over mini-batches.
         draws: Bootstrap draws.
         seed: Seed of the draws.
 
     Returns:
-        Radius, interval, and a status that is a sentence.
+        Radius, interval, and a status with a sentence.
 
     >>> found = escape_radius([0, 10], np.full((2, 4), [[0.7], [0.3]]), np.full((2, 4), [[1.0], [5.0]]))
     >>> round(found.value, 3)

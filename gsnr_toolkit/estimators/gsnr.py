@@ -1,7 +1,7 @@
-r"""Gradient signal-to-noise ratio, per parameter and per group.
+r"""Gradient signal-to-noise ratio (GSNR), per parameter and per group.
 
-Per parameter (Liu et al., ICLR 2020): :math:`r_j = \mu_j^2 / \Sigma_{jj}`. Per group, the headline:
-:math:`r = |\mu|^2 / \mathrm{tr}\,\Sigma`, the inverse of the simple noise scale of McCandlish et al. (2018).
+Per parameter (Liu et al., ICLR 2020): :math:`r_j = \mu_j^2 / \Sigma_{jj}`. Per group, the number that reports lead
+with: :math:`r = |\mu|^2 / \mathrm{tr}\,\Sigma`, the inverse of the simple noise scale of McCandlish et al. (2018).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from gsnr_toolkit.types import Floats
 _SUMMARY = ("gsnr_param_median", "gsnr_param_p95", "gsnr_param_above_floor", "zero_variance")
 
 MOST_ENTRIES = 2**24
-"""Entries that the distribution of the per-parameter GSNR is taken over; its quantiles are then good to 0.01 %."""
+"""Most entries for the distribution of the per-parameter GSNR; its quantiles are then accurate to 0.01 %."""
 
 
 @dataclass(frozen=True)
 class GroupGSNR:
-    """GSNR of G groups, then of the whole model as the last entry; every array has shape ``(G + 1,)``.
+    """GSNR of G groups, and of the whole model as the last entry; every array has shape ``(G + 1,)``.
 
     Attributes:
         count: Number n of samples.
-        gsnr: Bias-corrected ratio; may be negative, NaN where the variance is zero.
+        gsnr: Bias-corrected ratio; may be negative; NaN where the variance is zero.
         low: Lower confidence limit.
         high: Upper confidence limit.
-        plugin: Uncorrected ``|gbar|^2 / tr S``; pure noise shows as 1/n (less in a class-balanced draw).
+        plugin: Uncorrected ``|gbar|^2 / tr S``; pure noise gives 1/n (less in a class-balanced draw).
         trace_covariance: ``tr S``, unbiased, in squared units of the gradient.
         mean_sqnorm: Debiased ``|mu|^2``; may be negative.
     """
@@ -50,12 +50,12 @@ class GroupGSNR:
 
 
 def parameter_gsnr(mean: Float[Tensor, "*shape"], m2: Float[Tensor, "*shape"], count: int) -> Float[Tensor, "*shape"]:
-    r"""Bias-corrected GSNR of each entry.
+    r"""Estimate the GSNR of each entry, corrected for bias.
 
     .. math:: \hat r_j = \frac{n-3}{n-1} \frac{\bar g_j^2}{S_{jj}} - \frac1n
 
-    Unbiased for Gaussian gradients. The plug-in ratio has expectation
-    :math:`\frac{n-1}{n-3}(r_j + 1/n)`, so that pure noise shows as 1/n.
+    Unbiased for Gaussian gradients: the plug-in ratio :math:`\bar g_j^2 / S_{jj}` has expectation
+    :math:`\frac{n-1}{n-3}(r_j + 1/n)`, so pure noise gives about 1/n without the correction.
 
     Args:
         mean: Mean gradient, any shape.
@@ -72,24 +72,28 @@ def parameter_gsnr(mean: Float[Tensor, "*shape"], m2: Float[Tensor, "*shape"], c
     tensor([0.5893])
     """
     if count <= 3:
-        raise ValueError(f"expected more than 3 samples for the bias correction (n-3)/(n-1), got {count}")
+        raise ValueError(
+            f"expected more than 3 samples for the bias correction (n-3)/(n-1), got {count}; give more samples"
+        )
     variance = m2 / (count - 1)
     ratio = (count - 3) / (count - 1) * mean.square() / variance - 1 / count
     return torch.where(variance > 0, ratio, torch.full_like(ratio, float("nan")))
 
 
 def summarise_parameters(moments: Moments | GroupMoments, names: tuple[str, ...]) -> dict[str, float]:
-    """Distribution of the per-parameter GSNR over one group.
+    """Summarise the distribution of the per-parameter GSNR over one group.
 
     Args:
         moments: Moments of all parameters.
-        names: The group's parameters.
+        names: The parameters of the group.
 
     Returns:
-        ``gsnr_param_median``, ``gsnr_param_p95``, ``gsnr_param_above_floor`` (share of entries whose
-        corrected GSNR exceeds 1/n; about 0.16 for pure noise) and ``zero_variance`` (share of
-        entries with zero variance, left out of the other three). Of more than :data:`MOST_ENTRIES` entries,
-        every k-th is taken. All NaN where moments were kept by group only.
+        ``gsnr_param_median``, ``gsnr_param_p95``, ``gsnr_param_above_floor`` (share of entries whose corrected GSNR
+        exceeds 1/n) and ``zero_variance`` (share of entries with zero variance, which the other three leave out). All
+        are NaN if moments were kept by group only. Of more than :data:`MOST_ENTRIES` entries, every k-th is used.
+
+        For pure Gaussian noise, ``n gbar^2 / S`` follows F(1, n - 1), so the share above 1/n is about 0.16 (0.157 at
+        n = 256).
     """
     if isinstance(moments, GroupMoments):
         return dict.fromkeys(_SUMMARY, float("nan"))
@@ -114,7 +118,7 @@ def summarise_parameters(moments: Moments | GroupMoments, names: tuple[str, ...]
 
 @dataclass(frozen=True)
 class GroupTotals:
-    """Exact sums over all samples, for G groups and then the whole model.
+    """Exact sums over all samples, for G groups and the whole model.
 
     Attributes:
         count: Number n of samples.
@@ -132,10 +136,10 @@ def group_totals(moments: Moments | GroupMoments, plan: RowPlan) -> GroupTotals:
 
     Args:
         moments: Moments of all parameters.
-        plan: Which parameters belong to which group.
+        plan: Assignment of parameters to groups.
 
     Returns:
-        Totals for every group and the whole model.
+        Totals of every group and the whole model.
     """
     sqnorm = sums_of_squares(plan, moments.mean)
     m2 = np.array([moments.spread(plan.members[group]) for group in plan.group_names])
@@ -144,39 +148,40 @@ def group_totals(moments: Moments | GroupMoments, plan: RowPlan) -> GroupTotals:
 
 
 def group_gsnr(totals: GroupTotals, shards: ShardSummary, confidence: float = 0.95) -> GroupGSNR:
-    r"""GSNR per group with a jackknife interval.
+    r"""Estimate the GSNR of each group, with a jackknife interval.
 
     .. math:: \hat r = \frac{\widehat{|\mu|^2}}{\mathrm{tr}\,S}, \qquad
         \widehat{|\mu|^2} = \frac{|\sum_s n_s \bar g_s|^2 - \sum_s n_s^2 |\bar g_s|^2}{n^2 - \sum_s n_s^2}
 
-    The numerator averages inner products between different shards (consecutive blocks of samples); with one
-    sample a shard it is :math:`|\bar g|^2 - \mathrm{tr}\,S / n`. Shards keep it unbiased also where samples are
-    drawn class-balanced, in turn: there the mean varies less than independent draws would, and subtracting
-    :math:`\mathrm{tr}\,S / n` overshoots, below zero if the signal is weak. Numerator and denominator are each
-    unbiased; the ratio's bias is O(1/n).
+    The numerator averages inner products between different shards (consecutive blocks of samples). With one sample
+    per shard, it equals :math:`|\bar g|^2 - \mathrm{tr}\,S / n`. Shards keep the numerator unbiased even if samples
+    are drawn class-balanced, in turn. The mean of such a draw varies less than the mean of independent draws, so
+    subtracting :math:`\mathrm{tr}\,S / n` would overshoot, and give a value below zero if the signal is weak.
+    Numerator and denominator are each unbiased; the bias of the ratio is O(1/n).
 
-    The interval is a delete-one-shard jackknife of :math:`\log(\hat r + v)`, mapped back, where v is the noise
-    in the plug-in ratio (1/n for independent samples): the plug-in ratio is positive, so its logarithm
-    always exists, and limits below zero mean that noise alone explains the gradient. (The logarithm of the
+    The interval is a delete-one-shard jackknife of :math:`\log(\hat r + v)`, transformed back, where v is the noise
+    in the plug-in ratio (1/n for independent samples). The plug-in ratio is positive, so its logarithm always exists.
+    A lower limit below zero means that noise alone explains the gradient. (An interval from the logarithm of the
     corrected ratio itself covers as little as 73 % near the noise floor.)
 
     Args:
-        totals: Exact sums over all samples: the point estimates.
-        shards: Sums over S shards of the same samples: the correction and the interval.
+        totals: Exact sums over all samples, for the point estimates.
+        shards: Sums over S shards of the same samples, for the correction and the interval.
         confidence: Nominal coverage of the interval.
 
     Returns:
-        Estimates for G groups and the whole model. NaN where the variance is zero; NaN limits for fewer
-        than three shards.
+        Estimates for G groups and the whole model. NaN where the variance is zero; NaN limits for fewer than three
+        shards.
     """
     counts, total = shards.counts, totals.count
-    own = (counts[:, None] ** 2 * shards.sqnorm).sum(0)
+    own = (counts[:, None] ** 2 * shards.sqnorm).sum(0)  # inner products of each shard with itself, left out below
     signal = (total**2 * totals.sqnorm - own) / (total**2 - (counts**2).sum())
     with np.errstate(divide="ignore", invalid="ignore"):
         trace = np.where(totals.trace > 0, totals.trace, np.nan)
         plugin = totals.sqnorm / trace
         floor = np.maximum(plugin - signal / trace, np.finfo(np.float64).tiny)
         deleted = [_without(shards, s) for s in range(len(counts))] if len(counts) > 2 else []
+        # without one shard, ratio + noise can fall to zero or below; the bound keeps the logarithm finite
         logs = [np.log(np.maximum(ratio + floor, 1e-3 * floor)) for ratio in deleted]
     error = jackknife_error(np.array(logs)) if logs else np.full_like(plugin, np.nan)
     reach = student_quantile(confidence, max(len(logs) - 1, 1)) * error
@@ -184,7 +189,7 @@ def group_gsnr(totals: GroupTotals, shards: ShardSummary, confidence: float = 0.
         count=total,
         gsnr=signal / trace,
         low=plugin * np.exp(-reach) - floor,
-        high=plugin * np.exp(np.minimum(reach, 500.0)) - floor,
+        high=plugin * np.exp(np.minimum(reach, 500.0)) - floor,  # exp overflows beyond 709
         plugin=plugin,
         trace_covariance=trace,
         mean_sqnorm=np.where(np.isnan(trace), np.nan, signal),
@@ -192,7 +197,7 @@ def group_gsnr(totals: GroupTotals, shards: ShardSummary, confidence: float = 0.
 
 
 def _without(shards: ShardSummary, left_out: int) -> Floats:
-    """GSNR with one shard left out, shape ``(G + 1,)``."""
+    """Return the GSNR without one shard, shape ``(G + 1,)``."""
     keep = np.delete(np.arange(len(shards.counts)), left_out)
     counts, gram = shards.counts[keep], shards.gram[:, keep][:, :, keep]
     total = counts.sum()
@@ -204,14 +209,14 @@ def _without(shards: ShardSummary, left_out: int) -> Floats:
 
 
 def samples_needed(count: int, gsnr: float, low: float, high: float) -> float:
-    """Estimate how many samples would lift the signal out of the noise.
+    """Estimate how many samples would separate the signal from the noise.
 
-    Where noise dominates, the interval's half-width falls like 1/n; the estimate is the n at which the
-    lower limit of the present GSNR would reach zero. When the present value is not positive, the upper
-    limit stands in for it, and the answer is a lower bound.
+    If noise dominates, the half-width of the interval falls like 1/n. The estimate is the n at which the lower limit of
+    the measured GSNR would reach zero. If the measured GSNR is not positive, its upper limit is used instead, and the
+    result is a lower bound.
 
     Returns:
-        Number of samples, at least twice the present; infinity when even the upper limit is not positive.
+        Number of samples, at least twice ``count``; infinity if even the upper limit is not positive.
     """
     signal = gsnr if gsnr > 0 else high
     if not signal > 0:

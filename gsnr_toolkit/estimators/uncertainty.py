@@ -1,4 +1,4 @@
-"""Intervals: delete-one-block jackknife over shards, bootstrap over batches."""
+"""Intervals: delete-one-shard jackknife, and bootstrap over mini-batches."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gsnr_toolkit.types import Floats
 
 
 def jackknife_error(deleted: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray, "*shape"]:
-    r"""Standard error from delete-one-block estimates.
+    r"""Compute the standard error from delete-one-block estimates.
 
     .. math:: \sqrt{\tfrac{S-1}{S} \sum_s (\hat\theta_{(s)} - \bar\theta)^2}
 
     Args:
-        deleted: Estimates with block s left out, shape ``(S, ...)``.
+        deleted: Estimates without block s, shape ``(S, ...)``.
 
     Returns:
         Shape ``(...)``; NaN for fewer than two blocks.
@@ -32,10 +32,10 @@ def jackknife_error(deleted: Float[np.ndarray, "S *shape"]) -> Float[np.ndarray,
 
 
 def student_quantile(confidence: float, degrees: int) -> float:
-    """Two-sided quantile of Student's t.
+    """Return the two-sided quantile of Student's t.
 
     Returns:
-        The half-width, in standard errors, of an interval of that confidence.
+        Half-width of an interval with that confidence, in standard errors.
 
     >>> round(student_quantile(0.95, 15), 3)
     2.131
@@ -44,12 +44,12 @@ def student_quantile(confidence: float, degrees: int) -> float:
 
 
 def bootstrap_weights(count: int, draws: int, seed: int) -> NDArray[np.int64]:
-    """How often each of ``count`` batches appears in each bootstrap draw.
+    """Draw bootstrap samples of ``count`` mini-batches.
 
-    Draws with fewer than two distinct batches are drawn again: a debiased norm needs a pair.
+    A draw with fewer than two distinct mini-batches is repeated, because a debiased norm needs a pair.
 
     Returns:
-        Shape ``(draws, count)``; every row sums to ``count``.
+        How often each mini-batch appears in each draw, shape ``(draws, count)``; every row sums to ``count``.
     """
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(count, np.full(count, 1 / count), size=draws)
@@ -59,10 +59,10 @@ def bootstrap_weights(count: int, draws: int, seed: int) -> NDArray[np.int64]:
 
 
 def expanded_percentiles(samples: Floats, count: int, confidence: float) -> tuple[Floats, Floats]:
-    r"""Bootstrap percentile interval, widened for small samples.
+    r"""Compute a bootstrap percentile interval, widened for small samples.
 
-    The plain percentile interval is too short by about :math:`\sqrt{(K-1)/K}` and uses normal where
-    Student tails are due. Source: Hesterberg (2015), expanded percentiles:
+    The plain percentile interval is too short by a factor of about :math:`\sqrt{(K-1)/K}`, and has normal tails instead
+    of Student's. Source: Hesterberg (2015), expanded percentiles:
     :math:`\alpha'/2 = \Phi(-\sqrt{K/(K-1)}\, t_{1-\alpha/2, K-1})`.
 
     Args:
@@ -74,5 +74,6 @@ def expanded_percentiles(samples: Floats, count: int, confidence: float) -> tupl
         Lower and upper limit, shape ``(...)``.
     """
     tail = float(special.ndtr(-np.sqrt(count / (count - 1)) * student_quantile(confidence, count - 1)))
+    # method="nearest" returns samples, so that infinite ones never enter an interpolation (inf - inf is NaN)
     low, high = np.quantile(samples, [tail, 1 - tail], axis=0, method="nearest")
     return np.asarray(low), np.asarray(high)

@@ -77,7 +77,7 @@ def build_model(name: str, *, weights: str | None = None, seed: int = 0, num_out
 
     >>> build_model("clip-vit-l41")
     Traceback (most recent call last):
-    gsnr_toolkit.support.lookup.UnknownNameError: no model is called 'clip-vit-l41'. Did you mean 'clip-vit-l14'?...
+    gsnr_toolkit.support.lookup.UnknownNameError: expected a known model, got 'clip-vit-l41'; choose one of ...
     """
     if is_target(name):
         return _build_own(name, weights, seed, num_outputs)

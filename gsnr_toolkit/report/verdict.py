@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gsnr_toolkit.estimators.attribution import attribution_terms
+from gsnr_toolkit.report.attribution import attribution_terms
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically: a reader sees the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SPELLED = ("nan", "inf", "-inf")
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to write that takes the place of ``path`` when the block ends without an error.
+    """Open a temporary file that replaces ``path`` when the block ends without an error.
 
-    The content is on the disk before the name is: also after a power cut the path holds the old content or the new.
+    The content is flushed to disk before the rename. Even after a power cut, the path holds the old content or the new.
 
     Args:
-        path: Where the content is to be in the end; its folder must exist.
+        path: The final file; its folder must exist.
 
     Yields:
         A binary stream.
@@ -38,7 +38,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o644)  # mkstemp lets only the owner read
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -49,28 +49,28 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8.
 
     Args:
-        path: Where to.
-        text: Its content.
+        path: The file.
+        text: The content.
     """
     with atomic_file(path) as stream:
         stream.write(text.encode("utf8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically; numbers that JSON cannot hold stand as :func:`spelled`.
+    """Write a JSON file atomically; non-finite numbers are written as text by :func:`spelled`.
 
     Args:
-        path: Where to.
+        path: The file.
         value: Plain values.
     """
     write_text(path, json.dumps(spelled(value), indent=2, default=str, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read what :func:`write_json` wrote.
+    """Read a file of :func:`write_json`.
 
     Args:
-        path: Where from.
+        path: The file.
 
     Returns:
         The value.
@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
 
 
 def spelled(value: Any) -> Any:
-    """Numbers that are not finite as the strings ``"nan"``, ``"inf"``, ``"-inf"``: valid JSON, and nothing is lost.
+    """Replace non-finite numbers by the strings ``"nan"``, ``"inf"``, ``"-inf"``, which are valid JSON.
 
     Args:
         value: Plain values, nested.
@@ -94,7 +94,7 @@ def spelled(value: Any) -> Any:
 
 
 def unspelled(value: Any) -> Any:
-    """Numbers in place of what :func:`spelled` wrote for them.
+    """Restore the numbers that :func:`spelled` replaced.
 
     Args:
         value: Plain values, nested.
@@ -109,11 +109,11 @@ def unspelled(value: Any) -> Any:
 
 
 def each_leaf(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Change every leaf of nested dicts, lists and tuples; tuples become lists.
+    """Apply a function to every leaf of nested dicts, lists and tuples; tuples become lists.
 
     Args:
         value: Plain values, nested.
-        change: What becomes of a leaf.
+        change: Function of a leaf.
 
     Returns:
         The same nesting.

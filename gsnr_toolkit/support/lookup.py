@@ -1,7 +1,7 @@
-"""Names to rows of data: lazy ``module:function`` targets and "did you mean" for a name nobody registered.
+"""Look up names: registries with "did you mean", and ``module:function`` targets that are imported on use.
 
-A registry row is plain data (a frozen dataclass); the code it stands for is a *string*, imported only when it
-is asked for. So listing the models or the data sets imports neither torch nor open_clip.
+A registry row is plain data (a frozen dataclass). It names its code as a *string*, which is imported only when the code
+runs. Listing the models or the data sets therefore imports neither torch nor open_clip.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _NAMED = (
 
 
 class UnknownNameError(ProbeError):
-    """A name that is in no row of the registry it was looked up in."""
+    """A name without a row in the registry."""
 
 
 class TargetError(ProbeError):
-    """A ``module:function`` string that does not lead to a function."""
+    """A ``module:function`` string that does not name a usable function."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggest the nearest known name, as a sentence that can follow another.
+    """Suggest the nearest known name, as a sentence to append to a message.
 
     Args:
-        name: What was asked for.
-        known: What there is.
+        name: The unknown name.
+        known: The known names.
 
     Returns:
-        ``" Did you mean 'x'?"`` with a leading space, or the empty string where nothing is near.
+        ``" Did you mean 'x'?"`` with a leading space, or the empty string if no known name is near.
 
     >>> did_you_mean("clip-vit-l41", ["clip-vit-l14", "clip-demo"])
     " Did you mean 'clip-vit-l14'?"
@@ -62,6 +62,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     folded = {candidate.casefold(): candidate for candidate in known}
     asked = name.casefold()
+    # get_close_matches compares whole names; an abbreviation ("celeb" for "celebdf-v2") is too short for it
     near = difflib.get_close_matches(asked, folded, n=1) or [key for key in folded if key.startswith(asked)]
     return f" Did you mean {folded[near[0]]!r}?" if asked and near else ""
 
@@ -71,16 +72,16 @@ class Registry(Generic[Row]):
     """An immutable table of named rows.
 
     Attributes:
-        kind: What a row is, in words, for error messages ("model", "data set").
-        rows: The rows by name, in the order in which they are listed.
-        hint: A sentence on what else is accepted in place of a name; it closes the error message.
+        kind: Noun for a row in error messages, such as "model" or "data set".
+        rows: The rows by name, in listing order.
+        hint: Sentence on what else is accepted in place of a name, for error messages.
 
     >>> planets = Registry("planet", {"mars": 4, "venus": 2}, hint="Or give a distance.")
     >>> planets["mars"], planets.names
     (4, ('mars', 'venus'))
     >>> planets["marz"]
     Traceback (most recent call last):
-    gsnr_toolkit.support.lookup.UnknownNameError: no planet is called 'marz'. Did you mean 'mars'? ...
+    gsnr_toolkit.support.lookup.UnknownNameError: expected a known planet, got 'marz'; choose one of mars, venus. ...
     """
 
     kind: str
@@ -89,14 +90,17 @@ class Registry(Generic[Row]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The registered names, in their order."""
+        """The registered names, in listing order."""
         return tuple(self.rows)
 
     def __getitem__(self, name: str) -> Row:
         try:
             return self.rows[name]
         except KeyError:
-            raise UnknownNameError(self._unknown(name)) from None
+            choices = f"{', '.join(self.rows)}.{' ' * bool(self.hint)}{self.hint}"
+            raise UnknownNameError(
+                f"expected a known {self.kind}, got {name!r}; choose one of {choices}{did_you_mean(name, self.rows)}"
+            ) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self.rows
@@ -107,17 +111,12 @@ class Registry(Generic[Row]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def _unknown(self, name: str) -> str:
-        hint = f" {self.hint}" if self.hint else ""
-        names = ", ".join(self.rows)
-        return f"no {self.kind} is called {name!r}.{did_you_mean(name, self.rows)} Known names: {names}.{hint}"
-
 
 def is_target(name: str) -> bool:
-    """Tell whether a name has the form ``module:function`` (dotted identifiers on both sides of one colon).
+    """Return whether a name has the form ``module:function`` (dotted identifiers on both sides of one colon).
 
     Args:
-        name: A name as a user gave it.
+        name: A name from the user.
 
     Returns:
         True for ``"my_models:build"``, False for ``"clip-demo"`` and ``"image-folder:/data"``.
@@ -130,10 +129,10 @@ def is_target(name: str) -> bool:
 
 
 def load_target(target: str) -> Any:
-    """Import what ``"module:function"`` names.
+    """Import the object that ``"module:function"`` names.
 
-    The module is looked for like any import, and then in the current directory, so that a file next to which
-    a command is run needs no installation. The search path is left as it was found.
+    The module is searched for like any import, and then in the current directory, so that a user's file there needs no
+    installation. The search path is restored.
 
     Args:
         target: ``"package.module:attribute"``; the attribute may be dotted.
@@ -143,16 +142,16 @@ def load_target(target: str) -> Any:
 
     Raises:
         TargetError: If the string has another form, or the module or the attribute does not exist. An error
-            *inside* the module (say, one of its own imports is missing) is left as it is.
+            *inside* the module (such as a missing import) is raised unchanged.
 
     >>> load_target("math:hypot")(3, 4)
     5.0
     >>> load_target("math:hypotenuse")
     Traceback (most recent call last):
-    gsnr_toolkit.support.lookup.TargetError: module 'math' has no attribute 'hypotenuse'. ...
+    gsnr_toolkit.support.lookup.TargetError: expected an attribute of module 'math', got 'hypotenuse'; name one of ...
     """
     if not is_target(target):
-        raise TargetError(f"expected 'module:function', such as 'my_module:build', but got {target!r}")
+        raise TargetError(f"expected 'module:function', got {target!r}; write it as 'my_module:build'")
     module_name, _, attribute = target.partition(":")
     found: Any = _import_module(module_name)
     for part in attribute.split("."):
@@ -160,32 +159,33 @@ def load_target(target: str) -> Any:
             public = [name for name in dir(found) if not name.startswith("_")]
             listed = ", ".join(public[:12]) + (", ..." if len(public) > 12 else "")
             raise TargetError(
-                f"module {module_name!r} has no attribute {attribute!r}.{did_you_mean(part, public)}"
-                f" It has: {listed or 'nothing public'}"
+                f"expected an attribute of module {module_name!r}, got {attribute!r}; name one of "
+                f"{listed or 'its private names, as it has no public ones'}.{did_you_mean(part, public)}"
             )
         found = getattr(found, part)
     return found
 
 
 def call_with_known(function: Callable[..., Any], offered: Mapping[str, Any], required: Iterable[str] = ()) -> Any:
-    """Call a user's function with those of the offered arguments that it names.
+    """Call a user's function with those offered arguments that match its parameters.
 
     Args:
-        function: The function; one with ``**kwargs`` is given everything.
+        function: The function; one with ``**kwargs`` receives all arguments.
         offered: Keyword arguments by name.
-        required: The names that the user set himself: it is an error if the function does not take one.
+        required: Names that the user set explicitly, which the function must therefore take.
 
     Returns:
-        What the function returns.
+        The result of the function.
 
     Raises:
-        TargetError: If it is no function, or a required argument is not among its parameters.
+        TargetError: If it is not a function, does not take a required argument, or needs one that is not offered.
 
     >>> call_with_known(lambda seed: seed + 1, {"seed": 1, "split": "test"})
     2
     """
     if not callable(function):
-        raise TargetError(f"expected a function, got {function!r}: name a function that builds it")
+        raise TargetError(f"expected a function, got {function!r}; name a function that builds the object")
+    name = getattr(function, "__qualname__", function)
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return function(**offered)
@@ -194,20 +194,20 @@ def call_with_known(function: Callable[..., Any], offered: Mapping[str, Any], re
     if refused:
         takes = ", ".join(sorted(named)) or "no argument"
         raise TargetError(
-            f"{getattr(function, '__qualname__', function)} takes {takes}, but was also given "
-            f"{', '.join(refused)}: add that to its parameters, or leave the option out"
+            f"expected {name} to take {', '.join(refused)}, but it takes {takes}; add the parameter, or leave the "
+            "option out"
         )
     unmet = [p.name for p in parameters if p.default is p.empty and p.name not in offered and p.kind in _NAMED]
     if unmet:
         raise TargetError(
-            f"{getattr(function, '__qualname__', function)} cannot be called without {', '.join(unmet)}; "
-            f"it may name any of {', '.join(offered)}, and anything else needs a default"
+            f"expected {name} to need only arguments among {', '.join(offered)}, but it needs {', '.join(unmet)}; give "
+            "those parameters a default"
         )
     return function(**{key: value for key, value in offered.items() if key in named})
 
 
 def _import_module(name: str) -> ModuleType:
-    # The current directory comes last, so that it cannot shadow an installed module.
+    # The current directory comes last so that it cannot shadow an installed module.
     here = os.getcwd()
     searched = here in sys.path or "" in sys.path
     if not searched:
@@ -217,10 +217,10 @@ def _import_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing != name and not name.startswith(f"{missing}."):
-            raise  # the user's module was found, but one of its own imports was not
+            raise  # the user's module exists, but one of its own imports does not
         raise TargetError(
-            f"no module called {name!r}: it is neither installed nor in the current directory ({here})."
-            f" Run from the directory that holds it, or add that directory to PYTHONPATH"
+            f"expected an importable module, got {name!r}, which is neither installed nor in the current directory "
+            f"({here}); run from the directory that holds it, or add that directory to PYTHONPATH"
         ) from None
     finally:
         if not searched:

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, and nothing where nobody looks."""
+"""Progress bars on stderr, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Tells a progress bar what was done."""
+    """Function that advances a progress bar."""
 
     def __call__(self, done: int, note: str = "") -> None:
-        """Add the units just done; a note, where given, stands behind the bar from now on."""
+        """Add the units just done; a note is shown behind the bar until the next one."""
         ...
 
 
 @contextmanager
 def stage(label: str, total: int | None, *, show: bool) -> Iterator[Advance]:
-    """Show one stage of work.
+    """Show a progress bar for one stage of work.
 
     Args:
-        label: What is being done.
-        total: Units of work; None when unknown.
-        show: Whether to show anything; a stderr that is no terminal shows nothing either.
+        label: Name of the stage.
+        total: Units of work; None if unknown.
+        show: Whether to show the bar; without a terminal on stderr, it is never shown.
 
     Yields:
-        A function to call with the units just done.
+        Function to call with the units just done.
     """
     if not show or total == 0 or not sys.stderr.isatty():
-        yield lambda done, note="": None  # noqa: ARG005 - nobody looks
+        yield lambda done, note="": None  # noqa: ARG005 - no bar
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

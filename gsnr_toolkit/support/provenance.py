@@ -1,4 +1,4 @@
-"""Where a number came from: versions, machine, commit."""
+"""Record where a number comes from: versions, machine, commit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGES = ("gsnr-toolkit", "torch", "open_clip_torch", "numpy", "scipy", "pand
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what computes, the machine, the time and the caller's git commit.
+    """Return the versions of the packages, the machine, the time and the caller's git commit.
 
     Returns:
         Plain values for a file.
@@ -35,10 +35,10 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor, since floating-point sums of two makes differ in their last digits.
+    """Return the processor, because floating-point sums differ between models in the last digits.
 
     Returns:
-        Its name and the number of its cores.
+        Its name and number of cores.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
@@ -49,7 +49,7 @@ def processor() -> str:
 
 
 def command_line() -> list[str]:
-    """The command that this process was started with, as it is written anywhere: no folder of this machine.
+    """Return the command that started this process, without machine-specific folders.
 
     Returns:
         ``["python", "-m", module, ...]`` for a module, else the script's name and its arguments.
@@ -69,10 +69,10 @@ def _version(package: str) -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of the git repository that the caller works in.
+    """Return the commit of the git repository of the current directory.
 
     Returns:
-        The hash, with ``+changes`` if the work tree differs from it; None outside a repository.
+        The hash, with ``+changes`` if tracked files differ from it; None outside a repository.
     """
     commit = _git("rev-parse", "HEAD")
     if commit is None:

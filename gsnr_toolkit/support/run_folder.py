@@ -1,4 +1,4 @@
-"""Folders of runs: is there a finished one, and is it the one that was asked for?"""
+"""Folders of runs: read a finished run, and refuse one made with other settings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _MOST = 4
 
 
 def differences(theirs: Any, ours: Mapping[str, Any]) -> str:
-    """List the first settings that differ, for a message.
+    """List the first few settings that differ, for a message.
 
     Args:
-        theirs: Settings found in a file, whatever they are.
-        ours: Settings asked for.
+        theirs: Settings from a file, possibly no settings at all.
+        ours: Requested settings.
 
     Returns:
-        Text; empty where they are equal.
+        Text; empty if they are equal.
 
     >>> differences({"rho": 0.1, "seed": 0}, {"rho": 0.05, "seed": 0})
     'rho 0.1 there, 0.05 here'
@@ -38,16 +38,16 @@ def read_finished(folder: Path, settings: dict[str, Any], noun: str) -> dict[str
 
     Args:
         folder: With ``config.json`` and, once the run is finished, ``result.json``.
-        settings: What was asked for, as plain values.
-        noun: What a run is called in messages, such as ``"run"``.
+        settings: Requested settings, as plain values.
+        noun: Noun for a run in messages, such as ``"run"``.
 
     Returns:
-        The results; None if there is no run yet, or an unfinished one.
+        The results; None if the folder is empty or the run is unfinished.
 
     Raises:
-        ProbeError: If the folder holds a run of other settings, or files of something else.
+        ProbeError: If the folder holds a run with other settings, or other files.
     """
-    # a hidden file is what a kill left of a write
+    # a killed process may leave a hidden temporary file of atomic_file
     if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
         return None
     try:
@@ -58,7 +58,7 @@ def read_finished(folder: Path, settings: dict[str, Any], noun: str) -> dict[str
         ) from error
     if theirs != settings:
         raise ProbeError(
-            f"{folder} holds a {noun} with other settings ({differences(theirs, settings)}); choose another folder, or "
-            "delete that one"
+            f"expected {folder} to be empty or to hold a {noun} with these settings, but it holds a {noun} with other "
+            f"settings ({differences(theirs, settings)}); choose another folder, or delete that one"
         )
     return read_json(folder / RESULT) if (folder / RESULT).exists() else None

@@ -1,22 +1,28 @@
-"""Fields of frozen configs that carry their meaning and their range, read from text and checked by them."""
+"""Frozen config dataclasses whose fields state their meaning and range, and the one way to check and read them.
+
+A field made by :func:`setting` carries its help text, its kind and its allowed range. From these, the config checks
+itself (:func:`check_settings`), reads text from files (:func:`read_settings`), describes itself
+(:func:`describe_settings`), and becomes command-line options (``commands/common.py``).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, asdict, field, fields
+from numbers import Integral, Real
 from typing import Any, Self
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.lookup import did_you_mean
 
-__all__ = ["Settings", "describe_settings", "read_settings", "setting", "settle_settings"]
+__all__ = ["Settings", "check_settings", "describe_settings", "read_settings", "setting", "settle_settings"]
 
 
 class Settings:
-    """What a frozen dataclass whose fields :func:`setting` made can do: be written, read, and told from others."""
+    """Mixin that serialises, parses and hashes a frozen dataclass whose fields :func:`setting` made."""
 
     @property
     def key(self) -> str:
@@ -24,17 +30,17 @@ class Settings:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a file or a table.
+        """Return plain values for a file or a table.
 
         Returns:
             Field name to value; tuples as lists.
         """
-        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # the mixin of dataclasses is none itself
+        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # only subclasses are dataclasses
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from plain values, such as a file's.
+        """Build a config from plain values, such as those of a file.
 
         Args:
             values: Field name to value; a number may be written as text.
@@ -43,7 +49,7 @@ class Settings:
             The config.
 
         Raises:
-            ProbeError: If a name is unknown or a value out of its range.
+            ProbeError: If a name is unknown or a value is out of range.
         """
         return cls(**read_settings(cls, values))
 
@@ -55,49 +61,72 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
+    below: float | None = None,
     choices: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
     kind: type = str,
+    of: type = str,
+    accept: Callable[[Any], bool] | None = None,
+    wanted: str = "",
 ) -> Any:
-    """Make a field of a dataclass.
+    """Make a dataclass field that carries its meaning and its range.
 
     Args:
-        default: Its default; a field with the default None may be None.
-        text: Its meaning, a sentence.
+        default: The default value. A field whose default is None accepts None.
+        text: The meaning, as a sentence.
         low: Smallest number allowed.
         high: Largest number allowed.
-        above: What a number has to exceed.
-        choices: The only values allowed, where there are few.
-        words: Values allowed besides those of the kind.
-        kind: ``str``, ``int``, ``float``, ``bool``, or ``tuple`` for several names.
+        above: Number that the value must exceed.
+        below: Number that the value must stay under.
+        choices: The only values allowed, if there are few.
+        words: Values allowed in addition to those of the kind, such as ``"auto"`` beside numbers.
+        kind: ``str``, ``int``, ``float``, ``bool``, ``tuple``, or ``object`` for a value that is checked elsewhere.
+        of: Kind of a tuple's items.
+        accept: Test that replaces the check by kind and range.
+        wanted: Description of the range for the error message; derived from kind and range if empty.
 
     Returns:
         The field.
     """
-    limits = {"low": low, "high": high, "above": above, "choices": choices, "words": words, "kind": kind}
-    return field(default=default, metadata={"help": text, **limits})
+    limits = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "words": words}
+    checks = {"kind": kind, "of": of, "accept": accept, "wanted": wanted}
+    return field(default=default, metadata={"help": text, **limits, **checks})
 
 
 def settle_settings(config: Any) -> None:
-    """Bring every field of a frozen config to one form, and check it by its range.
+    """Bring every field of a frozen config to one form and check its range.
 
     Args:
-        config: A dataclass whose fields :func:`setting` made.
+        config: Instance of a dataclass whose fields :func:`setting` made; other fields are left alone.
 
     Raises:
-        ProbeError: If a value is out of its range; names the field, the range and the value.
+        ProbeError: If a value is out of range; the message names the field, the range and the value.
     """
-    for item in fields(config):
-        value = _one_form(item, getattr(config, item.name))
-        _check(item, value)
-        object.__setattr__(config, item.name, value)
+    for item in _settings_of(config):
+        object.__setattr__(config, item.name, _one_form(item, getattr(config, item.name)))
+    check_settings(config)
+
+
+def check_settings(config: Any) -> None:
+    """Check the range of every field, and leave the values as the caller gave them.
+
+    Args:
+        config: Instance of a dataclass whose fields :func:`setting` made; other fields are left alone.
+
+    Raises:
+        ProbeError: If a value is out of range; the message names the field, the range and the value.
+    """
+    for item in _settings_of(config):
+        value = getattr(config, item.name)
+        if not _is_allowed(item, value):
+            raise ProbeError(f"expected {item.name} to be {_wanted(item)}, got {value!r}; {_remedy(item, value)}")
 
 
 def describe_settings(config: type[Any]) -> dict[str, str]:
-    """Meaning and default of every field.
+    """Return meaning and default of every field.
 
     Args:
-        config: A dataclass whose fields :func:`setting` made.
+        config: Dataclass whose fields :func:`setting` made.
 
     Returns:
         Field name to a line of help.
@@ -106,14 +135,14 @@ def describe_settings(config: type[Any]) -> dict[str, str]:
 
 
 def read_settings(config: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn what a file or a command line says into the fields' kinds.
+    """Convert text from a file or a command line to the kinds of the fields.
 
     Args:
-        config: A dataclass whose fields :func:`setting` made.
+        config: Dataclass whose fields :func:`setting` made.
         values: Field name to value; a number may be written as text.
 
     Returns:
-        Field name to value; what cannot be turned is left as it is, for the check to refuse.
+        Field name to value. A value that cannot be converted stays as it was, for the check to refuse.
 
     Raises:
         ProbeError: If a name is unknown.
@@ -121,66 +150,92 @@ def read_settings(config: type[Any], values: Mapping[str, Any]) -> dict[str, Any
     known = {item.name: item for item in fields(config)}
     for name in values:
         if name not in known:
-            raise ProbeError(f"no setting is called {name!r}.{did_you_mean(name, known)} Known are {', '.join(known)}")
+            raise ProbeError(
+                f"expected the name of a setting, got {name!r}; use one of {', '.join(known)}."
+                f"{did_you_mean(name, known)}"
+            )
     return {name: _read(known[name], value) for name, value in values.items()}
+
+
+def _settings_of(config: Any) -> Iterator[Field[Any]]:
+    return (item for item in fields(config) if "kind" in item.metadata)
 
 
 def _read(item: Field[Any], value: Any) -> Any:
     kind = item.metadata["kind"]
-    if kind is tuple:
-        return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
-    if not isinstance(value, str) or kind is str or value in item.metadata["words"]:
+    if not isinstance(value, str) or kind in (str, object) or value in item.metadata["words"]:
         return value
+    if kind is tuple:
+        return _convert(lambda text: tuple(item.metadata["of"](part) for part in text.split(",") if part), value)
     if value.lower() == "none":
         return None
     if kind is bool:
         return {"true": True, "on": True, "false": False, "off": False}.get(value.lower(), value)
+    return _convert(kind, value)
+
+
+def _convert(convert: Callable[[str], Any], text: str) -> Any:
     try:
-        return kind(value)
+        return convert(text)
     except ValueError:
-        return value
+        return text
 
 
 def _one_form(item: Field[Any], value: Any) -> Any:
-    """One form of each value, so that rho=0 and rho=0.0 have one key."""
-    if item.metadata["kind"] is tuple and not isinstance(value, str):
+    """Return one form of each value, so that rho=0 and rho=0.0 have one key."""
+    kind = item.metadata["kind"]
+    if kind is tuple and value is not None and not isinstance(value, str):
         return tuple(value)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return float(value) if item.metadata["kind"] is float and whole else value
+    if kind is float and _is_number(value, Real):
+        return float(value)
+    return int(value) if kind is int and _is_number(value, Integral) else value
 
 
-def _check(item: Field[Any], value: Any) -> None:
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_allowed(item: Field[Any], value: Any) -> bool:
     meta = item.metadata
-    if value is None and item.default is None:
-        return
-    if isinstance(value, str) and value in meta["words"]:
-        return
+    kind = meta["kind"]
+    if (value is None and item.default is None) or (isinstance(value, str) and value in meta["words"]):
+        return True
+    if meta["accept"] is not None:
+        return bool(meta["accept"](value))
     if meta["choices"]:
-        good, wanted = value in meta["choices"], f"one of {', '.join(map(repr, meta['choices']))}"
-    elif meta["kind"] is tuple:
-        good = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-        wanted = "names of data sets"
-    elif meta["kind"] is bool:
-        good, wanted = isinstance(value, bool), "true or false"
-    elif meta["kind"] is str:
-        good, wanted = isinstance(value, str) and bool(value), "a name"
-    else:
-        good, wanted = _in_range(meta, value), _range_text(meta)
-    if not good:
-        raise ProbeError(f"expected {item.name} to be {wanted}, got {value!r}")
+        return value in meta["choices"]
+    if kind is str:
+        return isinstance(value, str) and bool(value)
+    if kind is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, meta["of"]) for part in value)
+    if kind in (int, float):
+        return _is_number(value, Integral if kind is int else Real) and _in_range(meta, value)
+    return isinstance(value, kind)
 
 
-def _in_range(meta: Mapping[str, Any], value: Any) -> bool:
-    kinds = (int,) if meta["kind"] is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+def _in_range(meta: Mapping[str, Any], value: float) -> bool:
+    if not isinstance(value, Integral) and not math.isfinite(value):
         return False
-    low, high, above = meta["low"], meta["high"], meta["above"]
-    return (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
+    low, high, above, below = meta["low"], meta["high"], meta["above"], meta["below"]
+    over = (low is None or value >= low) and (above is None or value > above)
+    return over and (high is None or value <= high) and (below is None or value < below)
 
 
-def _range_text(meta: Mapping[str, Any]) -> str:
-    noun = "a whole number" if meta["kind"] is int else "a number"
-    parts = [f"above {meta['above']}"] if meta["above"] is not None else []
-    parts += [f"from {meta['low']}"] if meta["low"] is not None else []
-    parts += [f"up to {meta['high']}"] if meta["high"] is not None else []
-    return " ".join([noun, *parts])
+def _wanted(item: Field[Any]) -> str:
+    meta = item.metadata
+    if meta["wanted"]:
+        return str(meta["wanted"])
+    if meta["choices"]:
+        return f"one of {', '.join(map(repr, meta['choices']))}"
+    if meta["kind"] in (int, float):
+        limits = {"above": "above", "low": "from", "high": "up to", "below": "below"}
+        noun = "a whole number" if meta["kind"] is int else "a number"
+        return " ".join([noun, *(f"{word} {meta[key]}" for key, word in limits.items() if meta[key] is not None)])
+    return {bool: "true or false", tuple: "names of data sets"}.get(meta["kind"], "a name")
+
+
+def _remedy(item: Field[Any], value: Any) -> str:
+    known = (*item.metadata["choices"], *item.metadata["words"])
+    meant = did_you_mean(value, known) if isinstance(value, str) else ""
+    default = "" if item.default is None else f", {item.default!r}"
+    return f"change it, or leave it out for the default{default}" + (f".{meant}" if meant else "")

@@ -30,7 +30,7 @@ class TrainConfig(Settings):
     0.05
     >>> TrainConfig(lr=0.0)
     Traceback (most recent call last):
-    gsnr_toolkit.errors.ProbeError: expected lr to be a number above 0, got 0.0...
+    gsnr_toolkit.errors.ProbeError: expected lr to be a number above 0, got 0.0; change it, ...
     """
 
     model: str = setting("clip-demo", "Model name, or module:function for your own.")

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gsnr_toolkit.inputs.batches import find_device
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.support.atomic import read_json, write_json, write_text

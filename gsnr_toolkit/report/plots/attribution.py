@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from gsnr_toolkit.estimators.attribution import attribution_terms
+from gsnr_toolkit.report.attribution import attribution_terms
 from gsnr_toolkit.report.plots.frames import Settings, at_step, default_step, require_columns, sample_note
 from gsnr_toolkit.report.plots.labels import extra_height, full_name, label_layers, legend_below
 from gsnr_toolkit.report.plots.marks import EDGE_BAND, edge_markers

@@ -49,7 +49,7 @@ def test_every_part_is_a_change(tmp_path):
 
 
 def test_what_cannot_be_varied(tmp_path):
-    with pytest.raises(ProbeError, match=r"'num_region'.* Did you mean 'num_regions'"):
+    with pytest.raises(ProbeError, match=r"the name of a setting, got 'num_region'; use .* Did you mean 'num_regions'"):
         grid_variants({"num_region": ["1"]})
     with pytest.raises(ProbeError, match=r"the number of seeds, got seed as a setting to vary"):
         grid_variants({"seed": ["1"]})

@@ -218,7 +218,7 @@ def test_batches_are_the_same_wherever_one_starts():
 def test_what_is_out_of_range_is_refused(changes, message):
     with pytest.raises(ProbeError, match=message):
         replace(CONFIG, **changes)
-    with pytest.raises(ProbeError, match=r"'rhoo'.* Did you mean 'rho'"):
+    with pytest.raises(ProbeError, match=r"the name of a setting, got 'rhoo'; use .* Did you mean 'rho'"):
         DetectorTraining.from_dict({"rhoo": 1})
 
 

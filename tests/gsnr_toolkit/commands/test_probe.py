@@ -15,7 +15,8 @@ from typer.main import get_command
 from gsnr_toolkit import ProbeError, Report
 from gsnr_toolkit.commands import probe as cli
 from gsnr_toolkit.commands import probe_run as runner
-from gsnr_toolkit.commands.probe_run import ProbeRequest, check_folder
+from gsnr_toolkit.commands.probe_request import API_ONLY, ProbeRequest, check_folder
+from gsnr_toolkit.inputs.options import ProbeOptions
 
 SMALL = [
     "--samples",
@@ -94,19 +95,19 @@ def test_quiet_prints_the_verdict_only(run):
         (["--data", "nt", "--data-root", "/nowhere"], "'/nowhere' is not a folder"),
         (["--data", "image-folder:/nowhere"], "/nowhere"),
         (["--tuning", "norm"], "Did you mean 'norms'"),
-        (["--radii", "small,large"], "expected radii as numbers"),
+        (["--radii", "small,large"], "increasing radii, such as 0.01,0.03,0.1, got 'small,large'"),
         (["--radii", "0.1,0.01"], "increasing radii"),
         (["--rho", "-1"], "positive radius"),
         (["--rho", "inf"], "positive radius"),
         (["--radii", "0.1,inf"], "increasing radii"),
         (["--seed", "-1"], "seed to be an integer from 0"),
         (["--seed", str(2**63)], "seed to be an integer from 0"),
-        (["--strength", "-1"], "strength of at least 0"),
-        (["--strength", "nan"], "strength of at least 0"),
+        (["--strength", "-1"], "strength to be at least 0"),
+        (["--strength", "nan"], "strength to be at least 0"),
         (["--data", "json:dumps"], "'json:dumps' failed with TypeError"),
         (["--model", "json:dumps"], "'json:dumps' failed with TypeError"),
         (["--memory", "much"], "memory size"),
-        (["--dtype", "int8"], "float32, float64"),
+        (["--dtype", "int8"], "'float32', 'float64'"),
         (["--samples", "3"], "raise samples to at least 96 (or to at least 8, with a batch size of 2)"),
         (["--samples", "7"], "raise samples to at least 96 (or to at least 8, with a batch size of 2)"),
         (["--samples", "4", "--batch-size", "2"], "raise samples to at least 8"),
@@ -118,6 +119,9 @@ def test_quiet_prints_the_verdict_only(run):
         (["--perturb", "none"], "perturb to be one of"),
         (["--groups", "layer"], "groups to be 'block'"),
         (["--lr", "-1"], "positive learning rate"),
+        (["--steps", "-1"], "expected steps to be a whole number from 0, got -1"),
+        (["--measurements", "0"], "expected measurements to be a whole number from 1, got 0"),
+        (["--engine", "tap"], "Did you mean 'taps'?"),
         (["--confidence", "95"], "between 0 and 1"),
         (["--engine", "warp"], "engine to be one of"),
         (["--compression", "c23"], "compression"),
@@ -147,10 +151,47 @@ def test_version_and_list(run):
         assert name in out
 
 
-def test_every_setting_has_an_option_with_the_same_default():
-    options = {option.name: option.default for option in get_command(cli.app).params}
-    for field in fields(ProbeRequest):
-        assert options[field.name] == field.default, field.name
+def test_every_setting_is_an_option_with_its_default_and_help_or_is_named_as_one_of_python_alone():
+    options = {option.name: option for option in get_command(cli.app).params}
+    request = ProbeRequest()
+    for config in (request, request.options):
+        for field in fields(config):
+            if field.name == "options" or field.name in API_ONLY:
+                assert field.name not in options
+                continue
+            assert options[field.name].default == getattr(config, field.name), field.name
+            assert options[field.name].help == field.metadata["help"]
+    assert set(API_ONLY) <= {field.name for field in fields(ProbeOptions)}
+
+
+def test_every_option_reaches_the_request(monkeypatch):
+    """Every option of the command line changes the request, and the field of its own name."""
+    given = {
+        "model": "clip-lab", "weights": "random", "data": "demo-df", "data_root": "x", "split": "val", "strength": "2",
+        "compression": "c40", "tuning": "head", "steps": "7", "measurements": "4", "lr": "0.5", "samples": "300",
+        "device": "cpu", "dtype": "float64", "groups": "module", "layerwise": "readout", "include_frozen": None,
+        "engine": "loop", "seed": "9", "memory": "2kB", "detail": "group", "rho": "0.3", "radii": "0.1,1",
+        "perturb": "group", "batch_size": "8", "confidence": "0.9", "lipschitz": None,
+    }  # fmt: skip
+    default = ProbeRequest().to_dict()
+    assert given.keys() == default.keys()
+    seen = []
+    monkeypatch.setattr(cli, "_run", lambda request, *_, **__: (seen.append(request.to_dict()), (None, 0))[1])
+    for name, text in given.items():
+        arguments = [f"--{name.replace('_', '-')}", *([] if text is None else [text])]
+        with pytest.raises(SystemExit) as exited:
+            cli.app(arguments)
+        assert not exited.value.code
+        changed = {key for key, value in seen[-1].items() if value != default[key]}
+        assert changed == {name}
+    assert seen[list(given).index("memory")]["memory"] == 2000
+    assert seen[list(given).index("radii")]["radii"] == (0.1, 1.0)
+    assert seen[list(given).index("steps")]["steps"] == 7
+
+
+def test_settings_of_python_alone_are_saved_only_if_they_were_set():
+    assert not set(API_ONLY) & set(ProbeRequest().to_dict())
+    assert ProbeRequest.of(refine=3).to_dict()["refine"] == 3
 
 
 class _FakeReport:
@@ -236,8 +277,8 @@ def test_the_largest_seed_runs(run):
 
 
 def test_requests_are_keyed_by_every_setting():
-    keys = {ProbeRequest().key, ProbeRequest(seed=1).key, ProbeRequest(rho=0.1).key, ProbeRequest(data="demo-df").key}
-    assert len(keys) == 4
+    changed = [{}, {"seed": 1}, {"rho": 0.1}, {"data": "demo-df"}, {"refine": 2}]
+    assert len({ProbeRequest.of(**values).key for values in changed}) == 5
     assert ProbeRequest().key == ProbeRequest().key
 
 

@@ -103,11 +103,16 @@ def test_a_function_of_ones_own(my_module):
 @pytest.mark.parametrize(
     ("code", "options", "error", "message"),
     [
-        (CODE, {"colour": 1}, TargetError, "faces takes dots, image_size, seed, split, but was also given colour"),
-        ("def faces(path): return []", {}, TargetError, "faces cannot be called without path"),
+        (
+            CODE,
+            {"colour": 1},
+            TargetError,
+            "expected faces to take colour, but it takes dots, image_size, seed, split; add",
+        ),
+        ("def faces(path): return []", {}, TargetError, "but it needs path; give those parameters a default"),
         ("def faces(): return []", {}, DataError, "expected images in .* got an empty data set"),
         ("def faces(): return None", {}, DataError, "to be a map-style data set .* got NoneType"),
-        ("def face(): return None", {}, TargetError, "has no attribute 'faces'. Did you mean 'face'"),
+        ("def face(): return None", {}, TargetError, "got 'faces'; name one of face. Did you mean 'face'"),
     ],
 )
 def test_a_function_of_ones_own_that_does_not_serve_says_why(my_module, code, options, error, message):
@@ -118,13 +123,18 @@ def test_a_function_of_ones_own_that_does_not_serve_says_why(my_module, code, op
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("demo-tn", {}, UnknownNameError, r"no data set is called 'demo-tn'\. Did you mean 'demo-nt'\?.*image-folder"),
+        (
+            "demo-tn",
+            {},
+            UnknownNameError,
+            r"a known data set, got 'demo-tn'; choose .*image-folder.* Did you mean 'demo-nt'\?",
+        ),
         ("demo-nt", {"root": "/data"}, DataError, "no root for 'demo-nt', which is embedded .* got '/data'"),
         ("demo-nt", {"strenght": 1}, DataError, "an option of 'demo-nt' .* got 'strenght'.*Did you mean 'strength'"),
         ("nt", {}, DataError, r"(?s)pass root=\.\.\. .*GSNR_DATA.*'demo-nt'.*original_sequences"),
         ("nt", {"root": "/no/such"}, DataError, r"(?s)folder of 'nt', but '/no/such' is not a folder.*train\.json"),
         ("dfdc", {"split": "test"}, DataError, r"(?s)GSNR_DATA.*dataset_json\]/DFDC\.json"),
-        ("celebdf-v3", {}, UnknownNameError, r"no data set is called 'celebdf-v3'\. Did you mean 'celebdf-v"),
+        ("celebdf-v3", {}, UnknownNameError, r"a known data set, got 'celebdf-v3'; .* Did you mean 'celebdf-v"),
         ("ufd-ldm200", {}, UnknownNameError, r"Did you mean 'ufd-ldm_200'\?"),
         ("genimage-sd14", {}, UnknownNameError, r"Did you mean 'genimage-sdv14'\?"),
         ("nt", {"split": ""}, DataError, "one of train, val, test, got ''"),

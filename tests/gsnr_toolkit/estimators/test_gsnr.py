@@ -179,7 +179,7 @@ def test_summary_of_pure_noise():
     grads = torch.from_numpy(np.random.default_rng(8).normal(size=(64, 100_000)))
     moments = Moments.from_samples({"w": grads})
     summary = summarise_parameters(moments, ("w",))
-    # under a mean of zero, n gbar^2 / S follows F(1, n - 1)
+    # under zero mean, n gbar^2 / S follows F(1, n - 1): this is the probability that the corrected GSNR exceeds 1/n
     assert abs(summary["gsnr_param_above_floor"] - stats.f.sf(2 * 63 / 61, 1, 63)) < 0.005
     values = parameter_gsnr(moments.mean["w"], moments.m2["w"], 64)
     np.testing.assert_allclose(summary["gsnr_param_median"], values.median(), atol=1e-6)

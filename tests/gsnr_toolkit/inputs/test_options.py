@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from gsnr_toolkit.errors import ProbeError
@@ -32,3 +33,29 @@ def test_seeds_that_no_generator_takes(seed):
 
 def test_the_largest_seed():
     assert ProbeOptions(seed=2**63 - 1).seed == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"engine": "tap"}, "engine to be one of 'auto', 'taps', 'vmap', 'loop', got 'tap'; .* Did you mean 'taps'"),
+        ({"rho": -1}, "rho to be a positive radius, such as 0.05, got -1; change it, or leave it out .* 0.05"),
+        ({"refine": 6}, "refine to be a whole number from 0 up to 5, got 6"),
+        ({"confidence": 1.0}, "confidence to be between 0 and 1, such as 0.95, got 1.0"),
+        ({"memory": 0}, "memory to be a positive number of bytes, got 0"),
+        ({"batch_size": 0}, "batch_size to be a whole number from 1, got 0"),
+        ({"max_samples": 0}, "max_samples to be a whole number from 1, got 0"),
+        ({"readout_head": "one"}, "readout_head to be one of 'zero', 'fitted'"),
+        ({"lipschitz": "no"}, "lipschitz to be true or false, got 'no'"),
+        ({"radii": "abc"}, "increasing radii, such as 0.01,0.03,0.1, got 'abc'"),
+    ],
+)
+def test_values_out_of_range_are_refused(values, message):
+    with pytest.raises(ProbeError, match=message):
+        ProbeOptions(**values)
+
+
+def test_values_stay_as_the_caller_wrote_them():
+    options = ProbeOptions(rho=1, seed=np.int64(3), memory=2e9)
+    assert isinstance(options.to_dict()["rho"], int)
+    assert (options.seed, options.memory) == (3, 2e9)

@@ -29,7 +29,9 @@ def test_rows_are_found_and_listed_in_order(colours):
 
 
 def test_an_unknown_name_lists_the_names_and_the_nearest(colours):
-    expected = r"no colour is called 'Dark_Blue'\. Did you mean 'dark-blue'\? Known names: red, dark-blue\. Or a hex"
+    expected = (
+        r"a known colour, got 'Dark_Blue'; choose one of red, dark-blue\. Or a hex code\. Did you mean 'dark-blue'\?"
+    )
     with pytest.raises(UnknownNameError, match=expected):
         colours["Dark_Blue"]
 
@@ -68,9 +70,9 @@ def test_a_module_in_the_current_directory_is_found_and_the_search_path_kept(tmp
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("no_such_module_here:f", "no module called 'no_such_module_here': it is neither installed nor in"),
-        ("math:hypo", "module 'math' has no attribute 'hypo'. Did you mean 'hypot'"),
-        ("math", "expected 'module:function'.*but got 'math'"),
+        ("no_such_module_here:f", "an importable module, got 'no_such_module_here', which is neither installed nor in"),
+        ("math:hypo", "an attribute of module 'math', got 'hypo'; name one of acos, .* Did you mean 'hypot'"),
+        ("math", "expected 'module:function'.*got 'math'; write"),
     ],
 )
 def test_a_wrong_target_says_what_is_wrong(target, message):
@@ -94,7 +96,7 @@ def test_a_function_gets_only_what_it_names():
 
 
 def test_an_option_that_a_function_does_not_take_is_an_error():
-    with pytest.raises(TargetError, match="takes seed, but was also given colour"):
+    with pytest.raises(TargetError, match="to take colour, but it takes seed; add"):
         call_with_known(lambda seed: seed, {"seed": 1, "colour": 2}, required=["colour"])
 
 
@@ -102,7 +104,7 @@ def test_a_function_that_needs_more_than_is_offered_is_an_error():
     def build(seed, path):
         return seed, path
 
-    with pytest.raises(TargetError, match="build cannot be called without path; it may name any of seed"):
+    with pytest.raises(TargetError, match="build to need only arguments among seed, but it needs path"):
         call_with_known(build, {"seed": 1})
 
 

@@ -146,7 +146,7 @@ def test_what_is_wrong_is_told_before_the_folder_is_touched(tmp_path):
     ]:
         with pytest.raises(ProbeError, match=message):
             run({"rho": [0]}, tmp_path / "out", **options)
-    with pytest.raises(ProbeError, match="no data set is called 'demo-xy'"):
+    with pytest.raises(ProbeError, match="a known data set, got 'demo-xy'"):
         sweep(TrainConfig(), {"data": ["demo-xy"]}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -62,7 +62,7 @@ def test_values_out_of_range_are_refused(values, message):
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(ProbeError, match=r"'batchsize'.* Did you mean 'batch_size'\?"):
+    with pytest.raises(ProbeError, match=r"the name of a setting, got 'batchsize'; use .* Did you mean 'batch_size'\?"):
         TrainConfig.from_dict({"batchsize": 3})
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gsnr_toolkit.estimators.attribution import attribution_terms
+from gsnr_toolkit.report.attribution import attribution_terms
 from gsnr_toolkit.report.plots.attribution import TERMS, factor_ticks, plot_attribution
 
 

@@ -1,7 +1,7 @@
-"""Why a layer is fragile: its COR taken apart into signal, curvature and gradient size.
+"""Explain why a layer is fragile: split its COR into signal, curvature and gradient size.
 
-``log COR = log r/(1+r) - log m - log|mu|``, exactly; each term relative to the layer of median COR, so that
-a layer's terms add up to its log COR relative to that layer.
+``log COR = log r/(1+r) - log m - log|mu|``, exactly. Each term is relative to the layer of median COR, so that the
+terms of a layer add up to its log COR relative to that layer.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ SIGNS = {"signal_fraction": 1.0, "misspecification": -1.0, "grad_norm": -1.0}
 
 
 def attribution_terms(rows: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
-    """Take log10 COR apart, relative to the layer of median COR.
+    """Split log10 COR into three terms, relative to the layer of median COR.
 
     Args:
-        rows: One step's rows with COR, its status and the three factors.
+        rows: Rows of one step, with COR, its status and the three factors.
 
     Returns:
-        A table with a row per group and the columns ``signal_fraction``, ``misspecification``, ``grad_norm``
-        (each term's share of log10 COR) and ``cor`` (their sum up to rounding), NaN where the row has no COR;
-        and the name of the reference group, None when no row has a COR.
+        A table with a row per group and the columns ``signal_fraction``, ``misspecification``, ``grad_norm`` (the terms
+        of log10 COR) and ``cor`` (their sum, up to rounding); NaN where a row has no COR. And the name of the reference
+        group; None if no row has a COR.
 
     Example:
         >>> import pandas as pd
