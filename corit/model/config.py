@@ -33,8 +33,8 @@ class CoRITConfig:
         cgp_layer: The layer, 0 to L, whose CGP makes the regions of all blocks; ``mid_layer`` when None, ``"each"``
             for regions of its own in every block.
         anchors: ``"cgp"``: of each image's own CGP; ``"shared"``: anchors and regions of the CGPs of many images, the
-            same for all (see ``corit/model/shared.py``). Or one of two controls: ``"random"`` places, drawn for each image
-            from its own pixels, or ``"fixed"`` ones, the same for all images.
+            same for all (see ``corit/model/shared.py``). Or one of two controls: ``"random"`` places, drawn for each
+            image from its own pixels, or ``"fixed"`` ones, the same for all images.
         rrm: Region refinement mask: tokens join the anchor of the most similar CGP, outliers are left out. Without
             it every token joins the nearest anchor on the grid.
         rsi: Regional signal injection: region tokens go through the blocks. Without it a layer's region token is the

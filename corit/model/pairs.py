@@ -43,8 +43,8 @@ def split_pairs(batch: Any) -> Pairs:
 
     Args:
         batch: ``(images, counterparts, labels)``, ``((images, counterparts), labels)``, ``(images, labels)``, a mapping
-            with ``images``, perhaps ``counterparts``, and labels as in :func:`gsnr_toolkit.inputs.losses.split_inputs`, or
-            images alone.
+            with ``images``, perhaps ``counterparts``, and labels as in :func:`gsnr_toolkit.inputs.losses.split_inputs`,
+            or images alone.
 
     Returns:
         Its parts.

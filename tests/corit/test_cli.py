@@ -11,7 +11,7 @@ from corit import cli
 from gsnr_toolkit.data.demo.dataset import open_demo
 
 RUN = CliRunner()
-TINY = ["--encoder", "tiny_clip:tiny_clip", "--device", "cpu"]
+TINY = ["--encoder", "tests.support.tiny_clip:tiny_clip", "--device", "cpu"]
 for setting in ("train_samples=24", "val_samples=16", "eval_samples=16", "views=1", "batch_size=8", "nms_radius=1"):
     TINY += ["--set", setting]
 
@@ -155,7 +155,7 @@ def test_no_numpy_leaks_into_json():
 
 def test_proxy_check(tmp_path, capsys):
     output = run(
-        "proxy-check", "--encoder", "tiny_clip:tiny_clip", "--data", "demo-df", "--samples", 16, "--steps", "0,1",
+        "proxy-check", "--encoder", "tests.support.tiny_clip:tiny_clip", "--data", "demo-df", "--samples", 16, "--steps", "0,1",
         "--pool", "mean", "--layerwise", "readout", "--device", "cpu", "--out", "proxy", "-q",
     )  # fmt: skip
     assert "rank correlation of proxy and true GSNR" in output

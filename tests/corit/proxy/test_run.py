@@ -5,7 +5,7 @@ from corit.proxy.check import compare_proxy
 from corit.proxy.run import read_steps, run_proxy_check, save_check
 from gsnr_toolkit.errors import ProbeError
 
-TINY = "tiny_clip:tiny_clip"
+TINY = "tests.support.tiny_clip:tiny_clip"
 
 
 def test_data_sets_and_steps_come_together(tmp_path):

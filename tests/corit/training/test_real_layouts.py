@@ -29,7 +29,10 @@ def root(request, tmp_path):
 
 
 @pytest.fixture(
-    params=[("tiny_clip:tiny_clip", None), pytest.param(("clip-vit-l14", "random"), marks=pytest.mark.slow)]
+    params=[
+        ("tests.support.tiny_clip:tiny_clip", None),
+        pytest.param(("clip-vit-l14", "random"), marks=pytest.mark.slow),
+    ]
 )
 def encoder(request):
     name, weights = request.param

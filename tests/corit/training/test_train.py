@@ -223,5 +223,5 @@ def test_what_is_out_of_range_is_refused(changes, message):
 
 
 def test_only_encoders_of_the_toolkit():
-    with pytest.raises(ProbeError, match=r"got TinyDetector from 'tiny_detector:tiny_model'"):
-        build_untrained(replace(CONFIG, method="full", encoder="tiny_detector:tiny_model"))
+    with pytest.raises(ProbeError, match=r"got TinyDetector from 'tests.support.tiny_detector:tiny_model'"):
+        build_untrained(replace(CONFIG, method="full", encoder="tests.support.tiny_detector:tiny_model"))
