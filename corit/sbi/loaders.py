@@ -31,7 +31,7 @@ class PairBatches(Sampler[list[tuple[int, int]]]):
     def __init__(self, pairs: int, batch_size: int, seed: int = 0, exclude: Collection[int] = ()) -> None:
         if batch_size < 2 or batch_size % 2:
             raise DataError(
-                f"expected an even batch_size of at least 2 for whole pairs, got {batch_size}; pass 2, 4, ..."
+                f"expected an even batch_size of at least 2, got {batch_size}; pass an even number, for whole pairs"
             )
         left_out = {row // 2 for row in exclude}
         self._pairs = np.setdiff1d(np.arange(pairs), sorted(left_out))

@@ -117,7 +117,10 @@ def test_settings_are_listed():
     ("arguments", "message"),
     [
         (["predict", "nowhere.png"], "error: expected an image, a video or a folder, but nowhere.png does not exist."),
-        (["predict", "0.png", "-D", "0.png"], "to be a detector written by corit train, but it cannot be read"),
+        (
+            ["predict", "0.png", "-D", "0.png"],
+            "to be a detector written by corit train or save_detector, but it cannot be read",
+        ),
         (["predict", "0.png", "--crop", "eyes"], "expected --crop none or face, got 'eyes'"),
         (["predict", "0.png", "--face-model", "x.onnx"], "expected --crop face with --face-model"),
         (["predict", "0.png", "--encoder-weights", "random"], "error: expected the encoder that the head in"),
@@ -155,8 +158,8 @@ def test_no_numpy_leaks_into_json():
 
 def test_proxy_check(tmp_path, capsys):
     output = run(
-        "proxy-check", "--encoder", "tests.support.tiny_clip:tiny_clip", "--data", "demo-df", "--samples", 16, "--steps", "0,1",
-        "--pool", "mean", "--layerwise", "readout", "--device", "cpu", "--out", "proxy", "-q",
+        "proxy-check", *TINY[:4], "--data", "demo-df", "--samples", 16, "--steps", "0,1",
+        "--pool", "mean", "--layerwise", "readout", "--out", "proxy", "-q",
     )  # fmt: skip
     assert "rank correlation of proxy and true GSNR" in output
     table = pd.read_csv("proxy/proxy_gsnr.csv")

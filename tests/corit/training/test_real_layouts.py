@@ -29,10 +29,7 @@ def root(request, tmp_path):
 
 
 @pytest.fixture(
-    params=[
-        ("tests.support.tiny_clip:tiny_clip", None),
-        pytest.param(("clip-vit-l14", "random"), marks=pytest.mark.slow),
-    ]
+    params=[("tiny_clip:tiny_clip", None), pytest.param(("clip-vit-l14", "random"), marks=pytest.mark.slow)]
 )
 def encoder(request):
     name, weights = request.param
