@@ -1,4 +1,4 @@
-"""A picture of what CoRIT saw in an image: where it contrasts with its counterpart, its regions, and what each adds."""
+"""A picture of what CoRIT saw in an image: its contrast with the counterpart, its regions, and what each adds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.ndimage import center_of_mass, label
 
 from corit.model.contributions import contributions
 from corit.model.detector import CoRIT
@@ -23,23 +25,24 @@ from gsnr_toolkit.report.plots.style import MUTED, in_paper_style, new_figure
 
 __all__ = ["Picture", "draw_heatmap", "look"]
 
-_EVIDENCE = "RdBu_r"  # red speaks for fake, blue for real
+_EVIDENCE = "RdBu_r"  # red: evidence for fake, blue: for real
 _DPI = 200
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a heat map shows, as arrays.
+    """The content of a heat map, as arrays.
 
     Attributes:
         pixels: The square that the detector read, (S, S, 3), in [0, 1].
         contrast: Norm of the CGP at each pixel, (S, S).
         regions: Region of each pixel, (S, S), -1 for outliers.
-        anchors: Row and column of each region's anchor in pixels, (K, 2), NaN where there is no region.
-        parts: What the whole image (class tokens) and each region add to the logit, (1 + K,), layers summed.
+        anchors: Row and column of each region's anchor in pixels, (K, 2), NaN for a missing region.
+        parts: Contributions of the whole image (class tokens) and each region to the logit, (1 + K,), summed over
+            layers.
         relative: Whether ``parts`` are relative to their means over the validation images.
         probability: Of being fake.
-        layer: Whose tokens the contrast is of.
+        layer: The layer whose tokens the contrast is computed from.
     """
 
     pixels: NDArray[np.float32]
@@ -54,12 +57,12 @@ class Picture:
 
 @torch.no_grad()
 def look(trained: Trained, image: NDArray[np.uint8], device: torch.device | str = "cpu") -> Picture:
-    """Find out what a detector sees in an image.
+    """Compute what a detector sees in an image.
 
     Args:
         trained: CoRIT with regions.
         image: uint8 (H, W, 3), RGB.
-        device: Where the detector is.
+        device: Device of the detector.
 
     Returns:
         The arrays to draw.
@@ -71,7 +74,7 @@ def look(trained: Trained, image: NDArray[np.uint8], device: torch.device | str 
     if not (isinstance(detector, CoRIT) and trained.has_regions):
         raise ProbeError(
             f"expected CoRIT with regions for a heat map, got {trained.training.get('method', 'another detector')!r} "
-            "without; leave the heat maps out, or train with --method corit and --num-regions 4"
+            "without; leave the heat maps out, or train with --method corit --set num_regions=4"
         )
     spec = trained.spec
     batch = image_to_tensor(image, spec.image_size, spec.mean, spec.std)[None].to(device)
@@ -111,10 +114,10 @@ def draw_heatmap(
     Args:
         trained: CoRIT with regions.
         image: uint8 (H, W, 3), RGB.
-        path: Where to; its folder is made if missing.
+        path: The file; its folder is created if missing.
         title: Name of the image.
-        frame: Number of the frame, of a video.
-        device: Where the detector is.
+        frame: Number of the frame in a video.
+        device: Device of the detector.
 
     Returns:
         The path.
@@ -130,16 +133,7 @@ def draw_heatmap(
 
 @in_paper_style
 def draw_picture(picture: Picture, title: str, detector: str) -> Figure:
-    """Draw four panels: the image, its contrast, its regions by what they add, and the sum as bars.
-
-    Args:
-        picture: What to draw.
-        title: Name of the image.
-        detector: Name of the detector.
-
-    Returns:
-        The figure.
-    """
+    """Draw four panels: the image, its contrast, its regions by contribution, and the contributions as bars."""
     figure = new_figure(7.4, 2.55)
     grid = figure.add_gridspec(1, 4, width_ratios=(1, 1, 1, 0.95))
     axes = [figure.add_subplot(grid[0, i]) for i in range(4)]
@@ -171,7 +165,7 @@ def _image(ax: Axes, picture: Picture) -> None:
 
 
 def _grey(picture: Picture) -> NDArray[np.float32]:
-    """The image without colour and contrast to spare, as a ground for colours."""
+    """Return a grey, low-contrast version of the image, as a background for colours."""
     grey = picture.pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return 0.35 + 0.5 * grey
 
@@ -185,8 +179,6 @@ def _contrast(ax: Axes, picture: Picture) -> None:
 
 
 def _regions(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
-    import matplotlib
-
     ax.imshow(_grey(picture), cmap="gray", vmin=0, vmax=1, interpolation="lanczos")
     colours = matplotlib.colormaps[_EVIDENCE]
     for number, (row, column) in enumerate(picture.anchors):
@@ -207,9 +199,7 @@ def _regions(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
 
 
 def _number(ax: Axes, inside: NDArray[np.bool_], number: str, anchor: tuple[float, float]) -> None:
-    """Write a region's number on its anchor, and small on its other pieces."""
-    from scipy.ndimage import center_of_mass, label
-
+    """Write a region's number on its anchor, and a small one on its other pieces."""
     badge = {"boxstyle": "circle,pad=0.18", "facecolor": "white", "edgecolor": "black", "linewidth": 0.6}
     ax.text(anchor[1], anchor[0], number, ha="center", va="center", size=6.5, bbox=badge)
     pieces, count = label(inside)
@@ -219,14 +209,12 @@ def _number(ax: Axes, inside: NDArray[np.bool_], number: str, anchor: tuple[floa
             continue
         places = np.argwhere(pieces == piece)
         centre = np.array(center_of_mass(pieces == piece))
-        # the middle of a bent piece may lie outside it
+        # the centre of mass of a bent piece may lie outside it; take the piece's nearest pixel
         row, column = places[np.square(places - centre).sum(1).argmin()]
         ax.text(column, row, number, ha="center", va="center", size=5.5)
 
 
 def _bars(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
-    import matplotlib
-
     colours = matplotlib.colormaps[_EVIDENCE]
     exists = [True, *np.isfinite(picture.anchors[:, 0])]
     names = ["whole image", *(f"region {number + 1}" for number in range(len(picture.anchors)))]

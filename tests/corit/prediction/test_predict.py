@@ -150,7 +150,7 @@ def test_a_face_detector_that_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(ProbeError, match=r"to be an ONNX file of YuNet"):
         FaceCropper(tmp_path / "bad.onnx")
     monkeypatch.delattr(cv2, "CascadeClassifier", raising=False)
-    with pytest.raises(ProbeError, match=r"expected a face detector, but OpenCV .* brings none along"):
+    with pytest.raises(ProbeError, match=r"expected a face detector, but OpenCV .* includes none"):
         FaceCropper()
     with pytest.raises(ProbeError, match=r"margin from 0 to 2"):
         FaceCropper(margin=-1)
