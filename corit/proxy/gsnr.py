@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +32,9 @@ from gsnr_toolkit.report.tables import gsnr_rows
 from gsnr_toolkit.setup.batch_guards import check_count
 from gsnr_toolkit.support.progress import stage
 from gsnr_toolkit.types import Loader
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["POOLS", "layer_proxies", "proxy_gsnr"]
 
@@ -118,7 +120,9 @@ def proxy_gsnr(
 def _table(
     groups: list[tuple[str, int, int]], rows: list[dict[str, Any]], proxies: GroupMoments, tokens: GroupMoments
 ) -> pd.DataFrame:
-    for (label, _, _), row in zip(groups, rows, strict=False):  # drops the last row, of the whole model
+    import pandas as pd
+
+    for (label, _, _), row in zip(groups, rows, strict=False):  # the row of the whole model is left out
         spread = tokens.spread([label])
         row["variance_ratio"] = proxies.spread([label]) / spread if spread > 0 else float("nan")
     return pd.DataFrame(rows[: len(groups)])
