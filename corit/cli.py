@@ -95,15 +95,8 @@ def train_command(
         return
     if out is None:
         raise ProbeError("expected a folder for the detector, got none; add --out DIR")
-    given: dict[str, Any] = {
-        "data": data,
-        "encoder": encoder,
-        "method": method,
-        "fakes": fakes,
-        "rho": rho,
-        "steps": steps,
-    }
-    given |= {"seed": seed, "eval_data": evaluate, "data_root": data_root}
+    given: dict[str, Any] = {"data": data, "encoder": encoder, "method": method, "fakes": fakes}
+    given |= {"rho": rho, "steps": steps, "seed": seed, "eval_data": evaluate, "data_root": data_root}
     config = _config(given, settings)
     from corit.training.train import train_detector
 

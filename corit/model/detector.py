@@ -108,6 +108,7 @@ class CoRIT(nn.Module):
         offsets = grid_offsets(self._shape.grid)
         self.register_buffer("far", offsets.amax(2) > config.nms_radius, persistent=False)
         self.register_buffer("squared", offsets.square().sum(2), persistent=False)
+        # distinct large integers: they rank the tokens (fixed anchors) or scatter an image's pixels (random anchors)
         generator = torch.Generator().manual_seed(config.anchor_seed)
         factors = torch.randperm(10 * self._shape.num_patches, generator=generator)[: self._shape.num_patches]
         self.register_buffer("factors", 10_007 + factors, persistent=False)
@@ -116,6 +117,7 @@ class CoRIT(nn.Module):
         self.register_buffer("pixels", pixels, persistent=False)
         shares = config.anchors == "shared" and config.num_regions > 0
         self.shared = SharedRegions(config.num_regions, self._shape.num_patches) if shares else None
+        # skip_init draws no random numbers: the weights depend on the seed alone, and the global state is kept
         self.head = nn.utils.skip_init(nn.Linear, self.feature_dim, 1)
         nn.init.normal_(self.head.weight, std=HEAD_STD, generator=torch.Generator().manual_seed(seed))
         nn.init.zeros_(self.head.bias)
@@ -123,6 +125,7 @@ class CoRIT(nn.Module):
         self.name, self.image_size = config.encoder, self._shape.image_size[0]
         self.mean, self.std = tuple(mean), tuple(std)
         self.provenance = dict(provenance or {})
+        # without the frozen encoder, a state_dict holds kilobytes instead of a gigabyte
         self.register_state_dict_post_hook(drop_frozen)
         self.register_load_state_dict_pre_hook(keep_frozen)
 
@@ -315,6 +318,7 @@ class CoRIT(nn.Module):
         """
         if self.shared is not None:
             return self.shared(len(images))
+        # at least float32: half precision is too coarse to rank anchors
         cgp = cgp.detach().to(torch.promote_types(cgp.dtype, torch.float32))
         if self.config.anchors == "random":
             scores = random_scores(images, self.pixels, self.factors)

@@ -57,6 +57,7 @@ def tower_of(model: nn.Module) -> nn.Module:
         )
     if not getattr(encoder.transformer, "batch_first", True):
         raise ProbeError("expected a transformer that runs with the batch first, got batch_first=False; rebuild it")
+    # region tokens run through the blocks under a mask; see injection.py
     blind = [type(b).__name__ for b in blocks_of(encoder) if "attn_mask" not in inspect.signature(b.forward).parameters]
     if blind:
         raise ProbeError(f"expected blocks that take an attn_mask, got {blind[0]}; use open_clip's own blocks")

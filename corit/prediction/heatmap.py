@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -161,7 +160,7 @@ def _bare(ax: Axes, title: str, below: str) -> None:
 
 def _image(ax: Axes, picture: Picture) -> None:
     ax.imshow(picture.pixels, interpolation="lanczos")
-    _bare(ax, "what it read", f"{len(picture.pixels)} x {len(picture.pixels)} pixels")
+    _bare(ax, "input", f"{len(picture.pixels)} x {len(picture.pixels)} pixels")
 
 
 def _grey(picture: Picture) -> NDArray[np.float32]:
@@ -189,13 +188,14 @@ def _regions(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
         layer = np.zeros((*inside.shape, 4))
         layer[inside] = (*colour[:3], 0.6)
         ax.imshow(layer, interpolation="nearest")
+        # padded, so that outlines close at the image's edge
         edge = np.pad(inside.astype(float), 1)
         at = np.arange(-1, len(inside) + 1)
         ax.contour(at, at, edge, levels=[0.5], colors="black", linewidths=0.8)
         _number(ax, inside, str(number + 1), (float(row), float(column)))
     ax.set_xlim(-0.5, len(picture.pixels) - 0.5)
     ax.set_ylim(len(picture.pixels) - 0.5, -0.5)
-    _bare(ax, "regions and what they add", "red speaks for fake, blue for real;\nplain grey: in no region")
+    _bare(ax, "regions and what they add", "red: evidence for fake, blue: for real;\nplain grey: in no region")
 
 
 def _number(ax: Axes, inside: NDArray[np.bool_], number: str, anchor: tuple[float, float]) -> None:
@@ -236,10 +236,10 @@ def _bars(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.set_title("the same as bars")
-    against = "part of the logit, less its mean\nover validation images" if picture.relative else "part of the logit"
+    against = "part of the logit, minus its mean\nover validation images" if picture.relative else "part of the logit"
     ax.set_xlabel(against, color=MUTED)
-    missing: Any = len(exists) - len(shown)
+    missing = len(exists) - len(shown)
     if missing:
         ax.text(
-            1, -0.02, f"{missing} more not found", transform=ax.transAxes, ha="right", va="top", size=6, color=MUTED
+            1, -0.02, f"{missing} regions not found", transform=ax.transAxes, ha="right", va="top", size=6, color=MUTED
         )

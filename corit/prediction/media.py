@@ -134,12 +134,12 @@ def _image(path: Path) -> Iterator[Frame]:
             # rotated as its EXIF data say, as viewers show it
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError:
-        yield Frame(path, None, None, "not an image, whatever its name says")
+        yield Frame(path, None, None, "not an image, despite its name")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         yield Frame(path, None, None, f"broken image ({error})")
     else:
         if mode[0] in "IF":  # the conversion clips values above 255
-            yield Frame(path, None, None, "more than 8 bits a channel; save it with 8")
+            yield Frame(path, None, None, "more than 8 bits per channel; save it with 8")
         else:
             yield Frame(path, None, pixels, "transparency ignored" if mode in ("RGBA", "LA", "PA") else "")
 
@@ -151,7 +151,7 @@ def _video(path: Path, wanted: int) -> Iterator[Frame]:
     try:
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         if total < 1:
-            yield Frame(path, None, None, "not a video that OpenCV can read, or one without frames")
+            yield Frame(path, None, None, "not a video that OpenCV can read, or a video without frames")
             return
         chosen = set(evenly_spaced(total, wanted))
         # read all frames up to the last: in some files, seeking lands on key frames

@@ -195,6 +195,7 @@ def _moments(
     groups = {label: Group(label, depth) for depth, label in enumerate(labels, 1)}
     plan = plan_rows({label: first["proxy"][label][0] for label in labels}, groups, num_rows=MAX_SHARDS + 1)
     collector = ShardCollector(plan)
+    # only the proxies need shards: their intervals come from the spread between shards
     proxies, tokens, shard = GroupMoments(), GroupMoments(), GroupMoments()
     for piece in cut_at_shards(chain([first], batches), lambda: collector.size):
         shard.update(piece.rows["proxy"])

@@ -208,6 +208,7 @@ def _numbered(labels: Labels, videos: ArrayLike) -> NDArray[np.int64]:
     names = np.asarray(videos)
     if names.shape != labels.shape:
         raise ProbeError(f"expected a video for each of {len(labels)} images, got shape {names.shape}; pass one each")
+    # a forgery may carry the name of its source video, so the label is part of the key
     numbers = np.unique(names, return_inverse=True)[1].reshape(-1)
     return np.unique(2 * numbers + labels, return_inverse=True)[1].reshape(-1)
 

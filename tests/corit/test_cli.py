@@ -70,7 +70,7 @@ def test_a_broken_image_is_told_and_changes_the_exit_code():
     with open("2.png", "wb") as file:
         file.write(b"nothing")
     output = run("predict", ".", code=cli.EXIT_UNSCORED)
-    assert "not an image, whatever its name says" in output
+    assert "not an image, despite its name" in output
     assert output.count("│ real ") + output.count("│ fake ") == 2
 
 

@@ -113,7 +113,7 @@ def test_files_that_only_pretend(folder):
     (folder / "text.jpg").write_text("hello")
     (folder / "text.mp4").write_text("hello")
     (frame,) = read_frames(folder / "text.jpg")
-    assert (frame.pixels, frame.note) == (None, "not an image, whatever its name says")
+    assert (frame.pixels, frame.note) == (None, "not an image, despite its name")
     (frame,) = read_frames(folder / "text.mp4")
     assert frame.pixels is None
     assert "not a video" in frame.note
@@ -204,7 +204,7 @@ def test_what_eight_bits_of_three_colours_cannot_hold_is_said(demo, tmp_path):
     clear = np.dstack([DATA.load_image(0), np.full((96, 96), 128, np.uint8)])
     Image.fromarray(clear).save(tmp_path / "clear.png")
     found = predict_files(demo, [tmp_path / "clear.png", tmp_path / "deep.png"])
-    assert found.files["note"].tolist() == ["transparency ignored", "more than 8 bits a channel; save it with 8"]
+    assert found.files["note"].tolist() == ["transparency ignored", "more than 8 bits per channel; save it with 8"]
     assert found.files["answer"].iloc[1] == "not scored"
     alone = 1 / (1 + np.exp(-predict_pixels(demo, [DATA.load_image(0)])[0]))
     assert found.files["probability"].iloc[0] == pytest.approx(alone)
