@@ -150,7 +150,7 @@ def _local(provenance: Mapping[str, Any]) -> str | None:
 
 def _load_baseline(
     path: Path,
-    state: Mapping[str, Tensor],
+    state: dict[str, Tensor],
     metadata: Mapping[str, str],
     training: Mapping[str, Any],
     encoder: Detector | None,

@@ -62,7 +62,7 @@ def perturb(image: Pixels, name: str, level: float) -> Pixels:
     low, high = {"jpeg": (1, 100), "resize": (0.02, 1), "blur": (0, 100), "noise": (0, 255)}[name]
     if not low <= level <= high:
         raise ProbeError(
-            f"expected a level of {name} from {low} to {high}, got {level}; see its meaning: {PERTURBATIONS[name]}"
+            f"expected a level of {name} from {low} to {high}, got {level}; change it ({PERTURBATIONS[name]})"
         )
     return _APPLY[name](image, level)
 

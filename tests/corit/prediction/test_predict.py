@@ -96,8 +96,8 @@ def test_patterns_and_repetitions(folder):
     ("given", "message"),
     [
         ([], "expected at least one image"),
-        (["0.pgn"], r"does not exist. Did you mean '0.png'\?"),
-        (["readme.txt"], r"expected an image or a video, got .*readme.txt; images end in"),
+        (["0.pgn"], r"does not exist; check the path. Did you mean '0.png'\?"),
+        (["readme.txt"], r"expected an image or a video, got .*readme.txt; give images"),
         (["*.gif"], r"that match .*\*.gif', got 0 other files"),
         (["*.txt"], r"that match .*\*.txt', got 1 other files"),
         (["empty"], r"expected images or videos in .*empty, got none"),
