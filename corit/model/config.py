@@ -12,7 +12,7 @@ __all__ = ["ANCHORS", "EACH", "NORMALISATIONS", "CoRITConfig"]
 ANCHORS = ("cgp", "shared", "random", "fixed")
 NORMALISATIONS = ("layer", "ln_post", "none")
 
-#: The value of ``cgp_layer`` for regions of its own in every block, from the CGP of the tokens that enter the block.
+#: The value of ``cgp_layer`` for separate regions in every block, from the CGP of the tokens that enter the block.
 EACH = "each"
 
 

@@ -81,7 +81,7 @@ def code_digest() -> str:
 
 
 def _is_self_blended(dataset: ForgeryDataset) -> bool:
-    # if the module was never imported, the data set cannot be one of its own; an import would require OpenCV
+    # no import, which would require OpenCV: without the module loaded, nothing can be an instance of its class
     module = sys.modules.get("corit.sbi.dataset")
     return module is not None and isinstance(dataset, module.SelfBlended)
 

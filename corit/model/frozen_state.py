@@ -24,6 +24,6 @@ def drop_frozen(detector: nn.Module, state: dict[str, Any], prefix: str, _: Any)
 
 def keep_frozen(detector: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Add the detector's own frozen encoder to a state, in place; a hook before ``load_state_dict``."""
-    # a state without the encoder is complete: the encoder stays as it is
+    # filled in from the detector itself, so that a strict load finds every tensor
     for name, value in _frozen(detector).items():
         state.setdefault(prefix + name, value)

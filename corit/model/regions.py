@@ -158,7 +158,8 @@ def join_by_similarity(
         The regions.
     """
     similarity = similarity.masked_fill(~valid[:, None], -torch.inf)
-    # an anchor always joins its own region, even if a region before it has the same CGP or its cosine is below 1
+    # an anchor always joins its own region, even if an earlier anchor has the same CGP, or rounding puts its cosine
+    # with itself below the threshold
     own = (_count_up(similarity.shape[1], anchors)[:, None] == anchors[:, None]) & valid[:, None]
     best = similarity.masked_fill(own, torch.inf).argmax(2)
     inside = (similarity.amax(2) >= threshold) & nonzero

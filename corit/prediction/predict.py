@@ -150,8 +150,8 @@ def _by_file(frames: pd.DataFrame) -> pd.DataFrame:
     for name, part in frames.groupby("file", sort=False):
         known = part["probability"].dropna()
         mean = float(known.mean()) if len(known) else float("nan")
-        told = part.loc[part["note"] != "", "note"].value_counts()
-        notes = [f"{count} x {note}" if len(part) > 1 else str(note) for note, count in told.items()]
+        counts = part.loc[part["note"] != "", "note"].value_counts()
+        notes = [f"{count} x {note}" if len(part) > 1 else str(note) for note, count in counts.items()]
         answer = "not scored" if not len(known) else "fake" if mean >= 0.5 else "real"
         row = {"file": name, "probability": mean, "answer": answer, "frames": len(known), "note": "; ".join(notes)}
         rows.append(row)

@@ -176,8 +176,8 @@ class SelfBlended(ForgeryDataset):
         """Return image, face and recipe for ``self_blend``; ``fit="crop"`` crops here, without resampling."""
         size = self.image_size
         height, width = pixels.shape[:2]
-        # An image of just the wanted size keeps all its pixels. A larger one is cropped around the face, and first made
-        # smaller than twice that size: the steps are cheaper, and their strength fits what the detector sees.
+        # An image of exactly the wanted size keeps all its pixels. A larger one is cropped around the face, and scaled
+        # down to at most twice that size after the first crop.
         if self.fit != "crop":
             spare = min(height, width) > size
             largest = self.recipe.largest or max(2 * size, SMALLEST_SIDE)
