@@ -1,4 +1,4 @@
-"""``python -m corit``: the command ``corit``."""
+"""Run the command ``corit`` as ``python -m corit``."""
 
 from corit.cli import main
 

@@ -1,4 +1,8 @@
-"""``corit``: train a detector of forgeries, test it, score images and videos, and see what each part is worth."""
+"""The command ``corit``: train a forgery detector, test it, score images and videos, and ablate its parts.
+
+The commands read options and call the packages; ``console.py`` prints the results. Heavy imports stay inside the
+functions, so that ``--help`` is fast.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
 EXIT_UNSCORED, EXIT_INTERRUPTED = 1, 130
 
-#: The environment variable that names the folder of cached features.
+#: Environment variable with the folder of cached features.
 CACHE_VARIABLE = "CORIT_CACHE"
 
 app = typer.Typer(
@@ -36,13 +40,13 @@ _Detector = Annotated[
     Path | None, _opt(_WHAT, "A .safetensors file of corit train. Default: the demo detector.", "--detector", "-D")
 ]
 _EncoderWeights = Annotated[
-    str | None, _opt(_WHAT, "The encoder's weights, if not where they were: a file, or a tag of open_clip.")
+    str | None, _opt(_WHAT, "The encoder's weights, if they have moved: a file, or a tag of open_clip.")
 ]
-_Device = Annotated[str | None, _opt(_WORK, "cpu, cuda, cuda:1, ... Default: a GPU if there is one.")]
+_Device = Annotated[str | None, _opt(_WORK, "cpu, cuda, cuda:1, ... Default: a GPU if available.")]
 _Cache = Annotated[
     Path | None, _opt(_WORK, f"Folder of cached features. Default: ${CACHE_VARIABLE}, else ~/.cache/corit.")
 ]
-_NoCache = Annotated[bool, _opt(_WORK, "Keep features in memory alone.", "--no-cache")]
+_NoCache = Annotated[bool, _opt(_WORK, "Keep features in memory only.", "--no-cache")]
 _Quiet = Annotated[bool, _opt(_OUTPUT, "No progress bars and notes.", "--quiet", "-q")]
 _Root = Annotated[Path | None, _opt(_WHAT, "Folder of the real data sets. Default: $GSNR_DATA.")]
 _Set = Annotated[list[str] | None, _opt(_WHAT, "FIELD=VALUE for any other setting; see --list.", "--set", "-s")]
@@ -53,13 +57,13 @@ _List = Annotated[bool, _opt(_OUTPUT, "List every setting with its meaning and d
 def corit_command() -> None:
     """CoRIT: detect forged faces by regions of contrast on a frozen CLIP encoder.
 
-    Try it at once: [bold]corit predict picture.png[/bold] asks the small demo detector that ships with the package.
+    Try it: [bold]corit predict picture.png[/bold] uses the small demo detector that ships with the package.
     """
 
 
 @app.command("train")
 def train_command(
-    out: Annotated[Path | None, _opt(_OUTPUT, "Folder; the same command goes on from there.", "--out", "-o")] = None,
+    out: Annotated[Path | None, _opt(_OUTPUT, "Folder; the same command resumes from it.", "--out", "-o")] = None,
     data: Annotated[str | None, _opt(_WHAT, "Data set to train on. Default: demo-df.", "--data", "-d")] = None,
     data_root: _Root = None,
     encoder: Annotated[str | None, _opt(_WHAT, "Encoder. Default: clip-demo.", "--encoder", "-e")] = None,
@@ -67,9 +71,9 @@ def train_command(
         str | None, _opt(_WHAT, "corit, probe, norms, last-K, full, sbi. Default: corit.", "--method", "-m")
     ] = None,
     fakes: Annotated[
-        str | None, _opt(_WHAT, "sbi: self-blended real images alone; given: the data's forgeries. Default: sbi.")
+        str | None, _opt(_WHAT, "sbi: self-blended real images only; given: the data's forgeries. Default: sbi.")
     ] = None,
-    rho: Annotated[str | None, _opt(_WHAT, "SAM's radius; 0 for AdamW alone. Default: 0.")] = None,
+    rho: Annotated[str | None, _opt(_WHAT, "SAM's radius; 0 for plain AdamW. Default: 0.")] = None,
     steps: Annotated[str | None, _opt(_WHAT, "Training steps. Default: 600.")] = None,
     seed: Annotated[str | None, _opt(_WHAT, "Seed of the head and the order. Default: 0.")] = None,
     evaluate: Annotated[str | None, _opt(_WHAT, "Data sets to test on besides, with commas.", "--eval")] = None,
@@ -80,7 +84,7 @@ def train_command(
     quiet: _Quiet = False,
     show_list: _List = False,
 ) -> None:
-    """Train a detector on real images alone (self-blended), or with given forgeries.
+    """Train a detector on self-blended real images, or on given forgeries.
 
     Writes selected.safetensors (best on validation data) and last.safetensors, and tests both. Example:
 
@@ -90,9 +94,9 @@ def train_command(
         _print_settings()
         return
     if out is None:
-        raise ProbeError("expected a folder for the detector; add --out DIR")
-    given = {"data": data, "encoder": encoder, "method": method, "fakes": fakes, "rho": rho, "steps": steps}
-    given |= {"seed": seed, "eval_data": evaluate, "data_root": None if data_root is None else str(data_root)}
+        raise ProbeError("expected a folder for the detector, got none; add --out DIR")
+    given: dict[str, Any] = {"data": data, "encoder": encoder, "method": method, "fakes": fakes}
+    given |= {"rho": rho, "steps": steps, "seed": seed, "eval_data": evaluate, "data_root": data_root}
     config = _config(given, settings)
     from corit.training.train import train_detector
 
@@ -111,27 +115,25 @@ def eval_command(
     ] = "demo",
     data_root: _Root = None,
     split: Annotated[str, _opt(_WHAT, "train, val or test.")] = "test",
-    samples: Annotated[
-        int | None, _opt(_WHAT, "Images of each set, half of them real; all when left out.", min=4)
-    ] = None,
+    samples: Annotated[int | None, _opt(_WHAT, "Images of each set, half of them real. Default: all.", min=4)] = None,
     frames_per_video: Annotated[
         int | None, _opt(_WHAT, "Frames of each video (data on disk). Default: 1.", min=1)
     ] = None,
     robustness: Annotated[
-        str | None, _opt(_WHAT, "Also on worse images: all, or such as jpeg=50,blur=1,resize=0.5,noise=5.")
+        str | None, _opt(_WHAT, "Also test on degraded images: all, or for example jpeg=50,blur=1,resize=0.5,noise=5.")
     ] = None,
     encoder_weights: _EncoderWeights = None,
     draws: Annotated[int, _opt(_WORK, "Bootstrap draws over videos; 0 for no intervals.", min=0)] = 1000,
     cache: _Cache = None,
     no_cache: _NoCache = False,
     device: _Device = None,
-    level: Annotated[str, _opt(_OUTPUT, "What to print: video or frame; both are saved.")] = "video",
+    level: Annotated[str, _opt(_OUTPUT, "Level to print: video or frame; both are saved.")] = "video",
     out: Annotated[Path | None, _opt(_OUTPUT, "Folder for results.csv and scores.csv.", "--out", "-o")] = None,
     quiet: _Quiet = False,
 ) -> None:
     """Test a detector: AUC, AP, EER, accuracy and calibration by frame and by video, with intervals over videos."""
     if level not in ("video", "frame"):
-        raise ProbeError(f"expected --level video or frame, got {level!r}")
+        raise ProbeError(f"expected --level video or frame, got {level!r}; use --level video or --level frame")
     from corit.scoring.evaluate_many import evaluate_many, expand_names, read_perturbations
 
     wanted = read_perturbations(robustness)
@@ -161,27 +163,27 @@ def predict_command(
     detector: _Detector = None,
     encoder_weights: _EncoderWeights = None,
     frames: Annotated[int, _opt(_WHAT, "Frames of each video, evenly spaced.", min=1)] = 16,
-    crop: Annotated[str, _opt(_WHAT, "none, or face: cut out the largest face that OpenCV finds.")] = "none",
+    crop: Annotated[str, _opt(_WHAT, "none, or face: crop the largest face that OpenCV finds.")] = "none",
     face_model: Annotated[Path | None, _opt(_WHAT, "YuNet's ONNX file for --crop face.")] = None,
     device: _Device = None,
     out: Annotated[
         Path | None, _opt(_OUTPUT, "Folder for scores.csv, frames.csv and heat maps.", "--out", "-o")
     ] = None,
-    heatmaps: Annotated[bool, _opt(_OUTPUT, "Draw heat maps of regions (in the folder of --out).")] = True,
-    as_json: Annotated[bool, _opt(_OUTPUT, "Print scores as JSON and nothing else on stdout.", "--json")] = False,
+    heatmaps: Annotated[bool, _opt(_OUTPUT, "Draw heat maps of regions (into the folder of --out).")] = True,
+    as_json: Annotated[bool, _opt(_OUTPUT, "Print only the scores on stdout, as JSON.", "--json")] = False,
     quiet: _Quiet = False,
 ) -> None:
-    """Score images and videos; with --out, save scores and pictures of what each region adds.
+    """Score images and videos; with --out, save scores and heat maps of each region's contribution.
 
-    Exit code 1 where a file could not be scored: it is listed with the reason.
+    Exit code 1 if a file could not be scored; the output lists it with the reason.
     """  # noqa: DOC501 - shown by --help
     if crop not in ("none", "face"):
-        raise ProbeError(f"expected --crop none or face, got {crop!r}")
+        raise ProbeError(f"expected --crop none or face, got {crop!r}; use --crop none or --crop face")
     if face_model is not None and crop == "none":
         raise ProbeError("expected --crop face with --face-model, got --crop none; add --crop face")
     from corit.prediction.media import find_inputs
 
-    find_inputs(inputs)  # before a model is loaded
+    find_inputs(inputs)  # refuse wrong paths before loading a model
     trained = _load(detector, encoder_weights, device)
     from corit.console import show_predictions
     from corit.prediction.crop import FaceCropper
@@ -206,7 +208,7 @@ def predict_command(
 
 @app.command("ablate")
 def ablate_command(
-    out: Annotated[Path | None, _opt(_OUTPUT, "Folder; the same command goes on from there.", "--out", "-o")] = None,
+    out: Annotated[Path | None, _opt(_OUTPUT, "Folder; the same command resumes from it.", "--out", "-o")] = None,
     vary: Annotated[
         list[str] | None,
         _opt(_WHAT, "parts, or FIELD=VALUE,VALUE,...; several fields give every combination.", "--vary", "-v"),
@@ -221,14 +223,13 @@ def ablate_command(
     device: _Device = None,
     quiet: _Quiet = False,
 ) -> None:
-    """Train variants on features computed once, and tell what each part of the detector is worth.
+    """Train variants on cached features, and compare them to see what each part of the detector contributes.
 
     Example: corit ablate --vary rho=0,0.01,0.05 --vary num_regions=0,4 --seeds 3 --out study
     """  # noqa: DOC501 - shown by --help
     if out is None:
-        raise ProbeError("expected a folder for the trainings; add --out DIR")
-    given = {"data": data, "encoder": encoder, "eval_data": evaluate}
-    config = _config({**given, "data_root": None if data_root is None else str(data_root)}, settings)
+        raise ProbeError("expected a folder for the trainings, got none; add --out DIR")
+    config = _config({"data": data, "encoder": encoder, "eval_data": evaluate, "data_root": data_root}, settings)
     from corit.training.ablate import PARTS, ablate, grid_variants, summarise
 
     axes = _axes(vary or ["parts"])
@@ -249,13 +250,13 @@ def proxy_check_command(
     encoder_weights: _EncoderWeights = None,
     steps: Annotated[str, _opt(_WHAT, "Steps of full fine-tuning at which to measure, with commas.")] = "0",
     samples: Annotated[int, _opt(_WHAT, "Images of each set, half of them real.", min=8)] = 256,
-    pool: Annotated[str, _opt(_WHAT, "Whose CGP: class, mean or tokens.")] = "class",
+    pool: Annotated[str, _opt(_WHAT, "Tokens of the CGP: class, mean or tokens.")] = "class",
     layerwise: Annotated[str, _opt(_WHAT, "The true GSNR: parameters or readout.")] = "parameters",
     device: _Device = None,
     out: Annotated[Path | None, _opt(_OUTPUT, "Folder for the tables.", "--out", "-o")] = None,
     quiet: _Quiet = False,
 ) -> None:
-    """Does the proxy GSNR follow the true one? Rank correlations over layers, data sets and steps.
+    """Compare the proxy GSNR with the true one, by rank correlations over layers, data sets and steps.
 
     Example: corit proxy-check --data demo-df,demo-nt,demo-fs --steps 0,100,200 --out proxy
     """
@@ -274,7 +275,7 @@ def proxy_check_command(
 
 
 def _axes(vary: Sequence[str]) -> dict[str, list[str]] | None:
-    """The values to vary, as text; None for the parts of CoRIT."""
+    """Return the values to vary, as text; None for the parts of CoRIT."""
     if list(vary) == ["parts"]:
         return None
     axes: dict[str, list[str]] = {}
@@ -283,22 +284,23 @@ def _axes(vary: Sequence[str]) -> dict[str, list[str]] | None:
         name = name.strip().replace("-", "_")
         values = [part.strip() for part in text.split(",")]
         if not equals or not all(values):
-            raise ProbeError(f"expected --vary parts alone, or --vary FIELD=VALUE,VALUE,..., got {item!r}")
+            raise ProbeError(f"expected --vary parts alone, or --vary FIELD=VALUE,VALUE,..., got {item!r}; fix --vary")
         if name in axes:
             raise ProbeError(f"expected each field once, got --vary {name} twice; put its values together with commas")
         axes[name] = values
     return axes
 
 
-def _config(given: dict[str, str | None], settings: list[str] | None) -> DetectorTraining:
+def _config(given: dict[str, Any], settings: list[str] | None) -> DetectorTraining:
+    """Build the config from options, None where not given, and from --set."""
     from corit.training.config import DetectorTraining
 
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    values: dict[str, Any] = {name: str(value) for name, value in given.items() if value is not None}
     for item in settings or []:
         name, equals, text = item.partition("=")
         name = name.strip().replace("-", "_")
         if not equals:
-            raise ProbeError(f"expected --set FIELD=VALUE, got {item!r}")
+            raise ProbeError(f"expected --set FIELD=VALUE, got {item!r}; see corit train --list")
         if name in values:
             raise ProbeError(f"expected {name} once, got it as an option and as --set {item}; leave one of them out")
         values[name] = text.strip()
@@ -311,7 +313,7 @@ def _load(path: Path | None, weights: str | None, device: str | None) -> Trained
     trained = load_trained(DEMO_FILE if path is None else path, weights=weights, device=_device(device))
     if trained.is_demo:
         typer.echo(
-            "demo detector: trained on drawn faces of 64 pixels; its answer to a photograph means nothing "
+            "demo detector: trained on drawn faces of 64 pixels, so its scores of photographs are meaningless "
             "(train your own: corit train)",
             err=True,
         )
@@ -342,16 +344,16 @@ def _print_settings() -> None:
 
 
 def main() -> None:
-    """Entry point: errors of use become one message and exit code 2, never a traceback."""
+    """Run ``corit``; a usage error becomes one message and exit code 2, without a traceback."""
     try:
         run_command(app, "gsnr_toolkit|corit")
     except ModuleNotFoundError as error:
         if error.name != "cv2":
             raise
-        typer.echo("error: expected OpenCV, got none; install it with: pip install 'gsnr-toolkit[corit]'", err=True)
+        typer.echo("error: expected OpenCV, got none; run pip install 'gsnr-toolkit[corit]'", err=True)
         raise SystemExit(EXIT_ERROR) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted: the same command goes on from what is saved", err=True)
+        typer.echo("interrupted; the same command resumes from what is saved", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 

@@ -1,4 +1,4 @@
-"""Results on a terminal."""
+"""Results of the commands on a terminal."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ __all__ = ["show_ablation", "show_evaluation", "show_predictions", "show_proxy_c
 
 
 def show_training(result: dict[str, Any], folder: Path) -> None:
-    """Print what a training gave.
-
-    Args:
-        result: What :func:`corit.training.train.train_detector` returned.
-        folder: Where it is.
-    """
+    """Print the result of :func:`corit.training.train.train_detector`, and the folder it is in."""
     console = _console()
     console.print(
         f"{result['method']}: {result['steps']} steps, {result['status']}; validation AUC "
@@ -44,7 +39,7 @@ def show_training(result: dict[str, Any], folder: Path) -> None:
 
 
 def show_evaluation(found: pd.DataFrame, level: str, folder: Path | None) -> None:
-    """Print a table of measures, and what they rest on.
+    """Print a table of metrics, and what it is based on.
 
     Args:
         found: A table, columns :data:`corit.scoring.evaluate.COLUMNS`.
@@ -63,7 +58,7 @@ def show_evaluation(found: pd.DataFrame, level: str, folder: Path | None) -> Non
     ]
     table = _table(f"{found['detector'].iloc[0]}, by {level}", names)
     for row in wide.to_dict("records"):
-        # one interval fits a line; the file has the others
+        # only one interval fits the line; results.csv has the others
         cells = (
             str(row[name]) if name == "auc" or name not in METRICS else row[name].partition(" ")[0] for name in names
         )
@@ -89,8 +84,8 @@ def show_predictions(
         found: The scores.
         trained: The detector.
         folder: Where they were saved, if they were.
-        as_json: As JSON, and nothing else on stdout.
-        asked_for_maps: Whether heat maps were wanted.
+        as_json: Print JSON, and nothing else on stdout.
+        asked_for_maps: Whether heat maps were requested.
     """
     if as_json:
         rows = [
@@ -117,12 +112,7 @@ def show_predictions(
 
 
 def show_ablation(summary: pd.DataFrame, folder: Path) -> None:
-    """Print an ablation.
-
-    Args:
-        summary: What :func:`corit.training.ablate.summarise` gave.
-        folder: Where it is.
-    """
+    """Print the table of :func:`corit.training.ablate.summarise`, and the folder it is in."""
     seeds = int(summary["seeds"].max())
     table = _table(
         f"test AUC by video, mean [smallest, largest] over {seeds} seed{'s' if seeds > 1 else ''}",
@@ -138,12 +128,7 @@ def show_ablation(summary: pd.DataFrame, folder: Path) -> None:
 
 
 def show_proxy_check(check: ProxyCheck, folder: Path | None) -> None:
-    """Print how the proxy GSNR follows the true one.
-
-    Args:
-        check: What was measured.
-        folder: Where it was saved.
-    """
+    """Print how closely the proxy GSNR follows the true one, and the folder of the tables if they were saved."""
     console = _console()
     table = _table("proxy and true GSNR by layer", ["data", "step", "layer", "proxy", "true", "variance of c / z"])
     for row in check.table.to_dict("records"):
@@ -177,5 +162,5 @@ def _table(title: str, names: list[str]) -> Table:
 
 
 def _console() -> Console:
-    # no markup: names of files may hold brackets
+    # no markup, because file names may contain brackets
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)

@@ -31,7 +31,8 @@ ORDER = {
         proxy scoring
         training
         prediction
-        console cli
+        console
+        cli
     """,
     "analyses": """
         support

@@ -1,48 +1,46 @@
-"""Everything that decides what CoRIT computes before its head, with the range of each value."""
+"""The options that decide what CoRIT computes before its head, with the range of each value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.support.lookup import did_you_mean
+from gsnr_toolkit.support.settings import Settings, setting, settle_settings
 
 __all__ = ["ANCHORS", "EACH", "NORMALISATIONS", "CoRITConfig"]
 
 ANCHORS = ("cgp", "shared", "random", "fixed")
 NORMALISATIONS = ("layer", "ln_post", "none")
 
-#: The value of ``cgp_layer`` that means: every block uses the CGP of the tokens that enter it.
+#: The value of ``cgp_layer`` for separate regions in every block, from the CGP of the tokens that enter the block.
 EACH = "each"
 
 
 @dataclass(frozen=True)
-class CoRITConfig:
-    """What CoRIT computes before its head; saved with every head.
+class CoRITConfig(Settings):
+    """The options that decide what CoRIT computes before its head; saved with every head.
 
-    A block is a layer, numbered from 1; layer 0 is what enters the first block.
+    A layer is the output of a block, numbered from 1; layer 0 is the input of the first block.
 
     Attributes:
         encoder: Name of the encoder in :data:`gsnr_toolkit.models.MODELS`.
-        num_regions: Most regions of an image, K; 0 leaves class tokens alone.
-        threshold: Least cosine, -1 to 1, between a token's CGP and its anchor's; tokens below are outliers.
-        nms_radius: Anchors are further than this from each other, in patches along the longer of the two axes.
-        mid_layer: The intermediate layer, 1 to L - 1, that HRI reads beside the last; L // 2 when None.
-        cgp_layer: The layer, 0 to L, whose CGP makes the regions of all blocks; ``mid_layer`` when None, ``"each"``
-            for regions of its own in every block.
-        anchors: ``"cgp"``: of each image's own CGP; ``"shared"``: anchors and regions of the CGPs of many images, the
-            same for all (see ``corit/model/shared.py``). Or one of two controls: ``"random"`` places, drawn for each image
-            from its own pixels, or ``"fixed"`` ones, the same for all images.
-        rrm: Region refinement mask: tokens join the anchor of the most similar CGP, outliers are left out. Without
-            it every token joins the nearest anchor on the grid.
-        rsi: Regional signal injection: region tokens go through the blocks. Without it a layer's region token is the
-            average of its own tokens.
-        hri: Hierarchical integration: the head reads ``mid_layer`` and the last layer. Without it the last alone.
+        num_regions: Maximum number of regions of an image, K; with 0, the head reads class tokens only.
+        threshold: Minimum cosine, -1 to 1, between a token's CGP and its anchor's; tokens below it are outliers.
+        nms_radius: Anchors are further apart than this, in patches along the longer of the two axes.
+        mid_layer: The intermediate layer, 1 to L - 1, that HRI reads besides the last; L // 2 when None.
+        cgp_layer: The layer, 0 to L, whose CGP gives the regions of all blocks; ``mid_layer`` when None, ``"each"``
+            for separate regions in every block.
+        anchors: ``"cgp"`` uses each image's own CGP. ``"shared"`` finds anchors and regions from the CGPs of many
+            images, the same for all (see ``corit/model/shared.py``). Two controls: ``"random"`` draws places for each
+            image from its own pixels, ``"fixed"`` uses the same places for all images.
+        rrm: Region refinement mask: tokens join the anchor with the most similar CGP, outliers are left out. Without
+            it, every token joins the nearest anchor on the grid.
+        rsi: Regional signal injection: region tokens pass through the blocks. Without it, a layer's region token is
+            the average of the region's tokens.
+        hri: Hierarchical integration: the head reads ``mid_layer`` and the last layer. Without it, the last layer only.
         normalisation: Of each vector before the head: ``"layer"`` (zero mean, unit variance), ``"ln_post"`` (the
             encoder's own last norm) or ``"none"``.
-        anchor_seed: Of random and fixed anchors.
+        anchor_seed: Seed of random and fixed anchors.
 
     Raises:
         ProbeError: If a value is out of its range; names the field, the range and the value.
@@ -51,46 +49,34 @@ class CoRITConfig:
     4
     >>> CoRITConfig(threshold=2)
     Traceback (most recent call last):
-    gsnr_toolkit.errors.ProbeError: expected threshold to be a cosine from -1 to 1, got 2
+    gsnr_toolkit.errors.ProbeError: expected threshold to be a number from -1 ..., got 2...
     """
 
-    encoder: str = "clip-vit-l14"
-    num_regions: int = 4
-    threshold: float = 0.5
-    nms_radius: int = 2
-    mid_layer: int | None = None
-    cgp_layer: int | str | None = None
-    anchors: str = "cgp"
-    rrm: bool = True
-    rsi: bool = True
-    hri: bool = True
-    normalisation: str = "layer"
-    anchor_seed: int = 0
+    encoder: str = setting("clip-vit-l14", "Name of the encoder.")
+    num_regions: int = setting(4, "Maximum number of regions.", low=0, high=64, kind=int)
+    threshold: float = setting(0.5, "Minimum cosine to the anchor.", low=-1, high=1, kind=float)
+    nms_radius: int = setting(2, "Patches between anchors.", low=0, high=64, kind=int)
+    mid_layer: int | None = setting(None, "Layer read besides the last.", low=1, high=1024, kind=int)
+    cgp_layer: int | str | None = setting(
+        None, "Layer that gives the regions, or 'each'.", low=0, high=1024, words=(EACH,), kind=int
+    )
+    anchors: str = setting("cgp", "How anchors are placed.", choices=ANCHORS)
+    rrm: bool = setting(True, "Regions by similarity, without outliers.", kind=bool)
+    rsi: bool = setting(True, "Region tokens pass through the blocks.", kind=bool)
+    hri: bool = setting(True, "Read mid_layer and the last layer.", kind=bool)
+    normalisation: str = setting("layer", "Of each vector before the head.", choices=NORMALISATIONS)
+    anchor_seed: int = setting(0, "Seed of random and fixed anchors.", low=0, high=2**63 - 1, kind=int)
 
     def __post_init__(self) -> None:
-        self._whole("num_regions", self.num_regions, 0, 64)
-        self._whole("nms_radius", self.nms_radius, 0, 64)
-        self._whole("anchor_seed", self.anchor_seed, 0, 2**63 - 1)
-        good = _is_number(self.threshold) and -1 <= self.threshold <= 1
-        _insist("threshold", good, "a cosine from -1 to 1", self.threshold)
-        if self.mid_layer is not None:
-            self._whole("mid_layer", self.mid_layer, 1, 1024)
-        if self.cgp_layer is not None and self.cgp_layer != EACH:
-            layer = self.cgp_layer
-            good = _is_whole(layer) and 0 <= int(layer) <= 1024
-            _insist("cgp_layer", good, "a whole number from 0 to 1024, 'each' or None", layer)
-        for name in ("rrm", "rsi", "hri"):
-            _insist(name, isinstance(getattr(self, name), bool), "True or False", getattr(self, name))
-        _one_of("anchors", self.anchors, ANCHORS)
-        _one_of("normalisation", self.normalisation, NORMALISATIONS)
+        settle_settings(self)
 
     @property
     def needs_counterparts(self) -> bool:
-        """Whether any part of the configuration looks at an image's own CGP."""
+        """Whether the regions depend on an image's own CGP."""
         return self.num_regions > 0 and self.anchors != "shared" and (self.anchors == "cgp" or self.rrm)
 
     def resolved(self, num_layers: int, num_patches: int) -> CoRITConfig:
-        """Fill in the layers for an encoder, and check that it has them.
+        """Fill in the layers for an encoder, and check that the encoder has them.
 
         Args:
             num_layers: Blocks of the encoder, L.
@@ -100,7 +86,7 @@ class CoRITConfig:
             A configuration without None.
 
         Raises:
-            ProbeError: If the encoder is too shallow or its grid too small.
+            ProbeError: If the encoder has too few blocks or patches.
         """
         mid = max(1, num_layers // 2) if self.mid_layer is None else self.mid_layer
         cgp = mid if self.cgp_layer is None else self.cgp_layer
@@ -110,66 +96,14 @@ class CoRITConfig:
                 "give a smaller mid_layer, or hri=False"
             )
         if cgp != EACH and int(cgp) > num_layers:
-            raise ProbeError(f"expected cgp_layer to be at most {num_layers}, the encoder's blocks, got {cgp}")
+            raise ProbeError(
+                f"expected cgp_layer to be at most {num_layers}, the encoder's blocks, got {cgp}; give a smaller layer"
+            )
         if cgp == EACH and self.anchors == "shared":
             raise ProbeError("expected one cgp_layer with anchors='shared', got cgp_layer='each'; give its number")
         if self.num_regions > num_patches:
             raise ProbeError(
-                f"expected at most one region per patch, {num_patches} of them, got num_regions={self.num_regions}"
+                f"expected at most one region per patch, {num_patches} of them, got num_regions={self.num_regions}; "
+                "give a smaller num_regions"
             )
         return replace(self, mid_layer=mid, cgp_layer=cgp)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a file.
-
-        Returns:
-            Field name to value.
-        """
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> CoRITConfig:
-        """Build a configuration from plain values.
-
-        Args:
-            values: Field name to value.
-
-        Returns:
-            The configuration.
-
-        Raises:
-            ProbeError: If a name is unknown or a value out of its range.
-
-        >>> CoRITConfig.from_dict({"num_region": 3})
-        Traceback (most recent call last):
-        gsnr_toolkit.errors.ProbeError: CoRIT has no option 'num_region'. Did you mean 'num_regions'? ...
-        """
-        known = [item.name for item in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ProbeError(
-                    f"CoRIT has no option {name!r}.{did_you_mean(name, known)} Options are {', '.join(known)}"
-                )
-        return cls(**values)
-
-    @staticmethod
-    def _whole(name: str, value: object, low: int, high: int) -> None:
-        good = _is_whole(value) and low <= value <= high  # type: ignore[operator]
-        _insist(name, good, f"a whole number from {low} to {high}", value)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    _insist(name, value in allowed, f"one of {', '.join(map(repr, allowed))}", value)
-
-
-def _insist(name: str, good: bool, wanted: str, value: object) -> None:
-    if not good:
-        raise ProbeError(f"expected {name} to be {wanted}, got {value!r}")

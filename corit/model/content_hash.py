@@ -1,9 +1,10 @@
-"""What an item of a data set is made of, as a digest: equal digests, equal tensors."""
+"""Digests of what determines an item's features, as keys of the feature cache: equal digests mean equal tensors."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -19,19 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = ["code_digest", "content_digest", "item_digests"]
 
-#: The files that decide what is computed of an image; a change of one of them makes features anew.
+#: The files that determine the features of an image; a change of any of them makes cached features stale.
 _CODE = ("content_hash.py", "counterparts.py", "detector.py", "injection.py", "regions.py", "shared.py", "tower.py")
 
 
 def item_digests(dataset: ForgeryDataset, rows: Sequence[int], view: int = 0) -> list[str]:
-    """Digest what decides each item: pixels and transform, and for self-blended pairs the recipe, face and seeds.
+    """Digest what determines each item: pixels and transform; for self-blended pairs also recipe, face and seeds.
 
-    A self-blended pair is not made for it.
+    The self-blended pair itself is not computed.
 
     Args:
         dataset: The data set.
         rows: Row numbers.
-        view: Which blends, where the data set makes several of an image.
+        view: Number of the blend, for data sets with several blends of an image.
 
     Returns:
         A digest for each row.
@@ -43,25 +44,17 @@ def item_digests(dataset: ForgeryDataset, rows: Sequence[int], view: int = 0) ->
 
 
 def content_digest(dataset: ForgeryDataset, row: int) -> str:
-    """Digest the pixels of an item, before any transform where the data set can read them so.
-
-    Args:
-        dataset: The data set.
-        row: Row number.
-
-    Returns:
-        The digest.
-    """
+    """Digest the pixels of an item, before any transform if the data set can read pixels."""
     if type(dataset).load_image is ForgeryDataset.load_image:
         return array_digest(dataset[row][0].numpy())
     return array_digest(_pixels(dataset, row))
 
 
 def digest(*parts: Any) -> str:
-    """Digest plain values.
+    """Digest values that JSON can hold.
 
     Args:
-        *parts: What JSON can hold.
+        *parts: The values.
 
     Returns:
         32 characters.
@@ -73,14 +66,7 @@ def digest(*parts: Any) -> str:
 
 
 def array_digest(values: NDArray[Any]) -> str:
-    """Digest an array: its shape, type and bytes.
-
-    Args:
-        values: Any array.
-
-    Returns:
-        32 characters.
-    """
+    """Digest an array by its shape, type and bytes, as 32 characters."""
     found = hashlib.blake2b(f"{values.shape} {values.dtype}".encode(), digest_size=16)
     found.update(np.ascontiguousarray(values).data)
     return found.hexdigest()
@@ -88,20 +74,14 @@ def array_digest(values: NDArray[Any]) -> str:
 
 @cache
 def code_digest() -> str:
-    """Digest the code that turns an image into features, so that a new version of it never reads old features.
-
-    Returns:
-        32 characters.
-    """
+    """Digest the code that computes features from an image, so that changed code never reads old features."""
     model = Path(__file__).parent
     files = [model / name for name in _CODE] + sorted((model.parent / "sbi").rglob("*.py"))
     return digest(*(hashlib.sha256(file.read_bytes()).hexdigest() for file in files))
 
 
 def _is_self_blended(dataset: ForgeryDataset) -> bool:
-    import sys
-
-    # without the module nobody has made one, and OpenCV need not be there
+    # no import, which would require OpenCV: without the module loaded, nothing can be an instance of its class
     module = sys.modules.get("corit.sbi.dataset")
     return module is not None and isinstance(dataset, module.SelfBlended)
 

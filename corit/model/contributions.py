@@ -1,8 +1,9 @@
-r"""What each class token and region adds to a detector's answer: its head is linear, so the parts sum up exactly.
+r"""What each class token and region adds to a detector's logit: the head is linear, so the parts sum up exactly.
 
 .. math:: \text{logit} = b + \sum_v \langle w_v, f_v \rangle
 
-over the vectors v that the head reads: class token and K regions, at each layer read.
+over the vectors v that the head reads: the class token and K regions, at each layer read. Training stores the mean
+contributions on validation images; heat maps show an image's contributions relative to them.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ __all__ = ["contributions"]
 
 @torch.no_grad()
 def contributions(detector: CoRIT, features: Tensor) -> Tensor:
-    """Split logits into what each vector adds.
+    """Split logits into the contribution of each vector.
 
     Args:
         detector: CoRIT.
-        features: What :meth:`corit.CoRIT.features` gave, ``(N, feature_dim)``.
+        features: The output of :meth:`corit.CoRIT.features`, ``(N, feature_dim)``.
 
     Returns:
-        ``(N, layers, 1 + K)``: class token first, then regions, the strongest anchor first. With the head's bias they
-        sum up to the logit.
+        ``(N, layers, 1 + K)``: class token first, then regions, strongest anchor first. Their sum plus the head's bias
+        is the logit.
 
     >>> detector = CoRIT.from_encoder("clip-demo", num_regions=1, counterpart=lambda images: images.flip(3))
     >>> images = torch.randn(2, 3, 64, 64)

@@ -1,4 +1,4 @@
-"""Self-blended counterparts as an object that knows what it does, so that features and files can name it."""
+"""Self-blended counterparts as a describable object, so that cached features and files can record how they are made."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["SelfBlendedCounterparts"]
 
 @dataclass(frozen=True)
 class SelfBlendedCounterparts:
-    """Makes the self-blended counterpart of each image, from the image's content alone.
+    """Make the self-blended counterpart of each image, from the image's content alone.
 
     Attributes:
-        faces: ``"aligned"``: the face is taken to fill the middle of the image, as in aligned crops; ``"generic"``:
+        faces: ``"aligned"`` assumes a face that fills the middle of the image, as in aligned crops; ``"generic"`` draws
             an outline anywhere.
         mean: Mean by channel that the images are normalised with.
         std: Standard deviation by channel.
 
     Raises:
-        ProbeError: If ``faces`` is something else.
+        ProbeError: If ``faces`` has another value.
 
     >>> import torch
     >>> images = torch.zeros(1, 3, 32, 32)
@@ -39,26 +39,16 @@ class SelfBlendedCounterparts:
 
     def __post_init__(self) -> None:
         if self.faces not in ("aligned", "generic"):
-            raise ProbeError(f"expected faces to be 'aligned' or 'generic', got {self.faces!r}")
+            raise ProbeError(f"expected faces to be 'aligned' or 'generic', got {self.faces!r}; choose one of them")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Make the counterparts.
-
-        Args:
-            images: Normalised images ``(N, 3, H, W)``.
-
-        Returns:
-            The same shape.
-        """
+        """Return the counterparts of normalised images ``(N, 3, H, W)``, in the same shape."""
+        # imported here: corit.sbi needs OpenCV, which detectors without counterparts do without
         from corit.sbi import Face, counterpart
 
         known = [Face.aligned(*images.shape[-2:])] * len(images) if self.faces == "aligned" else None
         return counterpart(images, faces=known, mean=self.mean, std=self.std)
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that decide what is made.
-
-        Returns:
-            Name to value.
-        """
+        """Return the values that decide how counterparts are made, for files and cache keys."""
         return {"kind": "self-blended", **asdict(self), "mean": list(self.mean), "std": list(self.std)}

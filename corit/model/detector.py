@@ -1,6 +1,6 @@
 """CoRIT: a frozen CLIP encoder, regions found by contrast with a counterpart, and one linear head.
 
-Source: the caption of the paper's Figure 4 and nothing else; every formula is our reconstruction (``docs/corit.md``).
+Source: only the caption of the paper's Figure 4; every formula is our reconstruction (``docs/corit.md``).
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from gsnr_toolkit.models.clip import HEAD_STD, Detector
 
 __all__ = ["CoRIT"]
 
-#: The counterparts of a detector that is given none: self-blended images, which need OpenCV when they are made.
+#: The default maker of counterparts: self-blended images, which need OpenCV at the first use.
 SELF_BLENDED = "self-blended"
 
+#: Number of pixel values that an image's random anchors are drawn from.
 _PIXELS = 16
-"""Numbers of an image that its random anchors are drawn from."""
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What one look at a batch found, before the head; regions and region tokens are listed by block."""
+    """Everything computed for a batch before the head; regions and region tokens are listed by block."""
 
     tokens: list[Tensor]
     cgp: dict[int, Tensor]
@@ -55,23 +55,23 @@ class _Look:
 class CoRIT(nn.Module):
     """Contrastive Regional Injection Transformer, on a frozen encoder.
 
-    The head alone is trained, and ``state_dict`` holds the head alone (and whatever of the encoder has been made
-    trainable by hand). Features depend on the frozen encoder only: cache :meth:`features` and train ``head`` on them,
-    which gives what training on images gives.
+    Only the head is trained, and ``state_dict`` holds only the head (and encoder parameters that the user made
+    trainable). Features depend on the frozen encoder only, so caching :meth:`features` and training ``head`` on them is
+    equivalent to training on images.
 
-    Cost, in forward passes of the encoder: 1 for the image, ``cgp_layer / L`` for the counterpart, and for the region
-    tokens, with ``nn.MultiheadAttention``, about a fifth (keys and values of all tokens, the rest for K tokens only).
-    The frozen tokens of all layers of a batch are alive together: 25 MB an image for ViT-L/14.
+    Cost, in forward passes of the encoder: 1 for the image, ``cgp_layer / L`` for the counterpart, and, with
+    ``nn.MultiheadAttention``, about a fifth for the region tokens (keys and values of all tokens, everything else for K
+    tokens only). The frozen tokens of all layers of a batch are in memory together: 25 MB an image for ViT-L/14.
 
     Attributes:
         encoder: The visual transformer, frozen, always in eval mode.
         head: ``nn.Linear(feature_dim, 1)``.
-        shared: The regions of all images, with ``anchors="shared"``; found by :func:`corit.model.shared.calibrate`.
-        config: The configuration, layers filled in.
-        counterpart: Makes counterparts of images where none are given; may be set at any time.
+        shared: The regions of all images, with ``anchors="shared"``; set by :func:`corit.model.shared.calibrate`.
+        config: The configuration, with all layers resolved.
+        counterpart: Makes counterparts of images if none are given; may be set at any time.
         name: The encoder's name.
         image_size: Side of the images in pixels.
-        mean: Mean by channel of the images it wants, of RGB values in [0, 1].
+        mean: Mean by channel to normalise images with, for RGB values in [0, 1].
         std: Standard deviation by channel.
         provenance: Where the encoder's weights come from.
 
@@ -108,6 +108,7 @@ class CoRIT(nn.Module):
         offsets = grid_offsets(self._shape.grid)
         self.register_buffer("far", offsets.amax(2) > config.nms_radius, persistent=False)
         self.register_buffer("squared", offsets.square().sum(2), persistent=False)
+        # distinct large integers: they rank the tokens (fixed anchors) or scatter an image's pixels (random anchors)
         generator = torch.Generator().manual_seed(config.anchor_seed)
         factors = torch.randperm(10 * self._shape.num_patches, generator=generator)[: self._shape.num_patches]
         self.register_buffer("factors", 10_007 + factors, persistent=False)
@@ -116,6 +117,7 @@ class CoRIT(nn.Module):
         self.register_buffer("pixels", pixels, persistent=False)
         shares = config.anchors == "shared" and config.num_regions > 0
         self.shared = SharedRegions(config.num_regions, self._shape.num_patches) if shares else None
+        # skip_init draws no random numbers: the weights depend on the seed alone, and the global state is kept
         self.head = nn.utils.skip_init(nn.Linear, self.feature_dim, 1)
         nn.init.normal_(self.head.weight, std=HEAD_STD, generator=torch.Generator().manual_seed(seed))
         nn.init.zeros_(self.head.bias)
@@ -123,6 +125,7 @@ class CoRIT(nn.Module):
         self.name, self.image_size = config.encoder, self._shape.image_size[0]
         self.mean, self.std = tuple(mean), tuple(std)
         self.provenance = dict(provenance or {})
+        # without the frozen encoder, a state_dict holds kilobytes instead of a gigabyte
         self.register_state_dict_post_hook(drop_frozen)
         self.register_load_state_dict_pre_hook(keep_frozen)
 
@@ -142,17 +145,17 @@ class CoRIT(nn.Module):
             encoder: A name in :data:`gsnr_toolkit.models.MODELS`, or a :class:`gsnr_toolkit.models.Detector`, whose
                 encoder is then shared and frozen.
             weights: As in :func:`gsnr_toolkit.models.build_model`, for a name.
-            seed: Of the head's initial weights, and of the encoder's if they are random.
-            counterpart: Makes counterparts from images; self-blends of aligned faces by default, none when None.
+            seed: Seed of the head's initial weights, and of the encoder's if they are random.
+            counterpart: Makes counterparts from images; by default self-blends of aligned faces. None sets no maker.
             **options: Fields of :class:`corit.model.config.CoRITConfig`.
 
         Returns:
             The detector, on the encoder's device.
 
         Raises:
-            ProbeError: If an option is unknown or out of its range, or the encoder is no visual transformer.
+            ProbeError: If an option is unknown or out of its range, or the encoder is not a visual transformer.
         """
-        config = CoRITConfig.from_dict(options)  # before anything large is loaded
+        config = CoRITConfig.from_dict(options)  # check the options before loading anything large
         if isinstance(encoder, str):
             from gsnr_toolkit.models.registry import build_model
 
@@ -160,11 +163,15 @@ class CoRIT(nn.Module):
         elif weights is None:
             built = encoder
         else:
-            raise ProbeError(f"expected weights with the name of an encoder, got weights={weights!r} with a built one")
+            raise ProbeError(
+                f"expected weights with the name of an encoder, got weights={weights!r} with a built one; drop them"
+            )
         config = CoRITConfig.from_dict({**config.to_dict(), "encoder": str(getattr(built, "name", encoder))})
         if isinstance(counterpart, str):
             if counterpart != SELF_BLENDED:
-                raise ProbeError(f"expected a function, None or {SELF_BLENDED!r} as counterpart, got {counterpart!r}")
+                raise ProbeError(
+                    f"expected a function, None or {SELF_BLENDED!r} as counterpart, got {counterpart!r}; pass one"
+                )
             counterpart = SelfBlendedCounterparts(mean=built.mean, std=built.std)
         detector = cls(
             built.encoder,
@@ -185,18 +192,11 @@ class CoRIT(nn.Module):
 
     @property
     def feature_dim(self) -> int:
-        """Numbers that the head reads: (1 + K) d for each layer."""
+        """Length of the head's input: (1 + K) d for each layer read."""
         return len(self.read_layers) * (1 + self.config.num_regions) * self._shape.width
 
     def train(self, mode: bool = True) -> CoRIT:
-        """Set the mode; the encoder stays in eval mode.
-
-        Args:
-            mode: Train mode or not.
-
-        Returns:
-            Itself.
-        """
+        """Set the mode of everything but the encoder, which stays in eval mode; return the detector."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -216,11 +216,11 @@ class CoRIT(nn.Module):
         return self.head(self.features(images, counterparts)).squeeze(-1)
 
     def features(self, images: Tensor, counterparts: Tensor | None = None) -> Tensor:
-        """Everything before the head.
+        """Compute the head's input.
 
-        For each layer read, the class token and K region tokens, the strongest anchor's first; each is normalised, a
-        region that does not exist is zero, and the whole is divided by the root of the number of vectors, so that
-        features of any K have about one norm.
+        For each layer read: the class token and K region tokens, strongest anchor first. Each vector is normalised; a
+        region that does not exist is zero. The whole is divided by the square root of the number of vectors, so that
+        the norm is nearly independent of K.
 
         Args:
             images: ``(N, 3, S, S)``.
@@ -243,12 +243,12 @@ class CoRIT(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor, counterparts: Tensor | None = None, *, batch_size: int = 32) -> Tensor:
-        """Probability that each image is fake.
+        """Compute the probability that each image is fake.
 
         Args:
             images: Normalised images ``(N, 3, S, S)``.
             counterparts: Their counterparts; made when None.
-            batch_size: Images at a time.
+            batch_size: Images per forward pass.
 
         Returns:
             ``(N,)``, from 0 to 1.
@@ -260,14 +260,14 @@ class CoRIT(nn.Module):
 
     @torch.no_grad()
     def explain(self, images: Tensor, counterparts: Tensor | None = None) -> Explanation:
-        """Show the regions of images.
+        """Return the regions of images, as maps and tokens.
 
         Args:
             images: ``(N, 3, S, S)``.
             counterparts: The same shape; made when None.
 
         Returns:
-            Maps, anchors and region tokens; of ``mid_layer``'s regions if every block has its own.
+            Maps, anchors and region tokens; if every block has its own regions, those of ``mid_layer``.
 
         Raises:
             ProbeError: If the detector has no regions.
@@ -277,7 +277,7 @@ class CoRIT(nn.Module):
         layer = self.config.mid_layer if self.config.cgp_layer == EACH else self.config.cgp_layer
         assert isinstance(layer, int)
         look = self._look(images, counterparts, show=layer)
-        # of each block's own regions, those of the block that this layer enters
+        # with regions of their own in every block, show the block that reads this layer
         regions = look.regions[min(layer, self._shape.num_layers - 1)]
         rows, columns = self._shape.grid
         norms = torch.linalg.vector_norm(look.cgp[layer], dim=-1)
@@ -297,11 +297,7 @@ class CoRIT(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Describe the detector in the line that ``print(detector)`` begins with.
-
-        Returns:
-            Encoder, regions, layers and switches.
-        """
+        """Return encoder, regions, layers and switches, for ``print(detector)``."""
         config = self.config
         off = [name for name in ("rrm", "rsi", "hri") if not getattr(config, name)]
         return (
@@ -310,18 +306,19 @@ class CoRIT(nn.Module):
         )
 
     def regions_of(self, cgp: Tensor, images: Tensor) -> Regions:
-        """Find the regions of images by their CGP.
+        """Find the regions of images from their CGP.
 
         Args:
-            cgp: CGP of the patch tokens of one layer, ``(N, T, d)``; values are not looked at by shared regions, nor
-                by random or fixed anchors without RRM.
-            images: The images, of which random anchors are drawn.
+            cgp: CGP of the patch tokens of one layer, ``(N, T, d)``. Shared regions ignore its values, and so do random
+                and fixed anchors without RRM.
+            images: The images; random anchors are drawn from their pixels.
 
         Returns:
-            K regions of each image; none where an image equals its counterpart.
+            K regions of each image; none if an image equals its counterpart.
         """
         if self.shared is not None:
             return self.shared(len(images))
+        # at least float32: half precision is too coarse to rank anchors
         cgp = cgp.detach().to(torch.promote_types(cgp.dtype, torch.float32))
         if self.config.anchors == "random":
             scores = random_scores(images, self.pixels, self.factors)
@@ -335,10 +332,10 @@ class CoRIT(nn.Module):
         return assign_by_distance(self.squared, anchors, valid)
 
     def block_regions(self, cgp: Mapping[int, Tensor], images: Tensor) -> list[Regions]:
-        """Find the regions that each block works with.
+        """Find the regions of each block.
 
         Args:
-            cgp: CGP of the patch tokens, ``(N, T, d)``, by layer: at least those that ``cgp_layer`` asks for.
+            cgp: CGP of the patch tokens, ``(N, T, d)``, by layer: at least the layers that ``cgp_layer`` needs.
             images: The images.
 
         Returns:
@@ -352,7 +349,7 @@ class CoRIT(nn.Module):
         return [self.regions_of(cgp[int(config.cgp_layer or 0)], images)] * last
 
     def _look(self, images: Tensor, counterparts: Tensor | None, show: int | None = None) -> _Look:
-        """Run both images; ``show`` is a layer whose CGP is wanted besides."""
+        """Run both images; ``show`` is an additional layer to return the CGP of."""
         config, last = self.config, self._shape.num_layers
         wanted = set() if show is None else {show}
         if config.needs_counterparts:
@@ -362,7 +359,7 @@ class CoRIT(nn.Module):
             made = make_counterparts(images, counterparts, self.counterpart)
             layers = enumerate(iter_layers(self.encoder, made, max(wanted)))
             others = {layer: tokens for layer, tokens in layers if layer in wanted}
-        # the image comes last: what hooks on the blocks saw last is then the image, not its counterpart
+        # the image runs last, so that forward hooks on the blocks end with the image, not its counterpart
         tokens = list(iter_layers(self.encoder, images))
         cgp = {layer: (tokens[layer] - other)[:, 1:] for layer, other in others.items()}
         if not config.num_regions:

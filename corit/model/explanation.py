@@ -1,4 +1,4 @@
-"""What CoRIT saw in an image: the tensors that a heat map is drawn from."""
+"""What CoRIT saw in an image: the tensors that heat maps are drawn from."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Explanation:
     """Regions of N images, on the grid of patches (rows R, columns C) and at the size of the image (H, W).
 
     Attributes:
-        layer: The layer whose CGP is shown.
+        layer: The layer of the CGP.
         cgp: Norm of each patch token's CGP, ``(N, R, C)``.
-        anchors: Row and column of each anchor, ``(N, K, 2)``, the strongest first; -1 where there is none.
+        anchors: Row and column of each anchor, ``(N, K, 2)``, strongest first; -1 for a missing anchor.
         assignment: Region of each patch, ``(N, R, C)``, -1 for outliers.
-        outliers: Patches of no region, ``(N, R, C)``, bool.
+        outliers: Whether a patch belongs to no region, ``(N, R, C)``, bool.
         region_tokens: After each of the L blocks, ``(N, L, K, d)``; zero for regions that do not exist.
         cgp_map: ``cgp`` at the size of the image, bilinear, ``(N, H, W)``.
         assignment_map: ``assignment`` at the size of the image, nearest, ``(N, H, W)``.
-        logits: The detector's answer, ``(N,)``, positive for fake.
+        logits: The detector's output, ``(N,)``, positive for fake.
     """
 
     layer: int
@@ -41,7 +41,7 @@ def upsample(grid: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge maps on the grid of patches to the size of the image.
 
     Args:
-        grid: ``(N, R, C)``; floating-point maps are interpolated, whole numbers repeated.
+        grid: ``(N, R, C)``; floating-point maps are interpolated, integers repeated.
         size: Height and width in pixels.
 
     Returns:

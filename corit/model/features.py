@@ -1,4 +1,7 @@
-"""What a frozen encoder makes of images, computed once: in memory, and on disk under a hash of all that decides it."""
+"""Features of a frozen encoder, computed once: kept in memory, and on disk under a hash of everything they depend on.
+
+Training, scoring and the ablations read features from here instead of running the encoder again.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from corit.model.content_hash import code_digest, digest, item_digests
 from corit.model.detector import CoRIT
-from corit.model.head_files import encoder_hash
+from corit.model.head_files import encoder_hash, write_tensors
 from corit.model.shared import contrast_products, set_regions
 from gsnr_toolkit.data.base import REAL
 from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
-from gsnr_toolkit.support.atomic import atomic_file
 from gsnr_toolkit.support.progress import stage
 
 if TYPE_CHECKING:
@@ -30,49 +33,42 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureMaker", "find_shared_regions", "frozen_features"]
 
+#: Images per file: an interrupted computation loses at most this many.
 SHARD = 256
-"""Images of a file: what is lost at most when a long computation is broken off."""
 
+#: Number of real images that shared regions are found from.
 CALIBRATION = 256
-"""Real images that shared regions are found from."""
 
 _FORMAT = "corit-features-1"
 
 
 def frozen_features(model: nn.Module, images: Tensor) -> Tensor:
-    """Everything before the head.
-
-    Args:
-        model: CoRIT, or a detector of the toolkit with a linear head on its encoder.
-        images: Normalised images ``(N, 3, S, S)``.
-
-    Returns:
-        ``(N, feature_dim)``.
-    """
+    """Compute the head's input ``(N, feature_dim)`` from normalised images ``(N, 3, S, S)``."""
     whole: Any = model
     return whole.features(images) if isinstance(model, CoRIT) else whole.encoder(images)
 
 
 class FeatureMaker:
-    """Makes features of a data set's items, or reads them where they have been made before.
+    """Compute the features of a data set's items, or read them from disk.
 
-    A file holds the features of :data:`SHARD` items; its name is a hash of the encoder's weights, the configuration,
-    the counterparts, the code, and what each item is made of. So nothing is ever read for something else, and a
-    changed image, recipe or option makes new files beside the old ones. A broken file is made anew, with a warning.
+    A file holds the features of :data:`SHARD` items. Its name is a hash of the encoder's weights, the configuration,
+    the counterparts, the code, and the content of each item. So features are never read for something else, and a
+    changed image, recipe or option gives new files beside the old ones. A broken file is computed again, with a
+    warning.
 
     Args:
-        model: CoRIT or a detector of the toolkit; its encoder must not change any more.
-        folder: Where the files are; nothing is kept on disk when None.
-        device: Where the model is.
-        batch_size: Images at a time.
+        model: CoRIT or a detector of the toolkit; its encoder must not change afterwards.
+        folder: Folder of the files; None keeps nothing on disk.
+        device: Device of the model.
+        batch_size: Images per forward pass.
         num_workers: Processes that read images.
 
     Attributes:
-        made: Items computed so far.
-        found: Items read from disk so far.
+        made: Number of items computed so far.
+        found: Number of items read from disk so far.
 
     Raises:
-        ProbeError: If the encoder is trained, or counterparts cannot be told apart by a description.
+        ProbeError: If the encoder is trainable, or the counterparts cannot be described for the hash.
 
     >>> from gsnr_toolkit.data.demo.dataset import open_demo
     >>> detector = CoRIT.from_encoder("clip-demo", num_regions=0)
@@ -92,7 +88,7 @@ class FeatureMaker:
         whole: Any = model
         if any(parameter.requires_grad for parameter in whole.encoder.parameters()):
             raise ProbeError(
-                "expected a frozen encoder, whose features stay as they are, got one with trainable parameters; call "
+                "expected a frozen encoder, whose features do not change, got one with trainable parameters; call "
                 "set_tuning(model, 'head'), or train on images"
             )
         self.model, self.device = model.eval(), torch.device(device)
@@ -104,12 +100,12 @@ class FeatureMaker:
     def __call__(
         self, dataset: ForgeryDataset, view: int = 0, *, label: str | None = None, progress: bool = False
     ) -> Tensor:
-        """Make or read the features of all items.
+        """Compute or read the features of all items.
 
         Args:
             dataset: The data set.
-            view: Which blends, where the data set makes several of an image.
-            label: What the progress bar says.
+            view: Number of the blend, for data sets with several blends of an image.
+            label: Text of the progress bar.
             progress: Show a bar (on a terminal).
 
         Returns:
@@ -138,12 +134,7 @@ class FeatureMaker:
 
     @torch.no_grad()
     def _compute(self, dataset: ForgeryDataset, rows: Sequence[int], view: int) -> Tensor:
-        items: Any = Places(dataset)
-        places = [(row, view) for row in rows]
-        batches = [places[i : i + self._batch_size] for i in range(0, len(places), self._batch_size)]
-        # a generator of its own: a loader without one draws its seed from the global one
-        own = torch.Generator().manual_seed(0)
-        loader = DataLoader(items, batch_sampler=batches, num_workers=self._workers, generator=own)
+        loader = _loader(dataset, rows, view, self._batch_size, self._workers)
         parts = [frozen_features(self.model, images.to(self.device)).float().cpu() for images, _ in loader]
         self.made += len(rows)
         return torch.cat(parts)
@@ -152,13 +143,13 @@ class FeatureMaker:
 def find_shared_regions(detector: CoRIT, dataset: ForgeryDataset, folder: str | Path | None = None) -> None:
     """Find the regions that all images share, from the first :data:`CALIBRATION` real images of a data set.
 
-    What the images' contrasts add up to is kept on disk as features are: it depends neither on the number of regions
-    nor on the threshold.
+    The inner products are cached on disk like features; they depend neither on the number of regions nor on the
+    threshold.
 
     Args:
         detector: A CoRIT with ``anchors="shared"``; changed in place.
-        dataset: Images; of self-blended pairs the first view.
-        folder: Where the files are; nothing is kept on disk when None.
+        dataset: Images; of self-blended pairs, the first view is used.
+        folder: Folder of the files; None keeps nothing on disk.
     """
     rows = np.flatnonzero(np.asarray(dataset.labels) == REAL)[:CALIBRATION].tolist()
     layer = int(detector.config.cgp_layer or 0)
@@ -170,10 +161,7 @@ def find_shared_regions(detector: CoRIT, dataset: ForgeryDataset, folder: str | 
     count = int(detector.far.shape[0])
     known = read_features(path, key, count) if keep else None
     if known is None:
-        items: Any = Places(dataset)
-        parts = [[(row, 0) for row in rows[i : i + SHARD]] for i in range(0, len(rows), SHARD)]
-        own = torch.Generator().manual_seed(0)
-        loader: Any = DataLoader(items, batch_sampler=parts, generator=own)
+        loader: Any = _loader(dataset, rows, 0, SHARD)
         known = contrast_products(detector, loader, layer, max_images=len(rows)).float()
         if keep:
             write_features(path, key, known, {**about, "data": dataset.name, "images": len(rows)})
@@ -181,7 +169,7 @@ def find_shared_regions(detector: CoRIT, dataset: ForgeryDataset, folder: str | 
 
 
 class Places:
-    """A data set read by ``(row, view)``: blends of that view where it makes several, else the row alone."""
+    """A data set read by ``(row, view)``; data sets without several blends of an image ignore the view."""
 
     def __init__(self, dataset: ForgeryDataset) -> None:
         self._dataset: Any = dataset
@@ -200,8 +188,19 @@ class Places:
         return [self._dataset[row] for row, _ in places]
 
 
+def _loader(
+    dataset: ForgeryDataset, rows: Sequence[int], view: int, batch_size: int, num_workers: int = 0
+) -> DataLoader[Any]:
+    """Load rows of one view in order."""
+    items: Any = Places(dataset)
+    batches = [[(row, view) for row in rows[i : i + batch_size]] for i in range(0, len(rows), batch_size)]
+    # without its own generator, a loader would draw its seed from the global one
+    own = torch.Generator().manual_seed(0)
+    return DataLoader(items, batch_sampler=batches, num_workers=num_workers, generator=own)
+
+
 def describe_model(model: nn.Module) -> dict[str, Any]:
-    """Describe all of a model that its features depend on.
+    """Describe everything in a model that its features depend on.
 
     Args:
         model: CoRIT or a detector of the toolkit.
@@ -227,7 +226,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         describe = getattr(model.counterpart, "describe", None)
         if describe is None:
             raise ProbeError(
-                "expected counterparts with a method describe(), by which cached features are told apart, got "
+                "expected counterparts with a method describe(), which cache keys are made from, got "
                 f"{model.counterpart!r}; use corit.SelfBlendedCounterparts(), or no cache"
             )
         described["counterpart"] = describe()
@@ -235,48 +234,25 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 
 
 def write_features(path: Path, key: str, features: Tensor, about: dict[str, Any]) -> None:
-    """Write features whole or not at all.
-
-    Args:
-        path: Where to; its folder is made if missing.
-        key: The hash of all that decides them.
-        features: ``(N, D)``, float32.
-        about: Plain values for a reader of the file.
-    """
-    from safetensors.torch import save
-
+    """Write features ``(N, D)`` atomically, with their key, a checksum, and values for a human reader."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": _FORMAT, "key": key, "sha256": _sum(features), "about": json.dumps(about, sort_keys=True)}
-    with atomic_file(path) as stream:
-        stream.write(save({"features": features.contiguous()}, metadata=metadata))
+    write_tensors(path, {"features": features}, metadata)
 
 
 def read_features(path: Path, key: str, count: int) -> Tensor | None:
-    """Read what :func:`write_features` wrote.
-
-    Args:
-        path: The file.
-        key: The hash that it must have.
-        count: The items that it must hold.
-
-    Returns:
-        The features; None if there is no such file, or it is broken or something else, which a warning says.
-    """
+    """Read ``count`` features of a key; None if the file does not exist, or, with a warning, if it does not match."""
     if not path.exists():
         return None
     found = _read_checked(path, key, count)
     if isinstance(found, Tensor):
         return found
-    warnings.warn(
-        f"expected cached features in {path}, but {found}; they are computed again", ProbeWarning, stacklevel=3
-    )
+    warnings.warn(f"expected cached features in {path}, but {found}; computing them again", ProbeWarning, stacklevel=3)
     return None
 
 
 def _read_checked(path: Path, key: str, count: int) -> Tensor | str:
-    """The features, or the reason why they cannot be used."""
-    from safetensors import SafetensorError, safe_open
-
+    """Return the features, or the reason why they cannot be used."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -296,16 +272,7 @@ def _sum(features: Tensor) -> str:
 
 @torch.no_grad()
 def head_logits(head: nn.Module, features: Tensor, device: torch.device | str = "cpu") -> NDArray[np.float64]:
-    """Logits of features.
-
-    Args:
-        head: A linear layer with one output.
-        features: ``(N, D)``.
-        device: Where the head is.
-
-    Returns:
-        ``(N,)``.
-    """
+    """Compute the logits ``(N,)`` of features ``(N, D)`` with a linear head."""
     parts = [head(part.to(device)).reshape(-1).double().cpu() for part in features.split(4096)]
     return torch.cat(parts).numpy()
 
@@ -320,27 +287,22 @@ def image_logits(
     num_workers: int = 0,
     advance: Any = None,
 ) -> NDArray[np.float64]:
-    """Logits of a data set's images, in eval mode.
+    """Compute the logits of a data set's images, in eval mode.
 
     Args:
         model: One logit for each image.
         dataset: The images.
-        device: Where the model is.
-        batch_size: Images at a time.
+        device: Device of the model.
+        batch_size: Images per forward pass.
         num_workers: Processes that read images.
-        advance: Told how many are done.
+        advance: Called with the number of images done.
 
     Returns:
         ``(N,)``.
     """
-    items: Any = Places(dataset)
-    places = [
-        [(row, 0) for row in range(i, min(i + batch_size, len(dataset)))] for i in range(0, len(dataset), batch_size)
-    ]
-    own = torch.Generator().manual_seed(0)
     parts = []
     with in_eval_mode(model), preserved_rng():
-        for images, _ in DataLoader(items, batch_sampler=places, num_workers=num_workers, generator=own):
+        for images, _ in _loader(dataset, range(len(dataset)), 0, batch_size, num_workers):
             parts.append(model(images.to(device)).reshape(len(images)).double().cpu())
             if advance is not None:
                 advance(len(images))

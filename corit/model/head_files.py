@@ -1,13 +1,19 @@
-"""Heads as files: the head's weights, the configuration, and the hash of the one encoder that they belong to."""
+"""CoRIT's head as a file: weights, configuration, and the hash of the encoder that the head belongs to.
+
+``trained.py`` builds on it: there, a detector comes with a record of its training, and may be a baseline.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from corit.model.config import CoRITConfig
@@ -16,14 +22,14 @@ from gsnr_toolkit.models.clip import Detector
 from gsnr_toolkit.models.weights_files import WeightsError
 from gsnr_toolkit.support.atomic import atomic_file
 
-__all__ = ["encoder_hash", "load_detector", "load_head", "save_detector"]
+__all__ = ["encoder_hash", "load_detector", "load_head", "read_tensors", "save_detector", "write_tensors"]
 
 _FORMAT = "corit-1"
 _SHARED = "shared."
 
 
 def encoder_hash(encoder: nn.Module) -> str:
-    """Hash an encoder's weights, in whatever file they came.
+    """Hash an encoder's weights, independently of the file they were read from.
 
     Args:
         encoder: Any module.
@@ -43,30 +49,63 @@ def encoder_hash(encoder: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
+    """Write tensors and metadata as safetensors, atomically; return the path."""
+    whole = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    # not safetensors' save_file, which creates files that only their owner may read
+    with atomic_file(path) as stream:
+        stream.write(save(whole, metadata=metadata))
+    return path
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a detector's tensors and metadata.
+
+    Args:
+        path: A ``.safetensors`` file.
+
+    Returns:
+        Tensors by name, and the metadata.
+
+    Raises:
+        WeightsError: If the file does not exist or cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(
+            f"expected a detector's file, but {path} does not exist; check the path, or train a detector with corit "
+            "train"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise WeightsError(
+            f"expected {path} to be a detector written by corit train or save_detector, but it cannot be read as "
+            f"safetensors ({error}); check the path"
+        ) from error
+
+
 def save_detector(detector: CoRIT, path: str | Path) -> Path:
-    """Write a detector's head, with what is needed to build the rest again.
+    """Write a detector's head, and what is needed to rebuild the rest.
 
     Args:
         detector: The detector.
-        path: A ``.safetensors`` file; written whole or not at all.
+        path: A ``.safetensors`` file, written atomically.
 
     Returns:
         The path.
 
     Raises:
-        WeightsError: If parts of the encoder were trained: a head alone would not be this detector.
+        WeightsError: If parts of the encoder were trained, because the head alone would not restore this detector.
     """
-    from safetensors.torch import save
-
-    path = Path(path)
     trained = sum(parameter.requires_grad for parameter in detector.encoder.parameters())
     if trained:
         raise WeightsError(
-            f"expected a frozen encoder, got one with {trained} trainable tensors, which a file of the head would not "
+            f"expected a frozen encoder, got one with {trained} trainable tensors, which a file of the head does not "
             "hold; use torch.save(detector.state_dict(), path), or detector.encoder.requires_grad_(False) if they "
             "were never trained"
         )
-    state = {name: value.detach().cpu().contiguous() for name, value in _parts(detector).items()}
     metadata = {
         "format": _FORMAT,
         "config": json.dumps(detector.config.to_dict(), sort_keys=True),
@@ -74,10 +113,8 @@ def save_detector(detector: CoRIT, path: str | Path) -> Path:
         "encoder_sha256": encoder_hash(detector.encoder),
         "provenance": json.dumps(detector.provenance, sort_keys=True, default=str),
     }
-    # not save_file, which leaves a file that its owner alone may read
-    with atomic_file(path) as stream:
-        stream.write(save(state, metadata=metadata))
-    return path
+    shared = {} if detector.shared is None else detector.shared.state_dict(prefix=_SHARED)
+    return write_tensors(Path(path), {**detector.head.state_dict(), **shared}, metadata)
 
 
 def load_detector(
@@ -86,19 +123,19 @@ def load_detector(
     """Build the detector of a file.
 
     Args:
-        path: What :func:`save_detector` wrote.
+        path: A file of :func:`save_detector`.
         encoder: The encoder; built by its name when None.
-        weights: For building it, as in :func:`gsnr_toolkit.models.build_model`; the origin is not taken from the file,
-            but the result must have the file's hash.
+        weights: Weights to build the encoder with, as in :func:`gsnr_toolkit.models.build_model`. The file does not
+            say where they come from, but the encoder must have the file's hash.
         **options: ``counterpart`` of :meth:`corit.CoRIT.from_encoder`.
 
     Returns:
         The detector, in eval mode.
 
     Raises:
-        WeightsError: If it is no such file, or belongs to another encoder.
+        WeightsError: If the file holds no head, or belongs to another encoder.
     """
-    state, metadata = _read(path)
+    state, metadata = _read_head(path)
     config = CoRITConfig.from_dict(json.loads(metadata["config"]))
     fields = {name: value for name, value in config.to_dict().items() if name != "encoder"}
     detector = CoRIT.from_encoder(encoder or config.encoder, weights=weights, **fields, **options)
@@ -107,11 +144,11 @@ def load_detector(
 
 
 def load_head(detector: CoRIT, path: str | Path) -> CoRIT:
-    """Load a file's head into a detector that exists.
+    """Load a file's head into an existing detector.
 
     Args:
         detector: Changed in place.
-        path: What :func:`save_detector` wrote.
+        path: A file of :func:`save_detector`.
 
     Returns:
         The detector, in eval mode.
@@ -119,7 +156,7 @@ def load_head(detector: CoRIT, path: str | Path) -> CoRIT:
     Raises:
         WeightsError: If the file belongs to another encoder or another configuration.
     """
-    state, metadata = _read(path)
+    state, metadata = _read_head(path)
     _check_encoder(detector, metadata, path)
     written, own = json.loads(metadata["config"]), detector.config.to_dict()
     differing = [name for name in own if name != "encoder" and written.get(name) != own[name]]
@@ -132,12 +169,6 @@ def load_head(detector: CoRIT, path: str | Path) -> CoRIT:
     return _loaded(detector, state)
 
 
-def _parts(detector: CoRIT) -> dict[str, Tensor]:
-    """What a file holds: the head, and the regions that all images share."""
-    shared = {} if detector.shared is None else detector.shared.state_dict(prefix=_SHARED)
-    return {**detector.head.state_dict(), **shared}
-
-
 def _loaded(detector: CoRIT, state: dict[str, Tensor]) -> CoRIT:
     if detector.shared is not None:
         found = {name.removeprefix(_SHARED): value for name, value in state.items() if name.startswith(_SHARED)}
@@ -146,21 +177,11 @@ def _loaded(detector: CoRIT, state: dict[str, Tensor]) -> CoRIT:
     return detector.eval()
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"the file {path} does not exist: check the path, or train a head and save it")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise WeightsError(f"cannot read {path} as safetensors ({error}): save heads with save_detector") from error
+def _read_head(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    state, metadata = read_tensors(path)
     if metadata.get("format") != _FORMAT:
         came = metadata.get("format", "none")
-        raise WeightsError(f"expected a head of format {_FORMAT!r} in {path}, got {came!r}: save it with save_detector")
+        raise WeightsError(f"expected a head of format {_FORMAT!r} in {path}, got {came!r}; save it with save_detector")
     return state, metadata
 
 

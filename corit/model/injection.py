@@ -1,4 +1,4 @@
-r"""RSI, regional signal injection: region tokens that go through the frozen encoder's own blocks.
+r"""RSI, regional signal injection: region tokens pass through the frozen encoder's own blocks.
 
 The paper's public text: refined tokens are aggregated "via average pooling" and injected "into additional Region Tokens
 through intra-layer residual connections". Our reconstruction, for region k and block l:
@@ -7,7 +7,7 @@ through intra-layer residual connections". Our reconstruction, for region k and 
     r_k^l = B_l(\tilde r_k \mid z^{l-1}, \tilde r), \qquad r_k^0 = 0
 
 Region tokens attend to the class token, all patches and the other regions. Nothing attends to them: the frozen tokens
-come from a pass of their own that knows nothing of regions, so they are the encoder's bit for bit.
+come from a separate pass without regions, so they equal the encoder's tokens bit for bit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def inject(blocks: Sequence[Any], tokens: Sequence[Tensor], regions: Sequence[Re
 
     Args:
         blocks: The encoder's L blocks.
-        tokens: Frozen tokens of layers 0 to L - 1 (more are ignored), ``(N, 1 + T, d)`` each.
+        tokens: Frozen tokens of layers 0 to L - 1 (later ones are ignored), ``(N, 1 + T, d)`` each.
         regions: Regions of each block.
 
     Returns:
@@ -43,10 +43,10 @@ def inject(blocks: Sequence[Any], tokens: Sequence[Tensor], regions: Sequence[Re
 
 
 def region_step(block: Any, tokens: Tensor, regions: Tensor, valid: Tensor) -> Tensor:
-    """Run region tokens through one block, beside the frozen tokens that enter it.
+    """Run region tokens through one block, together with the frozen tokens that enter it.
 
-    A block on ``nn.MultiheadAttention`` is asked for the regions' queries alone; any other runs on the whole
-    sequence under a mask, of which the frozen part is dropped.
+    With ``nn.MultiheadAttention``, only the regions' queries are computed. Any other block runs on the whole sequence
+    under a mask, and the frozen part of its output is dropped.
 
     Args:
         block: A block of an open_clip transformer.
@@ -63,8 +63,8 @@ def region_step(block: Any, tokens: Tensor, regions: Tensor, valid: Tensor) -> T
         mask = attention_mask(valid, frozen, heads, tokens.dtype)
         return block(joined, attn_mask=mask)[:, frozen:]
     mask = attention_mask(valid, frozen, heads, tokens.dtype, regions_only=True)
-    # Keys and values are one object, so that they are projected together; and it lies in memory token by token, as
-    # MultiheadAttention turns it: of a transposed view each token would be projected by a product of its own.
+    # Keys and values are the same object, so that MultiheadAttention projects them together. It transposes them to
+    # token-first order; laying them out so in memory makes the projection one product instead of one per token.
     keys = block.ln_1(joined).transpose(0, 1).contiguous().transpose(0, 1)
     attended = block.attention(q_x=keys[:, frozen:], k_x=keys, v_x=keys, attn_mask=mask)
     middle = regions + block.ls_1(attended)
@@ -72,20 +72,20 @@ def region_step(block: Any, tokens: Tensor, regions: Tensor, valid: Tensor) -> T
 
 
 def attention_mask(valid: Tensor, frozen: int, heads: int, dtype: torch.dtype, *, regions_only: bool = False) -> Tensor:
-    """Who may attend to whom, as numbers added to the attention's logits.
+    """Return which token may attend to which, as numbers to add to the attention logits.
 
-    Frozen tokens see frozen tokens. A region token sees frozen tokens, itself, and the regions that exist.
+    Frozen tokens attend to frozen tokens. A region token attends to frozen tokens, itself, and the existing regions.
 
     Args:
         valid: Which regions exist, ``(N, K)``.
         frozen: Number F of frozen tokens.
-        heads: Attention heads.
-        dtype: Of the tokens.
-        regions_only: The rows of the region tokens alone.
+        heads: Number of attention heads.
+        dtype: Type of the tokens.
+        regions_only: Return the rows of the region tokens only.
 
     Returns:
-        ``(N * heads, F + K, F + K)``, or ``(N * heads, K, F + K)`` for region tokens alone: 0, or minus infinity
-        where attention is barred.
+        ``(N * heads, F + K, F + K)``, or ``(N * heads, K, F + K)`` for region tokens only: 0, or minus infinity where
+        attention is blocked.
 
     >>> attention_mask(torch.tensor([[True, False]]), 1, 1, torch.float32)[0].tolist()
     [[0.0, -inf, -inf], [0.0, 0.0, -inf], [0.0, 0.0, 0.0]]

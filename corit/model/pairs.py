@@ -1,4 +1,4 @@
-"""Batches of pairs: images, their counterparts, labels; and a loss per sample on them."""
+"""Batches of pairs: images, their counterparts and labels; and a loss per sample on them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,19 @@ from gsnr_toolkit.inputs.losses import classification_loss, split_inputs
 __all__ = ["Counterpart", "Pairs", "call_model", "make_counterparts", "pair_loss", "split_pairs"]
 
 Counterpart: TypeAlias = Callable[[Tensor], Tensor]
-"""Makes the counterparts of normalised images ``(N, 3, H, W)``: each from its own image alone, the same every time."""
+"""Makes the counterparts of normalised images ``(N, 3, H, W)``, each from its own image alone and reproducibly."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images ``(N, 3, H, W)``, their counterparts (None: to be made), and labels ``(N,)`` (None: all are real)."""
+    """Images ``(N, 3, H, W)``, counterparts (None: to be made), and labels ``(N,)`` (None: all are real)."""
 
     images: Tensor
     counterparts: Tensor | None
     labels: Tensor | None
 
     def complete(self, maker: Counterpart | None) -> tuple[Tensor, Tensor]:
-        """Images and counterparts, made where they are missing.
-
-        Args:
-            maker: Makes counterparts.
-
-        Returns:
-            Two tensors of one shape.
-        """
+        """Return images and counterparts, which ``maker`` makes if missing."""
         return self.images, make_counterparts(self.images, self.counterparts, maker)
 
 
@@ -43,14 +36,14 @@ def split_pairs(batch: Any) -> Pairs:
 
     Args:
         batch: ``(images, counterparts, labels)``, ``((images, counterparts), labels)``, ``(images, labels)``, a mapping
-            with ``images``, perhaps ``counterparts``, and labels as in :func:`gsnr_toolkit.inputs.losses.split_inputs`, or
-            images alone.
+            with ``images``, optionally ``counterparts``, and labels as in
+            :func:`gsnr_toolkit.inputs.losses.split_inputs`, or images alone.
 
     Returns:
         Its parts.
 
     Raises:
-        ProbeError: If it has none of these forms.
+        ProbeError: If the batch has another form.
 
     >>> images, labels = torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])
     >>> split_pairs((images, images, labels)).labels.tolist(), split_pairs(images).labels
@@ -69,7 +62,7 @@ def split_pairs(batch: Any) -> Pairs:
     if not isinstance(images, Tensor):
         raise ProbeError(
             "expected a batch (images, counterparts, labels), ((images, counterparts), labels), (images, labels) or a "
-            f"mapping with 'images', got {type(images).__name__} in place of images"
+            f"mapping with 'images', got {type(images).__name__} in place of images; change the loader"
         )
     return Pairs(images, counterparts, labels)
 
@@ -79,18 +72,18 @@ def _is_images(part: object) -> bool:
 
 
 def make_counterparts(images: Tensor, counterparts: Tensor | None, maker: Counterpart | None) -> Tensor:
-    """Return the counterparts of images, made where none are given.
+    """Return the given counterparts, or make them.
 
     Args:
         images: ``(N, 3, H, W)``.
         counterparts: The same shape, or None.
-        maker: Makes them.
+        maker: Makes counterparts from images.
 
     Returns:
         Counterparts, on the images' device and in their dtype.
 
     Raises:
-        ProbeError: If there are none and no maker, or they have another shape.
+        ProbeError: If counterparts and maker are missing, or the shapes differ.
     """
     if counterparts is None:
         if maker is None:
@@ -101,25 +94,19 @@ def make_counterparts(images: Tensor, counterparts: Tensor | None, maker: Counte
         counterparts = maker(images)
     if not isinstance(counterparts, Tensor) or counterparts.shape != images.shape:
         came = tuple(counterparts.shape) if isinstance(counterparts, Tensor) else type(counterparts).__name__
-        raise ProbeError(f"expected one counterpart per image, of shape {tuple(images.shape)}, got {came}")
+        raise ProbeError(
+            f"expected one counterpart per image, of shape {tuple(images.shape)}, got {came}; return the images' shape"
+        )
     return counterparts.to(images)
 
 
 def call_model(model: nn.Module, pairs: Pairs) -> Tensor:
-    """Run a model on a batch: one that takes pairs on both images, any other on the images alone.
-
-    Args:
-        model: A model; CoRIT says of itself that it ``takes_pairs``.
-        pairs: The batch.
-
-    Returns:
-        What the model returns.
-    """
+    """Run a model on a batch: on images and counterparts if it ``takes_pairs``, else on the images alone."""
     return model(pairs.images, pairs.counterparts) if getattr(model, "takes_pairs", False) else model(pairs.images)
 
 
 def pair_loss(model: nn.Module, batch: Any) -> Tensor:
-    """Cross-entropy per sample on a batch of any form that :func:`split_pairs` reads; a ``loss_fn`` of the toolkit.
+    """Compute the cross-entropy per sample on a batch that :func:`split_pairs` reads; a ``loss_fn`` of the toolkit.
 
     Args:
         model: CoRIT, or any classifier of images.
@@ -133,19 +120,14 @@ def pair_loss(model: nn.Module, batch: Any) -> Tensor:
     """
     pairs = split_pairs(batch)
     if pairs.labels is None:
-        raise ProbeError("expected a batch with labels, such as (images, counterparts, labels), got one without")
+        raise ProbeError(
+            "expected a batch with labels, such as (images, counterparts, labels), got one without; add labels"
+        )
     return classification_loss(call_model(model, pairs), pairs.labels)
 
 
 def real_rows(pairs: Pairs) -> Pairs:
-    """Keep the real images of a batch: those with label 0, or all if there are no labels.
-
-    Args:
-        pairs: The batch.
-
-    Returns:
-        The batch's real images and their counterparts.
-    """
+    """Keep the real images of a batch: those with label 0, or all if there are no labels."""
     if pairs.labels is None:
         return pairs
     keep = torch.nonzero(pairs.labels.reshape(-1) == 0).flatten()

@@ -1,7 +1,7 @@
 """RRM, the region refinement mask: which tokens of an image belong to which region.
 
 The paper's public text: "clusters visual tokens around region anchors derived from the CGP, filtering out outlier
-tokens". How is our reconstruction. Everything is a tensor operation over the batch; the one loop is over regions.
+tokens". The method is our reconstruction. All operations are batched tensor operations; the only loop is over regions.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Regions:
-    """The regions of N images with T patch tokens each, at most K per image, the strongest anchor first.
+    """The regions of N images with T patch tokens each, at most K per image, strongest anchor first.
 
-    A region that does not exist (fewer than K anchors were found) has no members, ``valid`` is False, its anchor is 0
-    and means nothing.
+    If an image has fewer than K anchors, the remaining regions have no members, ``valid`` is False, and their anchor 0
+    is a placeholder.
 
     Attributes:
         anchors: Token of each anchor, ``(N, K)``, int64.
         valid: Whether the region exists, ``(N, K)``, bool.
-        members: Whether token t belongs to region k, ``(N, T, K)``, bool; to one region at most.
+        members: Whether token t belongs to region k, ``(N, T, K)``, bool; each token belongs to at most one region.
     """
 
     anchors: Tensor
@@ -53,13 +53,13 @@ class Regions:
 
 
 def grid_offsets(grid: tuple[int, int]) -> Tensor:
-    """Offsets between the patches of a grid.
+    """Return the offsets between the patches of a grid.
 
     Args:
         grid: Rows and columns.
 
     Returns:
-        ``(T, T, 2)``: absolute difference in rows and in columns, in patches; T counts along rows.
+        ``(T, T, 2)``: absolute difference in rows and in columns, in patches; tokens are numbered row by row.
 
     >>> grid_offsets((2, 3))[0].tolist()
     [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
@@ -70,17 +70,17 @@ def grid_offsets(grid: tuple[int, int]) -> Tensor:
 
 
 def pick_anchors(scores: Tensor, far: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Pick the tokens of largest score that are far from each other: non-maximum suppression on the grid.
+    """Pick the highest-scoring tokens that are far from each other: non-maximum suppression on the grid.
 
-    Ties go to the token that comes first.
+    The first token wins a tie.
 
     Args:
         scores: ``(N, T)``; tokens with a score of 0 or less, or NaN, are never picked.
-        far: ``(T, T)``, bool: which tokens may be anchors together.
-        count: Most anchors, K.
+        far: ``(T, T)``, bool: which pairs of tokens are far enough apart.
+        count: Maximum number of anchors, K.
 
     Returns:
-        Anchors ``(N, K)``, by falling score, and whether each exists ``(N, K)``.
+        Anchors ``(N, K)``, by descending score, and whether each exists ``(N, K)``.
 
     >>> far = torch.tensor([[False, False, True], [False, False, False], [True, False, False]])
     >>> [found.tolist() for found in pick_anchors(torch.tensor([[3.0, 2.0, 1.0]]), far, 2)]
@@ -97,14 +97,12 @@ def pick_anchors(scores: Tensor, far: Tensor, count: int) -> tuple[Tensor, Tenso
 
 
 def random_scores(images: Tensor, pixels: Tensor, factors: Tensor) -> Tensor:
-    """Draw a number for each patch from an image's own pixels: as good as random, and the same at any time.
-
-    Pixels are added up one by one, so that an image alone is rounded as it is in a batch.
+    """Draw a pseudo-random number for each patch from the image's own pixels, so that it is reproducible.
 
     Args:
         images: ``(N, 3, H, W)``.
-        pixels: Which numbers of an image to look at, ``(J,)``, int64.
-        factors: Different large whole numbers, ``(T,)``, int64.
+        pixels: Which pixel values of an image to read, ``(J,)``, int64.
+        factors: Distinct large integers, ``(T,)``, int64.
 
     Returns:
         ``(N, T)``, from 0 (exclusive) to 1, float64.
@@ -113,6 +111,7 @@ def random_scores(images: Tensor, pixels: Tensor, factors: Tensor) -> Tensor:
     >>> scores.shape, bool((scores[0] != scores[1]).any())
     (torch.Size([2, 3]), True)
     """
+    # pixels are added one by one, so that an image alone is rounded as in a batch
     looked = images.detach().flatten(1)[:, pixels].double()
     total = looked[:, 0]
     for place in range(1, len(pixels)):
@@ -121,18 +120,18 @@ def random_scores(images: Tensor, pixels: Tensor, factors: Tensor) -> Tensor:
 
 
 def assign_by_similarity(cgp: Tensor, anchors: Tensor, valid: Tensor, threshold: float) -> Regions:
-    r"""Let each token join the anchor whose CGP is most similar to its own, unless it is an outlier.
+    r"""Assign each token to the anchor with the most similar CGP, unless the token is an outlier.
 
     .. math:: k(t) = \arg\max_k \cos(c_t, c_{a_k}), \qquad
         t \text{ is an outlier if } \cos(c_t, c_{a_{k(t)}}) < \tau \text{ or } c_t = 0
 
-    An anchor belongs to its own region whatever the threshold, so that a region that exists is never empty.
+    An anchor belongs to its own region whatever the threshold, so that an existing region is never empty.
 
     Args:
         cgp: CGP of the patch tokens, ``(N, T, d)``.
         anchors: ``(N, K)``.
         valid: ``(N, K)``.
-        threshold: Least cosine.
+        threshold: Minimum cosine.
 
     Returns:
         The regions.
@@ -146,19 +145,21 @@ def assign_by_similarity(cgp: Tensor, anchors: Tensor, valid: Tensor, threshold:
 def join_by_similarity(
     similarity: Tensor, nonzero: Tensor, anchors: Tensor, valid: Tensor, threshold: float
 ) -> Regions:
-    """Let each token join the most similar anchor, unless it is an outlier; see :func:`assign_by_similarity`.
+    """Assign tokens by the cosine with each anchor's CGP, ``(N, T, K)``; see :func:`assign_by_similarity`.
 
     Args:
-        similarity: Cosine of each token's CGP with each anchor's, ``(N, T, K)``.
-        nonzero: Whether a token has a CGP at all, ``(N, T)``.
+        similarity: The cosines.
+        nonzero: Whether a token's CGP is nonzero, ``(N, T)``.
         anchors: ``(N, K)``.
         valid: ``(N, K)``.
-        threshold: Least cosine.
+        threshold: Minimum cosine.
 
     Returns:
         The regions.
     """
     similarity = similarity.masked_fill(~valid[:, None], -torch.inf)
+    # an anchor always joins its own region, even if an earlier anchor has the same CGP, or rounding puts its cosine
+    # with itself below the threshold
     own = (_count_up(similarity.shape[1], anchors)[:, None] == anchors[:, None]) & valid[:, None]
     best = similarity.masked_fill(own, torch.inf).argmax(2)
     inside = (similarity.amax(2) >= threshold) & nonzero
@@ -167,7 +168,7 @@ def join_by_similarity(
 
 
 def assign_by_distance(squared: Tensor, anchors: Tensor, valid: Tensor) -> Regions:
-    """Let each token join the nearest anchor on the grid; no token is an outlier.
+    """Assign each token to the nearest anchor on the grid; no token is an outlier if there is an anchor.
 
     Args:
         squared: Squared distances between patches, ``(T, T)``.
@@ -175,7 +176,7 @@ def assign_by_distance(squared: Tensor, anchors: Tensor, valid: Tensor) -> Regio
         valid: ``(N, K)``.
 
     Returns:
-        The regions; without any anchor, no token has one.
+        The regions; without any anchor, no token belongs to one.
     """
     distance = squared[anchors].mT.to(torch.float32).masked_fill(~valid[:, None], torch.inf)
     members = _one_hot(distance.argmin(2), anchors) & valid[:, None]

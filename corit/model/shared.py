@@ -1,14 +1,13 @@
-r"""Regions that all images share, found once from the CGP of many.
+r"""Regions shared by all images, computed once from the CGP of many images.
 
-One counterpart tells little of its image: where it differs most is where that one blend happened to fall, and regions
-found so are in another place in each image. The CGPs of M images laid end to end are one long vector for each token,
-:math:`c_t = (c_{1t}, \ldots, c_{Mt})`; RRM on these vectors is RRM with the variance over blends averaged out. It needs
-inner products alone,
+One counterpart says little about its image: the CGP is largest where that one blend happened to fall, so regions found
+from it differ from image to image. Concatenating the CGPs of M images gives one long vector for each token,
+:math:`c_t = (c_{1t}, \ldots, c_{Mt})`. RRM on these vectors averages out the variance over blends. It needs inner
+products only,
 
 .. math:: G_{ts} = \frac1M \sum_i \langle c_{it}, c_{is} \rangle,
 
-and no label. Afterwards no counterpart is needed any more. This is a reading of our own of "region anchors derived from
-the CGP".
+and no labels. Afterwards, no counterparts are needed. This is our own reading of "region anchors derived from the CGP".
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corit.model.pairs import real_rows, split_pairs
+from corit.model.pairs import Pairs, real_rows, split_pairs
 from corit.model.regions import Regions, assign_by_distance, join_by_similarity, pick_anchors
 from corit.model.tower import iter_layers, tower_shape
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.types import Loader
 
-__all__ = ["SharedRegions", "calibrate", "contrast_products", "share_regions"]
+__all__ = ["SharedRegions", "calibrate", "contrast_products", "set_regions"]
 
-_UNKNOWN = -2
+_UNKNOWN = -2  # not found yet; -1 is a missing anchor or an outlier
 
 
 class SharedRegions(nn.Module):
@@ -37,7 +36,7 @@ class SharedRegions(nn.Module):
         num_patches: T.
 
     Attributes:
-        anchors: Token of each anchor, ``(K,)``, int64; -1 where there is none.
+        anchors: Token of each anchor, ``(K,)``, int64; -1 for a missing anchor.
         assignment: Region of each token, ``(T,)``, int64; -1 for outliers.
 
     >>> shared = SharedRegions(1, 3)
@@ -56,29 +55,25 @@ class SharedRegions(nn.Module):
 
     @property
     def known(self) -> bool:
-        """Whether the regions have been found."""
+        """Whether the regions have been set."""
         return not bool((self.assignment == _UNKNOWN).any())
 
     def set(self, regions: Regions) -> None:
-        """Take over regions.
-
-        Args:
-            regions: Of one image.
-        """
+        """Store the regions of a batch of one."""
         self.anchors.copy_(regions.anchors[0].masked_fill(~regions.valid[0], -1))
         self.assignment.copy_(regions.assignment[0])
 
     def forward(self, count: int) -> Regions:
-        """Regions of images.
+        """Return the regions, repeated for N images.
 
         Args:
             count: Number of images, N.
 
         Returns:
-            The same for each.
+            Regions of N images.
 
         Raises:
-            ProbeError: If they have not been found yet.
+            ProbeError: If they have not been set yet.
         """
         if not self.known:
             raise ProbeError(
@@ -91,37 +86,16 @@ class SharedRegions(nn.Module):
         return Regions(*(part.expand(count, *part.shape) for part in parts))
 
 
-def share_regions(products: Tensor, far: Tensor, squared: Tensor, count: int, threshold: float | None) -> Regions:
-    """Find anchors and regions from inner products.
-
-    Args:
-        products: G, ``(T, T)``.
-        far: Which tokens may be anchors together, ``(T, T)``, bool.
-        squared: Squared distances between patches, ``(T, T)``.
-        count: Most regions, K.
-        threshold: Least cosine to the anchor; None for the nearest anchor on the grid, without outliers.
-
-    Returns:
-        Regions of one image.
-    """
-    norms = products.diagonal().clamp(min=0).sqrt()
-    anchors, valid = pick_anchors(norms[None], far, count)
-    if threshold is None:
-        return assign_by_distance(squared, anchors, valid)
-    units = torch.where(norms > 0, norms, 1)
-    cosines = products / units / units[:, None]
-    return join_by_similarity(cosines[:, anchors[0]][None], (norms > 0)[None], anchors, valid, threshold)
-
-
 @torch.no_grad()
 def contrast_products(detector: Any, loader: Loader, layer: int, *, max_images: int = 256) -> Tensor:
-    """Inner products of the CGPs of tokens, averaged over real images.
+    """Average the inner products of the tokens' CGPs over real images.
 
     Args:
         detector: A CoRIT.
-        loader: Batches as :func:`corit.model.pairs.split_pairs` reads them; of labelled ones the real images enter.
-        layer: Whose CGP.
-        max_images: Most images.
+        loader: Batches as :func:`corit.model.pairs.split_pairs` reads them; of labelled ones, only real images are
+            used.
+        layer: Layer of the CGP.
+        max_images: Maximum number of images.
 
     Returns:
         G, ``(T, T)``, float64.
@@ -137,7 +111,7 @@ def contrast_products(detector: Any, loader: Loader, layer: int, *, max_images: 
         images, counterparts = pairs.images[kept], None if pairs.counterparts is None else pairs.counterparts[kept]
         if len(images):
             device = detector.head.weight.device
-            both = type(pairs)(images.to(device), counterparts, None).complete(detector.counterpart)
+            both = Pairs(images.to(device), counterparts, None).complete(detector.counterpart)
             own, other = ([*iter_layers(detector.encoder, each, layer)][-1] for each in both)
             cgp = (own - other)[:, 1:].double().cpu()
             total += torch.einsum("ntd,nsd->ts", cgp, cgp)
@@ -145,35 +119,39 @@ def contrast_products(detector: Any, loader: Loader, layer: int, *, max_images: 
         if seen >= max_images:
             break
     if not seen:
-        raise ProbeError("expected real images (label 0) to find regions from, got none; give a loader that has some")
+        raise ProbeError("expected real images (label 0) to find regions from, got none; pass a loader with some")
     return total / seen
 
 
 def calibrate(detector: Any, loader: Loader, *, max_images: int = 256) -> None:
-    """Find the regions that all images share, from real images and their counterparts.
+    """Find the shared regions from real images and their counterparts.
 
     Args:
         detector: A CoRIT with ``anchors="shared"``; changed in place.
         loader: Batches as :func:`corit.model.pairs.split_pairs` reads them.
-        max_images: Most images.
+        max_images: Maximum number of images.
 
     Raises:
         ProbeError: If the detector has other anchors, or there are no real images.
     """
     if detector.shared is None:
-        raise ProbeError(f"expected a CoRIT with anchors='shared', got anchors={detector.config.anchors!r}")
+        raise ProbeError(
+            f"expected a CoRIT with anchors='shared', got anchors={detector.config.anchors!r}; build one with "
+            "anchors='shared', or skip the calibration"
+        )
     products = contrast_products(detector, loader, int(detector.config.cgp_layer), max_images=max_images)
     set_regions(detector, products)
 
 
 def set_regions(detector: Any, products: Tensor) -> None:
-    """Find the regions that all images share, from inner products.
-
-    Args:
-        detector: A CoRIT with ``anchors="shared"``; changed in place.
-        products: What :func:`contrast_products` returned.
-    """
-    config = detector.config
-    threshold = config.threshold if config.rrm else None
-    far, squared = detector.far.cpu(), detector.squared.cpu()
-    detector.shared.set(share_regions(products, far, squared, config.num_regions, threshold))
+    """Set a detector's shared regions, in place, from the inner products of :func:`contrast_products`."""
+    config, far = detector.config, detector.far.cpu()
+    norms = products.diagonal().clamp(min=0).sqrt()
+    anchors, valid = pick_anchors(norms[None], far, config.num_regions)
+    if config.rrm:
+        units = torch.where(norms > 0, norms, 1)
+        cosines = (products / units / units[:, None])[:, anchors[0]]
+        found = join_by_similarity(cosines[None], (norms > 0)[None], anchors, valid, config.threshold)
+    else:
+        found = assign_by_distance(detector.squared.cpu(), anchors, valid)
+    detector.shared.set(found)

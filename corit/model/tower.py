@@ -1,4 +1,4 @@
-"""An open_clip visual transformer seen from inside: its tokens after every block, as it computes them itself."""
+"""The tokens of an open_clip visual transformer after every block, exactly as its own forward pass computes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTS = ("class_embedding", "grid_size", "patch_size", "ln_post", "transformer"
 
 @dataclass(frozen=True)
 class TowerShape:
-    """Blocks L, width d, rows and columns of the grid of patches, and height and width of an image in pixels."""
+    """Blocks L, width d, rows and columns of the patch grid, and height and width of an image in pixels."""
 
     num_layers: int
     width: int
@@ -35,13 +35,13 @@ def tower_of(model: nn.Module) -> nn.Module:
     """Find the visual transformer of a model.
 
     Args:
-        model: A visual transformer of open_clip, or a model whose ``encoder`` is one.
+        model: A visual transformer of open_clip, or a model with one as ``encoder``.
 
     Returns:
         The visual transformer.
 
     Raises:
-        ProbeError: If it is another kind of model.
+        ProbeError: If the model is of another kind.
 
     >>> tower_of(nn.Linear(2, 2))
     Traceback (most recent call last):
@@ -56,7 +56,8 @@ def tower_of(model: nn.Module) -> nn.Module:
             "'clip-demo', 'clip-vit-b16' or 'clip-vit-l14'"
         )
     if not getattr(encoder.transformer, "batch_first", True):
-        raise ProbeError("expected a transformer that runs with the batch first, got batch_first=False; rebuild it so")
+        raise ProbeError("expected a transformer that runs with the batch first, got batch_first=False; rebuild it")
+    # region tokens run through the blocks under a mask; see injection.py
     blind = [type(b).__name__ for b in blocks_of(encoder) if "attn_mask" not in inspect.signature(b.forward).parameters]
     if blind:
         raise ProbeError(f"expected blocks that take an attn_mask, got {blind[0]}; use open_clip's own blocks")
@@ -64,34 +65,20 @@ def tower_of(model: nn.Module) -> nn.Module:
 
 
 def blocks_of(encoder: nn.Module) -> list[Any]:
-    """List the blocks of a visual transformer.
-
-    Args:
-        encoder: A visual transformer of open_clip.
-
-    Returns:
-        The blocks, first to last.
-    """
+    """Return the blocks of a visual transformer, first to last."""
     tower: Any = encoder
     return list(tower.transformer.resblocks)
 
 
 def tower_shape(encoder: nn.Module) -> TowerShape:
-    """Read the sizes of a visual transformer.
-
-    Args:
-        encoder: A visual transformer of open_clip.
-
-    Returns:
-        Its sizes.
-    """
+    """Return the sizes of a visual transformer."""
     tower: Any = encoder
     height, width = tower.image_size
     return TowerShape(len(blocks_of(tower)), tower.class_embedding.shape[-1], tuple(tower.grid_size), (height, width))
 
 
 def iter_layers(encoder: nn.Module, images: Tensor, last: int | None = None) -> Iterator[Tensor]:
-    """Run a visual transformer block by block, with the very calls that it makes itself.
+    """Run a visual transformer block by block, with the same calls as its own forward pass.
 
     Args:
         encoder: A visual transformer of open_clip.
@@ -99,7 +86,8 @@ def iter_layers(encoder: nn.Module, images: Tensor, last: int | None = None) -> 
         last: Stop after this layer; the last block when None.
 
     Yields:
-        Tokens ``(N, 1 + T, d)``, the class token first: what enters the first block (layer 0), then what leaves each.
+        Tokens ``(N, 1 + T, d)``, class token first: the input of the first block (layer 0), then the output of each
+        block.
 
     Raises:
         ProbeError: If the images have another size, or tokens were dropped.

@@ -1,4 +1,4 @@
-"""Cutting the face out of an image: where a face detector finds one, with a margin, as a square."""
+"""Crop the face out of an image: a square around the largest detected face, with a margin."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Pixels = NDArray[np.uint8]
 
 
 class Cropper(Protocol):
-    """Cuts an image, or says that there is nothing to cut."""
+    """Crops an image, or returns None if it finds nothing to crop."""
 
     def __call__(self, image: Pixels) -> Pixels | None:
-        """Return the cut of an image (H, W, 3), or None."""
+        """Return the crop of an image (H, W, 3), or None."""
         ...
 
 
 class FaceCropper:
-    """Cuts out the largest face that OpenCV finds.
+    """Crops the largest face that OpenCV finds.
 
     Args:
-        model: An ONNX file of YuNet, which OpenCV's FaceDetectorYN reads. Without it, the frontal Haar cascade that
-            OpenCV 4 brings along.
-        margin: What is added on each side, in shares of the face's box.
+        model: An ONNX file of YuNet, for OpenCV's FaceDetectorYN. Without it, the frontal Haar cascade that OpenCV 4
+            includes.
+        margin: Margin on each side, relative to the face's box.
 
     Raises:
-        ProbeError: If the file does not exist or cannot be read, or there is none and OpenCV has no cascade.
+        ProbeError: If the file does not exist or cannot be read, or no file is given and OpenCV includes no cascade.
     """
 
     def __init__(self, model: str | Path | None = None, margin: float = 0.3) -> None:
         import cv2 as opencv
 
-        cv2: Any = opencv  # what it has differs between OpenCV 4 and 5
+        cv2: Any = opencv  # untyped: its attributes differ between OpenCV 4 and 5
 
         if not 0 <= margin <= 2:
-            raise ProbeError(f"expected a margin from 0 to 2 shares of the face, got {margin}")
+            raise ProbeError(f"expected a margin from 0 to 2, relative to the face, got {margin}; try 0.3")
         self._margin = margin
         self._yunet: Any = None
         self._cascade: Any = None
@@ -52,20 +52,13 @@ class FaceCropper:
             self._cascade = cv2.CascadeClassifier(str(file)) if file.is_file() else None
         if self._yunet is None and self._cascade is None:
             raise ProbeError(
-                f"expected a face detector, but OpenCV {cv2.__version__} brings none along; install OpenCV "
-                "4, which does (pip install 'opencv-python-headless<5'), give YuNet's file as --face-model PATH "
+                f"expected a face detector, but OpenCV {cv2.__version__} includes none; install OpenCV "
+                "4, which has one (pip install 'opencv-python-headless<5'), give YuNet's file as --face-model PATH "
                 "(face_detection_yunet_2023mar.onnx of OpenCV's model zoo), or crop faces first"
             )
 
     def __call__(self, image: Pixels) -> Pixels | None:
-        """Cut out the largest face.
-
-        Args:
-            image: (H, W, 3), RGB.
-
-        Returns:
-            A square with margin, or None where no face is found.
-        """
+        """Return the largest face of an RGB image as a square with margin, or None if no face is found."""
         boxes = self._boxes(image)
         if not len(boxes):
             return None
@@ -92,19 +85,21 @@ def _yunet(path: Path) -> Any:
     try:
         return cv2.FaceDetectorYN.create(str(path), "", (320, 320))
     except cv2.error as error:
-        raise ProbeError(f"expected {path} to be an ONNX file of YuNet, but OpenCV cannot read it ({error})") from error
+        raise ProbeError(
+            f"expected {path} to be an ONNX file of YuNet, but OpenCV cannot read it ({error}); download it again"
+        ) from error
 
 
 def cut_square(image: Pixels, box: tuple[float, float, float, float], margin: float) -> Pixels:
-    """Cut a square around a box; at the image's edge it is moved in, and made smaller where the image is.
+    """Crop a square around a box; at the image's edge the square is moved in, and limited to the image.
 
     Args:
         image: (H, W, 3).
         box: Left, top, right, bottom.
-        margin: What is added on each side, in shares of the box.
+        margin: Margin on each side, relative to the box.
 
     Returns:
-        (S, S, 3), or less of a square where the image is too small for one.
+        (S, S, 3), or a smaller rectangle if the image is too small for the square.
 
     >>> cut_square(np.zeros((100, 80, 3), np.uint8), (10, 10, 30, 30), 0.5).shape
     (40, 40, 3)

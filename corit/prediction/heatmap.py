@@ -1,18 +1,19 @@
-"""A picture of what CoRIT saw in an image: where it contrasts with its counterpart, its regions, and what each adds."""
+"""A picture of what CoRIT saw in an image: its contrast with the counterpart, its regions, and what each adds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.ndimage import center_of_mass, label
 
 from corit.model.contributions import contributions
 from corit.model.detector import CoRIT
@@ -23,23 +24,24 @@ from gsnr_toolkit.report.plots.style import MUTED, in_paper_style, new_figure
 
 __all__ = ["Picture", "draw_heatmap", "look"]
 
-_EVIDENCE = "RdBu_r"  # red speaks for fake, blue for real
+_EVIDENCE = "RdBu_r"  # red: evidence for fake, blue: for real
 _DPI = 200
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a heat map shows, as arrays.
+    """The content of a heat map, as arrays.
 
     Attributes:
         pixels: The square that the detector read, (S, S, 3), in [0, 1].
         contrast: Norm of the CGP at each pixel, (S, S).
         regions: Region of each pixel, (S, S), -1 for outliers.
-        anchors: Row and column of each region's anchor in pixels, (K, 2), NaN where there is no region.
-        parts: What the whole image (class tokens) and each region add to the logit, (1 + K,), layers summed.
+        anchors: Row and column of each region's anchor in pixels, (K, 2), NaN for a missing region.
+        parts: Contributions of the whole image (class tokens) and each region to the logit, (1 + K,), summed over
+            layers.
         relative: Whether ``parts`` are relative to their means over the validation images.
         probability: Of being fake.
-        layer: Whose tokens the contrast is of.
+        layer: The layer whose tokens the contrast is computed from.
     """
 
     pixels: NDArray[np.float32]
@@ -54,12 +56,12 @@ class Picture:
 
 @torch.no_grad()
 def look(trained: Trained, image: NDArray[np.uint8], device: torch.device | str = "cpu") -> Picture:
-    """Find out what a detector sees in an image.
+    """Compute what a detector sees in an image.
 
     Args:
         trained: CoRIT with regions.
         image: uint8 (H, W, 3), RGB.
-        device: Where the detector is.
+        device: Device of the detector.
 
     Returns:
         The arrays to draw.
@@ -71,7 +73,7 @@ def look(trained: Trained, image: NDArray[np.uint8], device: torch.device | str 
     if not (isinstance(detector, CoRIT) and trained.has_regions):
         raise ProbeError(
             f"expected CoRIT with regions for a heat map, got {trained.training.get('method', 'another detector')!r} "
-            "without; leave the heat maps out, or train with --method corit and --num-regions 4"
+            "without; leave the heat maps out, or train with --method corit --set num_regions=4"
         )
     spec = trained.spec
     batch = image_to_tensor(image, spec.image_size, spec.mean, spec.std)[None].to(device)
@@ -111,10 +113,10 @@ def draw_heatmap(
     Args:
         trained: CoRIT with regions.
         image: uint8 (H, W, 3), RGB.
-        path: Where to; its folder is made if missing.
+        path: The file; its folder is created if missing.
         title: Name of the image.
-        frame: Number of the frame, of a video.
-        device: Where the detector is.
+        frame: Number of the frame in a video.
+        device: Device of the detector.
 
     Returns:
         The path.
@@ -130,16 +132,7 @@ def draw_heatmap(
 
 @in_paper_style
 def draw_picture(picture: Picture, title: str, detector: str) -> Figure:
-    """Draw four panels: the image, its contrast, its regions by what they add, and the sum as bars.
-
-    Args:
-        picture: What to draw.
-        title: Name of the image.
-        detector: Name of the detector.
-
-    Returns:
-        The figure.
-    """
+    """Draw four panels: the image, its contrast, its regions by contribution, and the contributions as bars."""
     figure = new_figure(7.4, 2.55)
     grid = figure.add_gridspec(1, 4, width_ratios=(1, 1, 1, 0.95))
     axes = [figure.add_subplot(grid[0, i]) for i in range(4)]
@@ -167,11 +160,11 @@ def _bare(ax: Axes, title: str, below: str) -> None:
 
 def _image(ax: Axes, picture: Picture) -> None:
     ax.imshow(picture.pixels, interpolation="lanczos")
-    _bare(ax, "what it read", f"{len(picture.pixels)} x {len(picture.pixels)} pixels")
+    _bare(ax, "input", f"{len(picture.pixels)} x {len(picture.pixels)} pixels")
 
 
 def _grey(picture: Picture) -> NDArray[np.float32]:
-    """The image without colour and contrast to spare, as a ground for colours."""
+    """Return a grey, low-contrast version of the image, as a background for colours."""
     grey = picture.pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return 0.35 + 0.5 * grey
 
@@ -185,8 +178,6 @@ def _contrast(ax: Axes, picture: Picture) -> None:
 
 
 def _regions(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
-    import matplotlib
-
     ax.imshow(_grey(picture), cmap="gray", vmin=0, vmax=1, interpolation="lanczos")
     colours = matplotlib.colormaps[_EVIDENCE]
     for number, (row, column) in enumerate(picture.anchors):
@@ -197,19 +188,18 @@ def _regions(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
         layer = np.zeros((*inside.shape, 4))
         layer[inside] = (*colour[:3], 0.6)
         ax.imshow(layer, interpolation="nearest")
+        # padded, so that outlines close at the image's edge
         edge = np.pad(inside.astype(float), 1)
         at = np.arange(-1, len(inside) + 1)
         ax.contour(at, at, edge, levels=[0.5], colors="black", linewidths=0.8)
         _number(ax, inside, str(number + 1), (float(row), float(column)))
     ax.set_xlim(-0.5, len(picture.pixels) - 0.5)
     ax.set_ylim(len(picture.pixels) - 0.5, -0.5)
-    _bare(ax, "regions and what they add", "red speaks for fake, blue for real;\nplain grey: in no region")
+    _bare(ax, "regions and what they add", "red: evidence for fake, blue: for real;\nplain grey: in no region")
 
 
 def _number(ax: Axes, inside: NDArray[np.bool_], number: str, anchor: tuple[float, float]) -> None:
-    """Write a region's number on its anchor, and small on its other pieces."""
-    from scipy.ndimage import center_of_mass, label
-
+    """Write a region's number on its anchor, and a small one on its other pieces."""
     badge = {"boxstyle": "circle,pad=0.18", "facecolor": "white", "edgecolor": "black", "linewidth": 0.6}
     ax.text(anchor[1], anchor[0], number, ha="center", va="center", size=6.5, bbox=badge)
     pieces, count = label(inside)
@@ -219,14 +209,12 @@ def _number(ax: Axes, inside: NDArray[np.bool_], number: str, anchor: tuple[floa
             continue
         places = np.argwhere(pieces == piece)
         centre = np.array(center_of_mass(pieces == piece))
-        # the middle of a bent piece may lie outside it
+        # the centre of mass of a bent piece may lie outside it; take the piece's nearest pixel
         row, column = places[np.square(places - centre).sum(1).argmin()]
         ax.text(column, row, number, ha="center", va="center", size=5.5)
 
 
 def _bars(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
-    import matplotlib
-
     colours = matplotlib.colormaps[_EVIDENCE]
     exists = [True, *np.isfinite(picture.anchors[:, 0])]
     names = ["whole image", *(f"region {number + 1}" for number in range(len(picture.anchors)))]
@@ -248,10 +236,10 @@ def _bars(ax: Axes, picture: Picture, norm: TwoSlopeNorm) -> None:
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.set_title("the same as bars")
-    against = "part of the logit, less its mean\nover validation images" if picture.relative else "part of the logit"
+    against = "part of the logit, minus its mean\nover validation images" if picture.relative else "part of the logit"
     ax.set_xlabel(against, color=MUTED)
-    missing: Any = len(exists) - len(shown)
+    missing = len(exists) - len(shown)
     if missing:
         ax.text(
-            1, -0.02, f"{missing} more not found", transform=ax.transAxes, ha="right", va="top", size=6, color=MUTED
+            1, -0.02, f"{missing} regions not found", transform=ax.transAxes, ha="right", va="top", size=6, color=MUTED
         )

@@ -1,4 +1,4 @@
-"""What one can point a detector at: images, folders, patterns, videos; each becomes frames, or a reason why not."""
+"""Input of ``corit predict``: images, folders, patterns and videos, read as frames, or as the reason why not."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Frame:
     Attributes:
         path: The file.
         index: Number of the frame; None for a still image.
-        pixels: (H, W, 3) uint8, RGB, after the crop; None where there is nothing to score.
-        note: Why there is nothing, or what was done to the image.
-        width: Of what is scored, in pixels, before it is brought to the detector's square.
-        height: The same.
+        pixels: (H, W, 3) uint8, RGB, after cropping; None if there is nothing to score.
+        note: Why there is nothing to score, or what was done to the image.
+        width: Width of the scored image in pixels, before resizing to the detector's square.
+        height: Its height.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Frame:
 
 
 def find_inputs(given: Sequence[str | Path]) -> list[Path]:
-    """Find the files that files, folders and patterns name.
+    """Find the files named by files, folders and patterns.
 
     Args:
         given: Files, folders (all images and videos in and below them), or patterns such as ``"shots/*.png"``.
@@ -54,14 +54,14 @@ def find_inputs(given: Sequence[str | Path]) -> list[Path]:
         Files without repetition, in the order given, sorted within a folder or pattern.
 
     Raises:
-        ProbeError: If something does not exist, holds no image, or is of another kind.
+        ProbeError: If something does not exist, contains no image or video, or is of another kind.
 
     >>> find_inputs(["nowhere.png"])
     Traceback (most recent call last):
-    gsnr_toolkit.errors.ProbeError: expected an image, a video or a folder, but nowhere.png does not exist. ...
+    gsnr_toolkit.errors.ProbeError: expected an image, a video or a folder, but nowhere.png does not exist; ...
     """
     if not given:
-        raise ProbeError("expected at least one image, video, folder or pattern, got none")
+        raise ProbeError("expected at least one image, video, folder or pattern, got none; name one")
     found: dict[Path, None] = {}
     for item in given:
         found.update(dict.fromkeys(_expanded(str(item))))
@@ -89,8 +89,8 @@ def _expanded(text: str) -> list[Path]:
         return files
     beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
     raise ProbeError(
-        f"expected an image, a video or a folder, but {text} does not exist.{did_you_mean(path.name, beside)} "
-        "Check the path"
+        f"expected an image, a video or a folder, but {text} does not exist; check the path."
+        f"{did_you_mean(path.name, beside)}"
     )
 
 
@@ -100,7 +100,8 @@ def _kind(path: Path) -> str:
 
 
 def _known() -> str:
-    return f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}, videos in {', '.join(sorted(VIDEO_SUFFIXES))}"
+    images, videos = (", ".join(sorted(suffixes)) for suffixes in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
+    return f"give images ({images}) or videos ({videos})"
 
 
 def read_frames(path: Path, *, frames_per_video: int = 16, cropper: Cropper | None = None) -> Iterator[Frame]:
@@ -108,11 +109,11 @@ def read_frames(path: Path, *, frames_per_video: int = 16, cropper: Cropper | No
 
     Args:
         path: A file.
-        frames_per_video: Most frames of a video.
-        cropper: Cuts the face out; the whole image when None.
+        frames_per_video: Maximum number of frames of a video.
+        cropper: Crops the face; the whole image is used when None.
 
     Yields:
-        Frames. What cannot be read, or has no face, comes without pixels and with the reason.
+        Frames. An unreadable image, or one without a face, has no pixels but a note with the reason.
     """
     pictures = _video(path, frames_per_video) if _kind(path) == "video" else _image(path)
     for frame in pictures:
@@ -130,15 +131,15 @@ def _image(path: Path) -> Iterator[Frame]:
     try:
         with Image.open(path) as image:
             mode = image.mode
-            # upright, as every viewer shows it
+            # rotated as its EXIF data say, as viewers show it
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError:
-        yield Frame(path, None, None, "not an image, whatever its name says")
+        yield Frame(path, None, None, "not an image, despite its name")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         yield Frame(path, None, None, f"broken image ({error})")
     else:
-        if mode[0] in "IF":  # a conversion would cut off what is above 255
-            yield Frame(path, None, None, "more than 8 bits a channel; save it with 8")
+        if mode[0] in "IF":  # the conversion clips values above 255
+            yield Frame(path, None, None, "more than 8 bits per channel; save it with 8")
         else:
             yield Frame(path, None, pixels, "transparency ignored" if mode in ("RGBA", "LA", "PA") else "")
 
@@ -150,10 +151,10 @@ def _video(path: Path, wanted: int) -> Iterator[Frame]:
     try:
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         if total < 1:
-            yield Frame(path, None, None, "not a video that OpenCV can read, or one without frames")
+            yield Frame(path, None, None, "not a video that OpenCV can read, or a video without frames")
             return
         chosen = set(evenly_spaced(total, wanted))
-        # read through to the last one: seeking lands on key frames in some files
+        # read all frames up to the last: in some files, seeking lands on key frames
         for index in range(max(chosen) + 1):
             good = capture.grab()
             if index not in chosen:

@@ -1,4 +1,4 @@
-"""Scores of anybody's images and videos."""
+"""Probabilities of a user's own images and videos, by frame and by file."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Predictions:
     """Scores of files.
 
     Attributes:
-        files: A row for each file: ``file``, ``probability`` (mean over frames), ``answer``, ``frames`` (scored),
-            ``note`` (what was done to it, or why nothing was scored). NaN where nothing was.
+        files: A row for each file: ``file``, ``probability`` (mean over frames; NaN if no frame was scored),
+            ``answer``, ``frames`` (number scored), ``note`` (what was done to it, or why nothing was scored).
         frames: A row for each frame: ``file``, ``frame``, ``logit``, ``probability``, ``width``, ``height``, ``note``.
         heatmaps: Pictures written, by file.
     """
@@ -45,12 +45,12 @@ class Predictions:
 
 
 def predict_pixels(trained: Trained, images: Sequence[NDArray[np.uint8]], device: Any = "cpu") -> NDArray[np.float64]:
-    """Logits of images of any size.
+    """Compute the logits of images of any size.
 
     Args:
         trained: The detector.
         images: uint8 (H, W, 3) each, RGB.
-        device: Where the detector is.
+        device: Device of the detector.
 
     Returns:
         ``(N,)``, positive for fake.
@@ -60,15 +60,7 @@ def predict_pixels(trained: Trained, images: Sequence[NDArray[np.uint8]], device
 
 
 def as_batch(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Bring images to what a detector reads.
-
-    Args:
-        trained: The detector.
-        images: uint8 (H, W, 3) each, RGB.
-
-    Returns:
-        Normalised, ``(N, 3, S, S)``.
-    """
+    """Resize and normalise RGB images, uint8 (H, W, 3) each, to the detector's input ``(N, 3, S, S)``."""
     spec = trained.spec
     return torch.stack([image_to_tensor(image, spec.image_size, spec.mean, spec.std) for image in images])
 
@@ -89,12 +81,12 @@ def predict_files(
     Args:
         trained: The detector.
         given: See :func:`corit.prediction.media.find_inputs`.
-        heatmaps: Folder of heat maps, made if missing; none are drawn when None. Of a video, the frame of the highest
-            score is drawn.
-        frames_per_video: Most frames of a video.
-        cropper: Cuts faces out; the whole image when None.
-        batch_size: Images at a time.
-        device: Where the detector is.
+        heatmaps: Folder of heat maps, created if missing; None draws none. Of a video, the frame with the highest score
+            is drawn.
+        frames_per_video: Maximum number of frames of a video.
+        cropper: Crops faces; the whole image is used when None.
+        batch_size: Images per forward pass.
+        device: Device of the detector.
         progress: Show a bar (on a terminal).
 
     Returns:
@@ -107,7 +99,7 @@ def predict_files(
         frames = (
             _squared(frame, trained.spec.image_size)
             for path in paths
-            for frame in _told(read_frames(path, frames_per_video=frames_per_video, cropper=cropper), advance)
+            for frame in _counted(read_frames(path, frames_per_video=frames_per_video, cropper=cropper), advance)
         )
         for batch in _batches(frames, batch_size):
             pixels = [frame.pixels for frame in batch if frame.pixels is not None]
@@ -120,14 +112,14 @@ def predict_files(
     return Predictions(_by_file(table), table, {} if drawer is None else drawer.finish())
 
 
-def _told(frames: Iterator[Frame], advance: Advance) -> Iterator[Frame]:
-    """The frames of a file; its end is told."""
+def _counted(frames: Iterator[Frame], advance: Advance) -> Iterator[Frame]:
+    """Yield the frames of a file, then advance the progress bar."""
     yield from frames
     advance(1)
 
 
 def _squared(frame: Frame, size: int) -> Frame:
-    """Keep what the detector reads, and not the megapixels around it."""
+    """Resize a frame to what the detector reads, so that large frames do not stay in memory."""
     if frame.pixels is None:
         return frame
     height, width = frame.pixels.shape[:2]
@@ -158,8 +150,8 @@ def _by_file(frames: pd.DataFrame) -> pd.DataFrame:
     for name, part in frames.groupby("file", sort=False):
         known = part["probability"].dropna()
         mean = float(known.mean()) if len(known) else float("nan")
-        told = part.loc[part["note"] != "", "note"].value_counts()
-        notes = [f"{count} x {note}" if len(part) > 1 else str(note) for note, count in told.items()]
+        counts = part.loc[part["note"] != "", "note"].value_counts()
+        notes = [f"{count} x {note}" if len(part) > 1 else str(note) for note, count in counts.items()]
         answer = "not scored" if not len(known) else "fake" if mean >= 0.5 else "real"
         row = {"file": name, "probability": mean, "answer": answer, "frames": len(known), "note": "; ".join(notes)}
         rows.append(row)
@@ -167,7 +159,7 @@ def _by_file(frames: pd.DataFrame) -> pd.DataFrame:
 
 
 class _Drawer:
-    """Draws each still image, and of a video the frame of the highest score."""
+    """Draws each still image, and of each video the frame with the highest score."""
 
     def __init__(self, trained: Trained, folder: Path, paths: Sequence[Path], device: torch.device | str) -> None:
         self._trained, self._device = trained, device
@@ -176,14 +168,14 @@ class _Drawer:
         self._drawn: dict[str, Path] = {}
 
     def add(self, frame: Frame, logit: float) -> None:
-        """Take a frame; the frames of a file come one after the other."""
+        """Add a frame; the frames of a file must be consecutive."""
         if self._best is not None and self._best[0].path != frame.path:
             self._draw()
         if frame.pixels is not None and (self._best is None or logit > self._best[1]):
             self._best = (frame, logit)
 
     def finish(self) -> dict[str, Path]:
-        """Draw what is left; pictures by file."""
+        """Draw the last file; return the pictures by file."""
         self._draw()
         return self._drawn
 
@@ -200,13 +192,13 @@ class _Drawer:
 
 
 def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Name files by as many of their last folders as tell them apart.
+    """Name files by as few of their last folders as distinguish them.
 
     Args:
         paths: Different files.
 
     Returns:
-        Path to name; folders are joined with underscores, numbers are added where that is not enough.
+        Path to name; folders are joined with underscores, and numbers are added if that is not enough.
 
     >>> list(unique_names([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")]).values())
     ['a_1.png', 'b_1.png', 'b_2.png']
@@ -219,12 +211,7 @@ def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def save_predictions(found: Predictions, folder: Path) -> None:
-    """Write ``scores.csv`` (by file) and ``frames.csv``.
-
-    Args:
-        found: The scores.
-        folder: Where to; made if missing.
-    """
+    """Write ``scores.csv`` (by file) and ``frames.csv`` into a folder, created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "scores.csv", found.files.to_csv(index=False))
     write_text(folder / "frames.csv", found.frames.to_csv(index=False))

@@ -1,4 +1,4 @@
-"""How well the proxy GSNR follows the true per-sample-gradient GSNR: over layers, data sets and steps."""
+"""Agreement of the proxy GSNR with the true per-sample-gradient GSNR, over layers, data sets and steps."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from gsnr_toolkit.types import Loader
 __all__ = ["ProxyCheck", "check_proxy", "compare_proxy", "join_checks"]
 
 _KEYS = ["data", "step", "group", "depth"]
+#: Minimum number of points for a rank correlation.
 _MIN_POINTS = 3
-"""Fewest points that a rank correlation is given for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,8 @@ class ProxyCheck:
             proxy_status, status``.
         correlations: Spearman's rank correlations: ``scope, data, step, group, count, spearman``. Scopes: ``"all"``
             rows; ``"layers"`` of one data set and step; ``"data"`` sets, at one layer and step; ``"steps"``, at one
-            layer on one data set. NaN for fewer than three points, or where one side is constant. No intervals: layers
-            of one model are not independent.
+            layer on one data set. NaN for fewer than three points, or if one side is constant. There are no intervals,
+            because the layers of one model are not independent.
     """
 
     table: pd.DataFrame
@@ -46,7 +46,7 @@ class ProxyCheck:
 
     @property
     def sentence(self) -> str:
-        """The result in words."""
+        """The result as a sentence."""
         ratio = self.table["variance_ratio"].median()
         layers = self.correlations[self.correlations["scope"] == "layers"]["spearman"].dropna()
         within = f"; over layers of one data set and step {layers.median():.2f} (median)" if len(layers) else ""
@@ -69,20 +69,20 @@ def check_proxy(
     progress: bool = True,
     **options: Any,
 ) -> ProxyCheck:
-    """Measure proxy GSNR and true GSNR of a model at its present parameters, on several data sets.
+    """Measure proxy and true GSNR of a model at its current parameters, on several data sets.
 
-    The proxy sees pairs of real images and their counterparts, the truth the loader's own labels. Join the results of
-    several steps with :func:`join_checks`.
+    The proxy uses pairs of real images and their counterparts; the true GSNR uses the loader's own labels. Join the
+    results of several steps with :func:`join_checks`.
 
     Args:
         model: CoRIT, or a :class:`gsnr_toolkit.models.Detector` on a visual transformer.
-        loaders: Name of a data set to its labelled batches; each is run through twice.
+        loaders: Name of a data set to its labelled batches; each loader is iterated twice.
         step: The training step, for the table.
-        counterpart: Makes counterparts where batches have none; the model's own when None.
+        counterpart: Makes counterparts for batches without them; the model's own when None.
         pool: One of :data:`corit.proxy.gsnr.POOLS`.
         layerwise: The reading of the true GSNR: ``"readout"``, or ``"parameters"`` (with ``include_frozen=True`` for a
             frozen encoder).
-        max_samples: Most rows to take from each loader.
+        max_samples: Maximum number of rows from each loader.
         progress: Show progress bars (on a terminal).
         **options: As for :func:`gsnr_toolkit.estimate_gsnr`.
 
@@ -100,7 +100,7 @@ def check_proxy(
 
 
 class _Labelled:
-    """A loader's batches as the toolkit reads them: inputs of this model, and labels."""
+    """A loader's batches as the toolkit reads them: the model's inputs, and labels."""
 
     def __init__(self, model: nn.Module, loader: Loader) -> None:
         self._takes_pairs = getattr(model, "takes_pairs", False)
@@ -110,45 +110,41 @@ class _Labelled:
         for batch in self._loader:
             pairs = split_pairs(batch)
             if pairs.labels is None:
-                raise ProbeError("expected labelled batches for the true GSNR, got images without labels")
+                raise ProbeError(
+                    "expected labelled batches for the true GSNR, got images without labels; return labels too"
+                )
             paired = self._takes_pairs and pairs.counterparts is not None
             yield ((pairs.images, pairs.counterparts) if paired else pairs.images), pairs.labels
 
 
 def compare_proxy(proxy: pd.DataFrame, true: pd.DataFrame) -> ProxyCheck:
-    """Put two tables side by side.
+    """Join a table of proxies and a table of true values.
 
     Args:
         proxy: Rows of :func:`corit.proxy.gsnr.proxy_gsnr` with columns ``data`` and ``step``.
         true: Rows of reports (``report.to_frame()``) with the same two columns.
 
     Returns:
-        The layers that both have, and their correlations.
+        The layers in both tables, and their correlations.
 
     Raises:
-        ProbeError: If they have no layer in common.
+        ProbeError: If no layer is in both.
     """
     renamed = proxy.rename(columns={"gsnr": "proxy_gsnr", "status": "proxy_status"})
     left = renamed[[*_KEYS, "proxy_gsnr", "proxy_status", "variance_ratio"]]
-    keys = [key for key in _KEYS if key != "depth"]  # the stem is depth 0 in one reading only
+    keys = [key for key in _KEYS if key != "depth"]  # depth differs: only one of the readings counts the stem as 0
     table = left.merge(true[[*keys, "gsnr", "status"]], on=keys, validate="one_to_one")
     if table.empty:
         raise ProbeError(
             f"expected tables of the same layers, data sets and steps, got none in common: groups "
-            f"{sorted(set(proxy['group']))[:3]} and {sorted(set(true['group']))[:3]}"
+            f"{sorted(set(proxy['group']))[:3]} and {sorted(set(true['group']))[:3]}; "
+            "measure both on the same model and data"
         )
     return ProxyCheck(table.reset_index(drop=True), _correlations(table))
 
 
 def join_checks(checks: Iterable[ProxyCheck]) -> ProxyCheck:
-    """Join the checks of several steps.
-
-    Args:
-        checks: Checks of different (data, step).
-
-    Returns:
-        One check, with correlations over all of them.
-    """
+    """Join checks of different (data, step), with correlations over all of them."""
     table = pd.concat([check.table for check in checks], ignore_index=True)
     return ProxyCheck(table, _correlations(table))
 
@@ -164,7 +160,7 @@ def _correlations(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rank(table: pd.DataFrame) -> dict[str, Any]:
-    """Spearman's correlation of the rows where both are defined."""
+    """Return Spearman's correlation over the rows where both values are defined."""
     both = table[["proxy_gsnr", "gsnr"]].dropna().rank()
     enough = len(both) >= _MIN_POINTS and bool((both.nunique() > 1).all())
     return {"count": len(both), "spearman": both["proxy_gsnr"].corr(both["gsnr"]) if enough else math.nan}

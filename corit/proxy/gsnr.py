@@ -39,19 +39,19 @@ if TYPE_CHECKING:
 
 __all__ = ["POOLS", "layer_proxies", "proxy_gsnr"]
 
-#: What one sample's proxy at a layer is.
+#: The proxy of one sample at a layer, by name.
 POOLS = {
-    "class": "the class token's CGP, the partner of the readout reading",
+    "class": "the class token's CGP, which corresponds to the readout reading",
     "mean": "the mean CGP of the patch tokens",
     "tokens": "the CGP of every patch token",
     "regions": "the mean CGP of each of CoRIT's regions, strongest anchor first",
-    "injected": "CoRIT's region tokens after RSI, the image's less the counterpart's in the image's regions",
+    "injected": "CoRIT's region tokens after RSI: the image's minus the counterpart's, in the image's regions",
 }
 
 
 @torch.no_grad()
 def layer_proxies(model: nn.Module, images: Tensor, counterparts: Tensor) -> list[Tensor]:
-    """CGP of every token at every layer.
+    """Compute the CGP of every token at every layer.
 
     Args:
         model: A visual transformer of open_clip, or a model with one as ``encoder``.
@@ -59,7 +59,7 @@ def layer_proxies(model: nn.Module, images: Tensor, counterparts: Tensor) -> lis
         counterparts: The same shape.
 
     Returns:
-        For layers 0 to L, ``z(x) - z(x')``, ``(N, 1 + T, d)``, the class token first.
+        For layers 0 to L, ``z(x) - z(x')``, ``(N, 1 + T, d)``, class token first.
     """
     return [tokens - others for tokens, others in _both(tower_of(model), images, counterparts)]
 
@@ -78,33 +78,33 @@ def proxy_gsnr(
     confidence: float = 0.95,
     progress: bool = True,
 ) -> pd.DataFrame:
-    r"""GSNR of the CGP by layer: its mean over images against its variance over images.
+    r"""Estimate the GSNR of the CGP by layer: its mean over images against its variance over images.
 
     .. math:: \hat r^l = \frac{\widehat{|\mathrm{E}\, c^l|^2}}{\mathrm{tr}\, \mathrm{Cov}(c^l)}
 
-    Estimated as :func:`gsnr_toolkit.estimate_gsnr` does, debiased, with its interval. A sample is a pair; of a
-    labelled batch only real images (label 0) enter, so that the sign of c means the same for all.
+    The estimator is that of :func:`gsnr_toolkit.estimate_gsnr`: debiased, with an interval. A sample is a pair. Only
+    real images (label 0) of labelled batches are used, so that the sign of c means the same for all.
 
     Args:
         model: A visual transformer of open_clip, or a model with one as ``encoder``.
         loader: Batches as :func:`corit.model.pairs.split_pairs` reads them.
-        counterpart: Makes counterparts where a batch has none; the model's own when None.
+        counterpart: Makes counterparts for batches without them; the model's own when None.
         pool: One of :data:`POOLS`; ``"regions"`` and ``"injected"`` need a CoRIT.
-        max_samples: Most rows to take from the loader.
+        max_samples: Maximum number of rows from the loader.
         confidence: Nominal coverage of the intervals.
         progress: Show a progress bar (on a terminal).
 
     Returns:
         One row per block, with the columns of a GSNR report: ``group, depth, num_params`` (dimensions of c),
         ``num_samples`` (pairs), ``gsnr, gsnr_low, gsnr_high, trace_covariance, mean_grad_sqnorm``, ...; and
-        ``variance_ratio``: variance of c over that of z of the same images. Independent images in place of pairs would
+        ``variance_ratio``: variance of c over that of z of the same images. Independent images instead of pairs would
         give 2. NaN where a variance is zero.
 
     Raises:
         ProbeError: If ``pool`` is unknown, there are fewer than four real images, or counterparts cannot be made.
     """
     if pool not in POOLS:
-        raise ProbeError(f"expected pool to be one of {', '.join(map(repr, POOLS))}, got {pool!r}")
+        raise ProbeError(f"expected pool to be one of {', '.join(map(repr, POOLS))}, got {pool!r}; choose one")
     if pool not in _POOLING and not getattr(getattr(model, "config", None), "num_regions", 0):
         raise ProbeError(f"expected a CoRIT with regions for pool={pool!r}, got a model without; use pool='mean'")
     maker = counterpart if counterpart is not None else getattr(model, "counterpart", None)
@@ -136,7 +136,7 @@ def _pooled_batches(
     labels: list[str],
     advance: Callable[[int], None],
 ) -> Iterator[dict[str, dict[str, Tensor]]]:
-    """Pooled proxies and tokens of the real images of each batch, by block."""
+    """Yield pooled proxies and tokens of the real images of each batch, by block."""
     encoder = tower_of(model)
     for batch in batches:
         pairs = real_rows(split_pairs(batch))
@@ -150,7 +150,7 @@ def _pooled_batches(
 
 
 def _pooled(model: Any, images: Tensor, layers: list[tuple[Tensor, Tensor]], pool: str) -> dict[str, list[Tensor]]:
-    """Proxy and token of each image at layers 1 to L, ``(N, D)`` each, float64 on the CPU."""
+    """Return proxy and token of each image at layers 1 to L, ``(N, D)`` each, float64 on the CPU."""
     if pool in _POOLING:
         pairs = [(_POOLING[pool](own.double()), _POOLING[pool](other.double())) for own, other in layers[1:]]
     else:
@@ -164,7 +164,7 @@ def _pooled(model: Any, images: Tensor, layers: list[tuple[Tensor, Tensor]], poo
 def _in_regions(
     model: Any, images: Tensor, layers: list[tuple[Tensor, Tensor]], *, injected: bool
 ) -> list[tuple[Tensor, Tensor]]:
-    """Region tokens of images and of counterparts after each block, both in the images' regions."""
+    """Return region tokens of images and of counterparts after each block, both in the images' regions."""
     cgp = {layer: (own - other)[:, 1:] for layer, (own, other) in enumerate(layers)}
     regions = model.block_regions(cgp, images)
     sides = []
@@ -188,13 +188,14 @@ _POOLING: dict[str, Callable[[Tensor], Tensor]] = {
 def _moments(
     batches: Iterator[dict[str, dict[str, Tensor]]], labels: list[str]
 ) -> tuple[GroupMoments, GroupMoments, RowPlan, ShardCollector]:
-    """Moments of proxies and of tokens over all images, with the proxies' shards."""
+    """Accumulate moments of proxies and of tokens over all images, and the proxies' shards."""
     first = next(batches, None)
     if first is None:
-        raise ProbeError("expected real images (label 0) to make pairs of, got none; give a loader that has some")
+        raise ProbeError("expected real images (label 0) to make pairs of, got none; pass a loader with some")
     groups = {label: Group(label, depth) for depth, label in enumerate(labels, 1)}
     plan = plan_rows({label: first["proxy"][label][0] for label in labels}, groups, num_rows=MAX_SHARDS + 1)
     collector = ShardCollector(plan)
+    # only the proxies need shards: their intervals come from the spread between shards
     proxies, tokens, shard = GroupMoments(), GroupMoments(), GroupMoments()
     for piece in cut_at_shards(chain([first], batches), lambda: collector.size):
         shard.update(piece.rows["proxy"])

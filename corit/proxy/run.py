@@ -29,7 +29,7 @@ from gsnr_toolkit.training.loop import train
 
 __all__ = ["TRUTHS", "fine_tuned", "read_steps", "run_proxy_check", "save_check"]
 
-#: What the proxy can be compared with.
+#: The true GSNRs that the proxy can be compared with.
 TRUTHS = {
     "parameters": "per-sample gradients of each layer's own parameters",
     "readout": "per-sample gradients of a logistic head on each layer's class token",
@@ -40,23 +40,23 @@ _BATCH, _LR, _TRAIN_IMAGES = 32, 1e-4, 1000
 
 
 def read_steps(text: str) -> tuple[int, ...]:
-    """Read steps of training.
+    """Read training steps from text.
 
     Args:
-        text: Whole numbers with commas.
+        text: Non-negative integers, separated by commas.
 
     Returns:
-        Them, rising.
+        The steps, ascending.
 
     Raises:
-        ProbeError: If one is no whole number from 0.
+        ProbeError: If a part is not a non-negative integer.
 
     >>> read_steps("0,100,20")
     (0, 20, 100)
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
-        raise ProbeError(f"expected steps as whole numbers with commas, such as 0,50,100, got {text!r}")
+        raise ProbeError(f"expected steps as whole numbers, got {text!r}; separate them by commas, such as 0,50,100")
     return tuple(sorted({int(part) for part in parts}))
 
 
@@ -74,22 +74,22 @@ def run_proxy_check(
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> ProxyCheck:
-    """Measure both GSNRs of an encoder on data sets, before and along full fine-tuning on each.
+    """Measure both GSNRs of an encoder on data sets, before and during full fine-tuning on each.
 
-    The true one is that of the training loss on real and forged images; the proxy sees real images and their
-    self-blended copies alone.
+    The true GSNR is that of the training loss on real and forged images. The proxy uses only real images and their
+    self-blended copies.
 
     Args:
         encoder: Name of the encoder.
-        names: Data sets; each is trained on from the start.
+        names: Data sets; fine-tuning starts anew on each.
         weights: As in :func:`gsnr_toolkit.models.build_model`.
         root: Folder of data sets on disk.
         steps: Steps of plain training (AdamW, batches of 32, learning rate 1e-4) at which to measure.
         samples: Images of the validation split to measure on, half of them real.
-        pool: ``"class"``, ``"mean"`` or ``"tokens"``, as :data:`corit.proxy.gsnr.POOLS` explains them.
+        pool: ``"class"``, ``"mean"`` or ``"tokens"``, see :data:`corit.proxy.gsnr.POOLS`.
         layerwise: A key of :data:`TRUTHS`.
-        seed: Of the head and the order.
-        device: Where to work.
+        seed: Seed of the head and the order.
+        device: Device to use.
         progress: Show progress bars (on a terminal).
 
     Returns:
@@ -101,11 +101,11 @@ def run_proxy_check(
     _one_of("pool", pool, _PLAIN_POOLS)
     _one_of("layerwise", layerwise, tuple(TRUTHS))
     if samples < 8:
-        raise ProbeError(f"expected at least 8 samples, four of them real, got {samples}")
+        raise ProbeError(f"expected at least 8 samples, four of them real, got {samples}; pass more")
     found = []
     for name in names:
         model: Any = build_model(encoder, weights=weights, seed=seed).to(device)
-        tower_of(model)  # another kind of encoder is refused before anything is trained
+        tower_of(model)  # refuses other kinds of encoders before training
         set_tuning(model, "full")
         spec = input_spec(model)
         options: dict[str, Any] = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std}
@@ -122,13 +122,7 @@ def run_proxy_check(
 
 
 def save_check(check: ProxyCheck, folder: str | Path, about: dict[str, Any]) -> None:
-    """Write both tables.
-
-    Args:
-        check: What was measured.
-        folder: For ``proxy_gsnr.csv``, ``rank_correlations.csv`` and ``provenance.json``; made if missing.
-        about: What else to keep.
-    """
+    """Write ``proxy_gsnr.csv``, ``rank_correlations.csv`` and ``provenance.json`` with ``about`` into a folder."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     write_text(place / "proxy_gsnr.csv", check.table.to_csv(index=False))
@@ -148,14 +142,14 @@ def fine_tuned(
 
     Args:
         model: Trained in place, with AdamW on batches of 32.
-        open_training: Opens the training images, if there is anything to train.
+        open_training: Opens the training images; called only if there is a step to train.
         steps: Where to stop.
-        seed: Of the order.
+        seed: Seed of the order.
         progress: Show progress bars (on a terminal).
         lr: Learning rate.
 
     Yields:
-        Each step, with the model as it is after it.
+        Each step, after the model has been trained up to it.
     """
     done = 0
     batches: Iterator[Any] | None = None
@@ -188,4 +182,4 @@ def _insist_finite(model: Any, step: int) -> None:
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ProbeError(f"expected {name} to be one of {', '.join(allowed)}, got {value!r}")
+        raise ProbeError(f"expected {name} to be one of {', '.join(allowed)}, got {value!r}; choose one of them")

@@ -1,13 +1,16 @@
-"""Self-blended images: a forgery made of one real image alone, to train on and as a counterpart at test time.
+"""Self-blended images: forgeries made from one real image, for training and as counterparts at test time.
 
-Files by step: ``faces`` and ``sources`` (where a face is), ``windows`` (cuts), ``masks``, ``photometric``, ``blend``
-(the steps in order), ``recipe`` (every number), ``seeds``; and above them ``dataset``, ``loaders``, ``counterpart``.
+``faces`` and ``sources`` locate the face, ``windows``, ``masks`` and ``photometric`` are the steps, ``blend`` runs them
+in order, ``recipe`` holds every number, ``seeds`` the random numbers; ``dataset``, ``loaders`` and ``counterpart`` are
+what callers use. Detectors, training and scores do not belong here: this package knows images only.
 """
 
 from importlib.util import find_spec
 
 if find_spec("cv2") is None:
-    raise ModuleNotFoundError("corit.sbi needs OpenCV: pip install 'gsnr-toolkit[corit]'", name="cv2")
+    raise ModuleNotFoundError(
+        "expected OpenCV for corit.sbi, but it is not installed; run pip install 'gsnr-toolkit[corit]'", name="cv2"
+    )
 
 from corit.sbi.blend import SelfBlend, self_blend
 from corit.sbi.counterpart import counterpart, counterpart_and_mask

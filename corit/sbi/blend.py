@@ -1,4 +1,4 @@
-"""One image blended with a changed copy of itself: the steps of self-blending, in their order."""
+"""Blend one image with an altered copy of itself: the steps of self-blending, in order."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["SelfBlend", "blend_images", "self_blend"]
 
 @dataclass(frozen=True)
 class SelfBlend:
-    """A pair of a real image and its self-blended counterpart.
+    """A real image and its self-blended counterpart.
 
     Attributes:
         target: (H, W, 3) uint8; label 0.
         blend: (H, W, 3) uint8; label 1.
-        mask: (H, W) float32 in [0, 1]: the share of the source in each pixel of ``blend``.
+        mask: (H, W) float32 in [0, 1]: the weight of the source in each pixel of ``blend``.
         outline: What the mask was drawn from: ``"81 landmarks"``, ``"68 landmarks"``, ``"box"`` or ``"generic"``.
-        face: The face in pixels of ``target``; None where none is known.
+        face: The face in pixels of ``target``; None if unknown.
     """
 
     target: Pixels
@@ -48,24 +48,25 @@ def self_blend(
 ) -> SelfBlend:
     """Make a pair from one real image.
 
-    Steps: flip; loose cut around the face; outline; a source and a target, one of them changed in colour and
-    resolution; a shift and a zoom of source and mask, a deformation of the mask; soft edge; ratio, and
-    ``blend = m source + (1 - m) target``; the same last change of both; cut with random margins.
+    The steps are: flip; crop loosely around the face; draw the outline; copy the image into a source and a target and
+    change the colour and resolution of one of them; shift and zoom source and mask, and deform the mask; soften the
+    mask's edge; scale it by a ratio and set ``blend = m source + (1 - m) target``; apply one last change to both
+    images; crop with random margins.
 
     Source: Shiohara and Yamasaki, Detecting Deepfakes with Self-Blended Images (CVPR 2022).
 
     Args:
-        image: uint8 array (H, W, 3) or (H, W), RGB, at least 16 pixels a side.
-        face: Where the face is. Landmarks that are of no use are dropped with a warning; without a face the outline is
-            generic, and the cut random.
-        seed: One or more whole numbers of at least 0; by default derived from the image's bytes.
-        recipe: Probabilities and ranges; the defaults of :class:`Recipe` where None.
+        image: uint8 array (H, W, 3) or (H, W), RGB, at least 16 pixels on each side.
+        face: Where the face is. Unusable landmarks are dropped with a warning. Without a face, the outline is generic
+            and the crop random.
+        seed: One or more non-negative integers; derived from the image's bytes by default.
+        recipe: Probabilities and ranges; the defaults of :class:`Recipe` when None.
 
     Returns:
-        The pair, at the size of the last cut.
+        The pair, at the size of the last crop.
 
     Raises:
-        ProbeError: If the image is of another kind, or the seed negative.
+        ProbeError: If the image has another type or shape, or the seed is negative.
 
     >>> grey = np.full((64, 64, 3), 128, np.uint8)
     >>> pair = self_blend(grey, seed=0)
@@ -93,7 +94,7 @@ def self_blend(
 def blend_images(
     image: Pixels, outline: Points, rng: np.random.Generator, recipe: Recipe
 ) -> tuple[Pixels, Pixels, Mask]:
-    """Steps 4 to 7: source and target, what is done to each, and the blend.
+    """Run steps 4 to 7: source and target, the changes to each, and the blend.
 
     Where the mask is 0, blend and target are equal bit for bit.
 
@@ -115,7 +116,7 @@ def blend_images(
     outline = np.asarray(outline @ motion[:, :2].T + motion[:, 2], dtype=np.float32)
     region = rasterised(outline, height, width)
     deformed = deform(region, rng, recipe)
-    # A speck may be pulled apart; a blend that blends nothing would be a real image with the label of a forgery.
+    # The deformation may erase a speck; a blend with an empty mask would be a real image labelled as a forgery.
     mask = soften(deformed if deformed.any() else region, rng, recipe)
     return target, mixed(source, target, mask), mask
 
@@ -123,18 +124,7 @@ def blend_images(
 def draw_motion(
     outline: Points, height: int, width: int, rng: np.random.Generator, recipe: Recipe
 ) -> NDArray[np.float64]:
-    """Step 5: a shift, and a zoom about the middle of the outline.
-
-    Args:
-        outline: Corners (K, 2).
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        rng: Random numbers.
-        recipe: Ranges.
-
-    Returns:
-        (2, 3): new position = matrix times (x, y, 1).
-    """
+    """Draw step 5 as a (2, 3) matrix on (x, y, 1): a shift, and a zoom about the middle of the outline."""
     shift = rng.uniform(-1, 1, 2) * (recipe.move_x * width, recipe.move_y * height)
     zoom = rng.uniform(recipe.zoom, 1 / recipe.zoom)
     centre = (outline.min(axis=0).astype(np.float64) + outline.max(axis=0)) / 2
@@ -142,30 +132,13 @@ def draw_motion(
 
 
 def moved(image: Pixels, motion: NDArray[np.float64]) -> Pixels:
-    """Move an image, with linear interpolation; beyond its edge it is mirrored.
-
-    Args:
-        image: (H, W, 3).
-        motion: (2, 3), of positions.
-
-    Returns:
-        (H, W, 3).
-    """
+    """Warp an image by a (2, 3) matrix with linear interpolation; pixels beyond the edge are mirrored."""
     size = (image.shape[1], image.shape[0])
     return np.asarray(cv2.warpAffine(image, motion, size, borderMode=cv2.BORDER_REFLECT_101), dtype=np.uint8)
 
 
 def mixed(source: Pixels, target: Pixels, mask: Mask) -> Pixels:
-    """``m source + (1 - m) target``, rounded to the nearest level.
-
-    Args:
-        source: (H, W, 3).
-        target: (H, W, 3).
-        mask: (H, W) in [0, 1].
-
-    Returns:
-        (H, W, 3); ``target`` bit for bit where the mask is 0, ``source`` where it is 1.
-    """
+    """Return ``m source + (1 - m) target`` in 8 bits: exactly ``target`` where m is 0, ``source`` where it is 1."""
     change = source.astype(np.float32) - target
     return to_bytes(target + mask[:, :, None] * change)
 

@@ -1,4 +1,4 @@
-"""Self-blended pairs of a data set's real images, as a data set like any other."""
+"""Self-blended pairs of a data set's real images, as a :class:`ForgeryDataset`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pandas as pd
+from PIL import Image
 from torch.utils.data import get_worker_info
 
 from corit.sbi.blend import SelfBlend, self_blend
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DATA_VARIABLE", "SEEDINGS", "SelfBlended", "open_sbi"]
 
-#: The environment variable that names the data set whose real images :func:`open_sbi` takes.
+#: Environment variable with the data set that :func:`open_sbi` takes real images from.
 DATA_VARIABLE = "CORIT_SBI_DATA"
 
 SEEDINGS = ("epoch", "content")
@@ -38,31 +39,31 @@ Place = int | tuple[int, int]
 
 
 class SelfBlended(ForgeryDataset):
-    """Pairs made from the real images of a data set; its own forgeries are not used.
+    """Pairs made from the real images of a data set; the data set's own forgeries are not used.
 
     Row ``2k`` is the target of pair ``k`` (label 0, method ``real``), row ``2k + 1`` its blend (label 1, method
-    ``sbi``); both have the source, split and other columns of the real image.
+    ``sbi``). Both keep the source, the split and the other columns of the real image.
 
-    A pair depends on the image's bytes, and with ``seeding="epoch"`` also on ``seed`` and the epoch: :attr:`epoch`, or
-    the one that comes with the row as ``data[row, epoch]`` (as :func:`corit.sbi.loaders.pair_loader` does it). Reading
-    never changes what is read next, so a probe may pass over the data as often as it likes.
+    A pair depends on the image's bytes. With ``seeding="epoch"`` it also depends on ``seed`` and the epoch:
+    :attr:`epoch`, or the epoch given as ``data[row, epoch]``, which is what :func:`corit.sbi.loaders.pair_loader` does.
+    Reading never changes what is read next, so a probe may iterate over the data any number of times.
 
-    Images larger than ``image_size`` are cut around the face before and after blending; those of just that size keep
-    all their pixels, and where ``fit`` is ``"crop"`` a square is cut out at random first, without resampling.
+    Images larger than ``image_size`` are cropped around the face before and after blending. Images of exactly that size
+    keep all their pixels. With ``fit="crop"`` a random square is cropped first, without resampling.
 
     Args:
-        data: Where the real images come from.
+        data: The source of the real images.
         masks: ``"auto"``, ``"landmarks"``, ``"aligned"``, ``"generic"`` or a function; see
-            :func:`corit.sbi.sources.source_of_faces`. ``"auto"`` warns where it has to do without landmarks.
-        recipe: Probabilities and ranges; the defaults of :class:`Recipe` where None.
-        seed: Of ``seeding="epoch"``.
+            :func:`corit.sbi.sources.source_of_faces`. ``"auto"`` warns if landmarks are missing.
+        recipe: Probabilities and ranges; the defaults of :class:`Recipe` when None.
+        seed: Random seed of ``seeding="epoch"``.
         seeding: ``"epoch"`` or ``"content"``; by default the former for the split ``train`` and the latter for others.
 
     Attributes:
-        epoch: Whose pairs are read where a row comes without an epoch.
+        epoch: The epoch of rows that are read without one.
 
     Raises:
-        DataError: If there is no real image, no image can be read as pixels, or an argument is out of its range.
+        DataError: If there is no real image, images cannot be read as pixels, or an argument is out of its range.
 
     >>> from gsnr_toolkit.data.demo.dataset import open_demo
     >>> data = SelfBlended(open_demo("nt", size=4, image_size=32))
@@ -89,11 +90,11 @@ class SelfBlended(ForgeryDataset):
         self._rows = rows
         self._faces = source_of_faces(data, rows, masks)
         notes = [
-            f"forgeries are self-blended images of the {len(rows)} real images of {data.name}; its own are not used",
+            f"forgeries are self-blended images of the {len(rows)} real images of {data.name}, not its own forgeries",
             self._faces.note,
         ]
         if self._faces.fallback is not None:
-            notes.append(f"self-blending falls back on {self._faces.fallback}")
+            notes.append(f"self-blending falls back to {self._faces.fallback}")
             warnings.warn(f"{data.name}: {notes[-1]}", ProbeWarning, stacklevel=2)
         super().__init__(
             f"sbi-{data.name}",
@@ -112,10 +113,10 @@ class SelfBlended(ForgeryDataset):
 
         Args:
             index: Row number in ``records``.
-            epoch: Whose pair; :attr:`epoch` by default. Without effect where seeds are derived from content alone.
+            epoch: Epoch of the pair; :attr:`epoch` by default. Ignored if seeds come from content alone.
 
         Returns:
-            The pair, at the size of its cut and before it is brought to ``image_size``.
+            The pair, at the size of its crop, before resizing to ``image_size``.
         """
         pixels, known = self.origin(index)
         seed = [content_seed(pixels)]
@@ -125,27 +126,20 @@ class SelfBlended(ForgeryDataset):
         return self_blend(pixels, face, seed=seed, recipe=recipe)
 
     def origin(self, index: int) -> tuple[Pixels, Face | None]:
-        """Read the real image that a row's pair is made of.
+        """Read the real image that a row's pair is made from.
 
         Args:
             index: Row number in ``records``.
 
         Returns:
-            The image, and what is known about its face.
+            The image, and its face if known.
         """
         row = int(self._rows[index // 2])
         pixels = as_pixels(np.array(_rgb(self.inner.load_image(row))))
-        return pixels, self._faces(row, pixels)
+        return pixels, self._faces.find(row, pixels)
 
     def load_image(self, index: int) -> Pixels:
-        """Make row ``index`` at :attr:`epoch`.
-
-        Args:
-            index: Row number.
-
-        Returns:
-            uint8 (H, W, 3).
-        """
+        """Return row ``index`` at :attr:`epoch`, uint8 (H, W, 3)."""
         pair = self.pair(index)
         return pair.blend if index % 2 else pair.target
 
@@ -153,7 +147,7 @@ class SelfBlended(ForgeryDataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[Place]) -> list[tuple[Tensor, int]]:
-        """Read several rows; a pair of which both rows are asked for is made once.
+        """Read several rows; if both rows of a pair are requested, the pair is made once.
 
         Args:
             indices: Row numbers, or tuples of row number and epoch.
@@ -162,16 +156,16 @@ class SelfBlended(ForgeryDataset):
             ``(image, label)`` for each.
 
         Raises:
-            IndexError: If there is no such row.
+            IndexError: If a row does not exist.
         """
         if get_worker_info() is not None:
-            cv2.setNumThreads(0)  # workers are the parallelism
+            cv2.setNumThreads(0)  # the workers already run in parallel
         made: dict[tuple[int, int], SelfBlend] = {}
         items = []
         for place in indices:
             index, epoch = place if isinstance(place, tuple) else (place, self.epoch)
             if not -len(self) <= index < len(self):
-                raise IndexError(f"row {index} of {len(self)}")
+                raise IndexError(f"expected a row below {len(self)}, got row {index}; see len(dataset)")
             number, member = divmod(int(index) % len(self), 2)
             pair = made.get((number, epoch)) or made.setdefault((number, epoch), self.pair(2 * number, epoch))
             image = pair.blend if member else pair.target
@@ -179,9 +173,11 @@ class SelfBlended(ForgeryDataset):
         return items
 
     def _prepared(self, pixels: Pixels, face: Face | None, seed: Sequence[int]) -> tuple[Pixels, Face | None, Recipe]:
-        """Return the image as the steps get it: cut without resampling for ``fit="crop"``, and whether to cut more."""
+        """Return image, face and recipe for ``self_blend``; ``fit="crop"`` crops here, without resampling."""
         size = self.image_size
         height, width = pixels.shape[:2]
+        # An image of exactly the wanted size keeps all its pixels. A larger one is cropped around the face, and scaled
+        # down to at most twice that size after the first crop.
         if self.fit != "crop":
             spare = min(height, width) > size
             largest = self.recipe.largest or max(2 * size, SMALLEST_SIDE)
@@ -189,8 +185,6 @@ class SelfBlended(ForgeryDataset):
             return pixels, face, recipe
         recipe = replace(self.recipe, crop=False)
         if min(height, width) < size:
-            from PIL import Image
-
             return np.array(fit_square(Image.fromarray(pixels), size, "crop")), None, recipe
         rng = np.random.default_rng([*seed, size])
         left, top = int(rng.integers(width - size + 1)), int(rng.integers(height - size + 1))
@@ -214,17 +208,17 @@ def open_sbi(
     """Open self-blended pairs by name: ``gsnr-probe --data corit.sbi:open_sbi``.
 
     Args:
-        data: Name of the data set whose real images are taken, as in :func:`gsnr_toolkit.data.open_dataset`; by default
-            the environment variable ``CORIT_SBI_DATA``, and without it ``"demo-df"``.
-        split: ``"train"``, ``"val"`` or ``"test"``; other than train, seeds are derived from content.
+        data: Name of the data set with the real images, as in :func:`gsnr_toolkit.data.open_dataset`; by default the
+            value of the environment variable ``CORIT_SBI_DATA``, or ``"demo-df"``.
+        split: ``"train"``, ``"val"`` or ``"test"``; in the last two, seeds come from content.
         image_size: Side of the images, in pixels.
         mean: Mean by channel to normalise with.
         std: Standard deviation by channel.
         root: Folder of a data set on disk.
-        size: At most this many items, half of them blends.
-        seed: Of everything random.
+        size: Maximum number of items, half of them blends.
+        seed: Seed of everything random.
         masks: As in :class:`SelfBlended`.
-        **options: What the data set itself offers.
+        **options: Further options of the data set.
 
     Returns:
         The pairs.
@@ -242,19 +236,21 @@ def open_sbi(
 def _check(data: ForgeryDataset, real: int, seed: int, seeding: str | None) -> None:
     if type(data).load_image is ForgeryDataset.load_image:
         raise DataError(
-            f"{data.name} gives finished tensors, but self-blending needs the pixels: make it a ForgeryDataset whose "
-            "load_image(index) returns a uint8 array (H, W, 3), or pass images to in_memory"
+            f"{data.name}: expected images as pixels for self-blending, but the data set returns tensors; make it a "
+            "ForgeryDataset with load_image(index) -> uint8 array (H, W, 3), or pass images to in_memory"
         )
     if real == 0:
-        raise DataError(f"{data.name} has no real image to blend with itself")
+        raise DataError(f"{data.name}: expected real images (label 0) to blend, but it has none; add real images")
     if seeding is not None and seeding not in SEEDINGS:
-        raise DataError(f"expected seeding to be one of {', '.join(SEEDINGS)}, got {seeding!r}")
+        raise DataError(
+            f"expected seeding to be one of {', '.join(SEEDINGS)}, got {seeding!r}; leave it out for the default"
+        )
     if seed < 0:
-        raise DataError(f"expected a seed of at least 0, got {seed}")
+        raise DataError(f"expected a seed of at least 0, got {seed}; pass a non-negative integer")
 
 
 def _records(real: pd.DataFrame) -> pd.DataFrame:
-    """Return two rows for each real image: itself, and its blend."""
+    """Return two rows for each real image: the image itself, and its blend."""
     both = real.loc[real.index.repeat(2)].reset_index(drop=True)
     blend = np.tile([False, True], len(real))
     both["label"] = np.where(blend, FAKE, REAL)

@@ -1,4 +1,4 @@
-"""What is known about a face in an image: landmarks, a box, or nothing; and how both move with the image."""
+"""Faces in images: landmarks, a box, or neither; and how both follow crops, scaling and flips."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Face:
     """Where a face is, in pixels of its image; the centre of the first pixel is (0, 0).
 
     Attributes:
-        landmarks: (68, 2) or (81, 2), x and y: dlib's 68 points, and where there are 81, the forehead.
-        box: (4,): left, top, right, bottom of the face, down to the chin; used where there are no landmarks.
+        landmarks: (68, 2) or (81, 2), x and y: dlib's 68 points, followed by 13 forehead points in the longer layout.
+        box: (4,): left, top, right, bottom of the face, down to the chin; used if there are no landmarks.
 
     Raises:
-        ProbeError: If a shape is another one, or the box is empty or not finite.
+        ProbeError: If a shape differs, or the box is empty or not finite.
 
     >>> Face(box=np.array([10, 10, 5, 20]))
     Traceback (most recent call last):
@@ -59,28 +59,30 @@ class Face:
         if self.landmarks is not None:
             points = np.asarray(self.landmarks, dtype=np.float32)
             if points.shape not in ((INNER, 2), (81, 2)):
-                raise ProbeError(f"expected landmarks of shape (68, 2) or (81, 2), got {points.shape}; see Face")
+                raise ProbeError(
+                    f"expected landmarks of shape (68, 2) or (81, 2), got {points.shape}; use dlib's layout"
+                )
             object.__setattr__(self, "landmarks", points)
         if self.box is not None:
             box = np.asarray(self.box, dtype=np.float32)
             if box.shape != (4,) or not np.isfinite(box).all() or box[0] >= box[2] or box[1] >= box[3]:
                 raise ProbeError(
                     "expected a box (left, top, right, bottom) with left < right and top < bottom, "
-                    f"got {np.asarray(self.box).tolist()}"
+                    f"got {np.asarray(self.box).tolist()}; check the order of the four numbers"
                 )
             object.__setattr__(self, "box", box)
 
     @classmethod
     def aligned(cls, height: int, width: int, share: float = 0.75) -> Face:
-        """The box of a face that fills the middle of its image, as in aligned crops; an assumption, not a finding.
+        """Return the box of a face centred in its image, as in aligned crops; this assumes, it does not detect.
 
         Args:
-            height: Of the image, in pixels.
-            width: Of the image, in pixels.
-            share: Of the image's width and height that the face takes.
+            height: Height of the image, in pixels.
+            width: Width of the image, in pixels.
+            share: Fraction of the image's width and height that the face takes.
 
         Returns:
-            A face with a box alone.
+            A face with a box only.
 
         Raises:
             ProbeError: If the share is not in (0, 1].
@@ -89,24 +91,24 @@ class Face:
         [50.0, 25.0, 150.0, 75.0]
         """
         if not 0 < share <= 1:
-            raise ProbeError(f"expected share in (0, 1], got {share}")
+            raise ProbeError(f"expected share in (0, 1], got {share}; pass a fraction such as 0.75")
         middle, half = np.array([width - 1, height - 1]) / 2, np.array([width - 1, height - 1]) * share / 2
         return cls(box=np.concatenate([middle - half, middle + half]))
 
     @property
     def extent(self) -> Points | None:
-        """Left, top, right and bottom of the landmarks, or the box, (4,); None where neither is known."""
+        """Left, top, right and bottom of the landmarks, or the box, (4,); None if neither is known."""
         if self.landmarks is None:
             return self.box
         return np.concatenate([self.landmarks.min(axis=0), self.landmarks.max(axis=0)])
 
     def moved(self, scale: float, left: float, top: float) -> Face:
-        """Follow the image through a cut and a change of size.
+        """Follow the image through a crop and a change of size.
 
         Args:
-            scale: New size over old size, of the cut.
-            left: First column of the cut.
-            top: First row of the cut.
+            scale: New size over old size of the crop.
+            left: First column of the crop.
+            top: First row of the crop.
 
         Returns:
             The face in pixels of the new image.
@@ -123,14 +125,7 @@ class Face:
         )
 
     def flipped(self, width: int) -> Face:
-        """Follow the image through a horizontal flip.
-
-        Args:
-            width: Of the image, in pixels.
-
-        Returns:
-            The face in the flipped image, with left and right exchanged.
-        """
+        """Return the face in the horizontally flipped image of this width, with left and right exchanged."""
         box = None
         if self.box is not None:
             left, top, right, bottom = self.box
@@ -139,17 +134,17 @@ class Face:
 
 
 def flip_landmarks(landmarks: Points, width: int) -> Points:
-    """Mirror landmarks, and give each point the number that belongs to its new side.
+    """Mirror landmarks, and give each point the number of its new side.
 
     The 68 points are exchanged by :data:`MIRRORED`. Layouts number the forehead differently (some from left to right,
-    some not), so its points are paired by their order from left to right.
+    some not), so the forehead points are paired by their order from left to right.
 
     Args:
         landmarks: (68, 2) or (81, 2).
-        width: Of the image, in pixels.
+        width: Width of the image, in pixels.
 
     Returns:
-        Of the same shape.
+        Landmarks of the same shape.
 
     >>> points = np.zeros((68, 2), np.float32)
     >>> points[36] = 3, 5  # outer corner of the eye on the left
@@ -166,15 +161,15 @@ def flip_landmarks(landmarks: Points, width: int) -> Points:
 
 
 def why_unusable(landmarks: Any, height: float = np.inf, width: float = np.inf) -> str | None:
-    """Find out whether landmarks can outline a face.
+    """Say why landmarks cannot outline a face.
 
     Args:
-        landmarks: Whatever a file or a detector gave.
-        height: Of the image, in pixels, where it is known.
-        width: Of the image, in pixels, where it is known.
+        landmarks: The content of a file, or the output of a face detector.
+        height: Height of the image, in pixels, if known.
+        width: Width of the image, in pixels, if known.
 
     Returns:
-        None if they can, else the reason in a few words.
+        The reason in a few words; None if the landmarks are usable.
 
     >>> why_unusable(np.zeros((81, 2)))
     'all landmarks are zero'
@@ -194,16 +189,7 @@ def why_unusable(landmarks: Any, height: float = np.inf, width: float = np.inf) 
 
 
 def usable_face(face: Face | None, height: int, width: int) -> Face | None:
-    """Drop what cannot outline a face, with a warning that says why.
-
-    Args:
-        face: What is known.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-
-    Returns:
-        The face; its box alone where the landmarks are of no use; None where nothing is left.
-    """
+    """Drop unusable landmarks and boxes with a warning; return None if neither is left."""
     if face is None:
         return None
     if face.box is not None and not _inside((face.box[:2] + face.box[2:]) / 2, height, width):

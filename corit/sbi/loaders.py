@@ -1,4 +1,4 @@
-"""Batches of whole pairs, made anew at every epoch."""
+"""Batches of whole pairs, with new blends in every epoch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["PairBatches", "pair_loader"]
 
 
 class PairBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of ``(row, epoch)`` that hold whole pairs, shuffled anew at every epoch.
+    """Batches of ``(row, epoch)`` that hold whole pairs, shuffled in every epoch.
 
-    Epoch ``e`` depends on ``(seed, e)`` alone; ``e`` counts the passes over this object and can be set, so that a
+    Epoch ``e`` depends on ``(seed, e)`` alone. ``e`` counts the passes over this object and can be set, so that a
     resumed run continues where it stopped. The epoch travels with the row, so that it reaches every worker.
 
     Attributes:
@@ -30,11 +30,16 @@ class PairBatches(Sampler[list[tuple[int, int]]]):
 
     def __init__(self, pairs: int, batch_size: int, seed: int = 0, exclude: Collection[int] = ()) -> None:
         if batch_size < 2 or batch_size % 2:
-            raise DataError(f"a batch of pairs needs an even batch_size of at least 2, got {batch_size}")
+            raise DataError(
+                f"expected an even batch_size of at least 2, got {batch_size}; pass an even number, for whole pairs"
+            )
         left_out = {row // 2 for row in exclude}
         self._pairs = np.setdiff1d(np.arange(pairs), sorted(left_out))
         if not len(self._pairs):
-            raise DataError(f"no pair is left after leaving out {len(left_out)} of {pairs}; exclude fewer rows")
+            raise DataError(
+                f"expected at least one pair to be left, but exclude removes {len(left_out)} of {pairs}; exclude fewer "
+                "rows"
+            )
         self._per_batch = min(batch_size // 2, len(self._pairs))
         self._seed = seed
         self.epoch = 0
@@ -58,17 +63,17 @@ def pair_loader(
     exclude: Collection[int] = (),
     num_workers: int = 0,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Make a shuffled loader of whole pairs; one pass is one epoch, with other blends than the one before.
+    """Make a shuffled loader of whole pairs; one pass is one epoch, and each epoch has its own blends.
 
-    The unchanged :func:`gsnr_toolkit.data.loaders.train_loader` works too, with the blends of ``dataset.epoch`` at
-    every pass; it makes a pair twice where its rows come in different batches.
+    The general :func:`gsnr_toolkit.data.loaders.train_loader` works too, with the blends of ``dataset.epoch`` in every
+    pass; it makes a pair twice if its rows fall in different batches.
 
     Args:
         dataset: The pairs.
         batch_size: Images per batch, an even number: half as many pairs.
-        seed: Of the order.
-        exclude: Row numbers to leave out, with the other row of their pair.
-        num_workers: Processes that make pairs; 0 makes them in this one.
+        seed: Seed of the order.
+        exclude: Row numbers to leave out, together with the other row of their pair.
+        num_workers: Processes that make pairs; with 0, this process makes them.
 
     Returns:
         A loader of ``(images (B, 3, S, S) float32, labels (B,) int64)``. ``images[0::2]`` are targets, and

@@ -1,4 +1,4 @@
-"""The region to blend: an outline by landmarks, by a box or at random; its deformation and its soft edge."""
+"""The region to blend: an outline from landmarks, from a box or at random; its deformation and its soft edge."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from corit.sbi.seeds import Pixels
 
 __all__ = ["Mask", "box_outline", "deform", "draw_outline", "face_outline", "random_outline", "rasterised", "soften"]
 
-#: (H, W) float32 in [0, 1]: the share of the source in each pixel.
+#: (H, W) float32 in [0, 1]: the weight of the source in each pixel.
 Mask = NDArray[np.float32]
 
-#: Coarse cells along the shorter side in which the deformation is drawn: the same number at every size, so that a
-#: seed deforms a small and a large copy of an image alike.
+#: The deformation is drawn in this many coarse cells along the shorter side, whatever the size, so that a seed deforms
+#: a small and a large copy of an image alike.
 _CELLS = 64
 _CORNERS = 48
-#: Fractional bits of the corners of a polygon.
+#: Fractional bits of polygon corners: positions are rounded to a sixteenth of a pixel.
 _BITS = 4
 
 
@@ -30,14 +30,14 @@ def draw_outline(
 
     Args:
         face: Landmarks, a box, or None.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
         rng: Random numbers.
         recipe: Probabilities.
 
     Returns:
-        Corners of a convex polygon (K, 2), and how it was made: ``"68 landmarks"``, ``"81 landmarks"``, ``"box"`` or
-        ``"generic"``.
+        Corners of a convex polygon (K, 2), and what it was drawn from: ``"68 landmarks"``, ``"81 landmarks"``,
+        ``"box"`` or ``"generic"``.
     """
     inner = rng.random() < recipe.inner_chance
     if face is not None and face.landmarks is not None:
@@ -49,13 +49,13 @@ def draw_outline(
 
 
 def face_outline(landmarks: Points) -> Points:
-    """The convex hull of landmarks.
+    """Return the convex hull of landmarks.
 
     Args:
         landmarks: (N, 2).
 
     Returns:
-        Its corners (K, 2), in turn.
+        Its corners (K, 2), in order.
 
     >>> square = np.array([[0, 0], [4, 0], [4, 4], [0, 4], [2, 2]], np.float32)
     >>> sorted(face_outline(square).tolist())
@@ -65,15 +65,7 @@ def face_outline(landmarks: Points) -> Points:
 
 
 def box_outline(box: Points, rng: np.random.Generator) -> Points:
-    """A face's usual shape in a box: an ellipse that narrows towards the chin, somewhat smaller than the box.
-
-    Args:
-        box: Left, top, right, bottom.
-        rng: Random numbers.
-
-    Returns:
-        Corners (48, 2) in the box.
-    """
+    """Draw a typical face in a box: an ellipse that narrows towards the chin and fills 80 to 100 % of the box."""
     centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
     angles = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
     fill = rng.uniform(0.8, 1.0, 2)
@@ -83,14 +75,14 @@ def box_outline(box: Points, rng: np.random.Generator) -> Points:
 
 
 def random_outline(height: int, width: int, rng: np.random.Generator) -> Points:
-    """A smooth convex outline anywhere in the image, for pictures without a face.
+    """Draw a smooth convex outline anywhere in the image, for pictures without a face.
 
-    Its radius about a point in the middle half of the image is 0.2 to 0.4 of the shorter side, with two harmonics of
-    random size and phase. The convex hull of that curve is taken, moved into the image as far as it fits.
+    Its radius about a point in the middle half of the image is 0.2 to 0.4 of the shorter side, plus two harmonics of
+    random amplitude and phase. The convex hull of that curve is taken and moved into the image as far as it fits.
 
     Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
         rng: Random numbers.
 
     Returns:
@@ -108,16 +100,7 @@ def random_outline(height: int, width: int, rng: np.random.Generator) -> Points:
 
 
 def rasterised(outline: Points, height: int, width: int) -> Pixels:
-    """Fill a convex polygon.
-
-    Args:
-        outline: Corners (K, 2), to a sixteenth of a pixel; they may lie outside the image.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-
-    Returns:
-        (H, W) uint8: 255 inside, 0 outside.
-    """
+    """Fill a convex polygon: (H, W) uint8, 255 inside; corners (K, 2) may lie outside the image."""
     mask = np.zeros((height, width), dtype=np.uint8)
     corners = np.rint(outline * (1 << _BITS)).astype(np.int32)
     cv2.fillConvexPoly(mask, corners, 255, lineType=cv2.LINE_8, shift=_BITS)
@@ -125,22 +108,10 @@ def rasterised(outline: Points, height: int, width: int) -> Pixels:
 
 
 def displacement(height: int, width: int, rng: np.random.Generator, recipe: Recipe) -> NDArray[np.float32]:
-    r"""A smooth random field of displacements.
-
-    Uniform noise smoothed with a Gaussian of standard deviation sigma and multiplied by alpha has the deviation
-    :math:`\alpha / (2 \sigma \sqrt{3 \pi})`. So alpha grows with the square of the image's side, where sigma grows
-    with the side: then displacements grow with the side. The noise is drawn and smoothed in coarse cells, a quarter of
-    the cost of a pixel's, and enlarged.
-
-    Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        rng: Random numbers.
-        recipe: ``elastic_alpha`` and ``elastic_sigma``.
-
-    Returns:
-        (H, W, 2), x and y in pixels.
-    """
+    """Draw a smooth random field of displacements (H, W, 2), x and y in pixels."""
+    # Uniform noise, smoothed with a Gaussian of standard deviation sigma and multiplied by alpha, has the standard
+    # deviation alpha / (2 sigma sqrt(3 pi)). For displacements to grow with the side, sigma must grow with the side and
+    # alpha with its square. Coarse cells cost a quarter of drawing and smoothing every pixel.
     side = min(height, width)
     rows, columns = (max(1, round(_CELLS * length / side)) for length in (height, width))
     noise = rng.random((rows, columns, 2), dtype=np.float32) * np.float32(2) - np.float32(1)
@@ -151,16 +122,7 @@ def displacement(height: int, width: int, rng: np.random.Generator, recipe: Reci
 
 
 def deform(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Pixels:
-    """Step 5, on the mask alone: pull it about by :func:`displacement`.
-
-    Args:
-        mask: (H, W) uint8.
-        rng: Random numbers.
-        recipe: Amplitude and smoothness.
-
-    Returns:
-        (H, W) uint8; beyond the image's edge the mask goes on as it is there.
-    """
+    """Step 5, for the mask (H, W) alone: warp it by a :func:`displacement`; its edge values extend beyond the image."""
     height, width = mask.shape
     field = displacement(height, width, rng, recipe)
     field[..., 0] += np.arange(width, dtype=np.float32)
@@ -170,19 +132,19 @@ def deform(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Pixels:
 
 
 def soften(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Mask:
-    """Steps 6 and 7: shrink, draw the edge in, soften it, and multiply by a ratio.
+    """Steps 6 and 7: erode the mask, soften its edge, and multiply it by a ratio.
 
-    The authors filter, divide by the maximum and set everything below 1 to 0. What remains are the pixels whose whole
-    window is full: an erosion, which is done as such, because it is exact. A mask that nothing of would
-    remain of is not drawn in.
+    The authors filter, divide by the maximum and set everything below 1 to 0. The pixels that remain are those with a
+    full window, which is an erosion. It is computed as an erosion here, because that is exact. A mask that would vanish
+    is not eroded.
 
     Args:
         mask: (H, W) uint8, 0 to 255.
         rng: Random numbers.
-        recipe: Sizes of the filters, ratios.
+        recipe: Filter sizes and ratios.
 
     Returns:
-        (H, W) float32 from 0 to the ratio; all 0 where the mask is empty.
+        (H, W) float32 from 0 to the ratio; all 0 if the mask is empty.
     """
     height, width = mask.shape
     scale = min(height, width) / REFERENCE_SIDE

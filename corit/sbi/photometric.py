@@ -1,8 +1,7 @@
 """Changes of colour, resolution and compression; none of them moves a pixel.
 
-All changes of colour are affine maps of RGB, so that a chain of them is one matrix, applied once and rounded once.
-Done one after the other in 8 bits, each would leave rounding errors of its own, and a detector of forgeries would
-learn these.
+All colour changes are affine maps of RGB, so that a chain of them is one matrix, applied once and rounded once. Applied
+one after the other in 8 bits, each would add its own rounding error, and a forgery detector would learn these errors.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from numpy.typing import NDArray
 from corit.sbi.recipe import Recipe
 from corit.sbi.seeds import Pixels
 
-__all__ = ["ColourMap", "apply_colour", "before_blending", "brightness_contrast", "chain", "hue_saturation_value"]
-__all__ += ["rescaled", "sharpened", "through_jpeg"]
+__all__ = ["after_blending", "before_blending", "to_bytes"]
 
-#: (3, 4): three rows of weights of R, G and B, and an offset in grey levels.
+#: (3, 4): three rows of weights of R, G and B, and an offset in grey levels each.
 ColourMap = NDArray[np.float64]
 
 _GREY = np.full((3, 3), 1 / 3)
@@ -27,12 +25,12 @@ _TURN = np.array([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
 
 
 def unchanged() -> ColourMap:
-    """The map that leaves colours as they are."""
+    """Return the identity map."""
     return np.eye(3, 4)
 
 
 def chain(*maps: ColourMap) -> ColourMap:
-    """One map for several, applied in the order given.
+    """Compose maps (3, 4), applied in the order given.
 
     Args:
         *maps: (3, 4) each.
@@ -51,28 +49,21 @@ def chain(*maps: ColourMap) -> ColourMap:
 
 
 def shift_channels(levels: NDArray[np.float64]) -> ColourMap:
-    """Add a constant to each channel.
-
-    Args:
-        levels: Grey levels, (3,).
-
-    Returns:
-        The map.
-    """
+    """Return the map that adds a number of grey levels, (3,), to each channel."""
     return np.column_stack([np.eye(3), levels])
 
 
 def hue_saturation_value(degrees: float, saturation: float, value: float) -> ColourMap:
-    """Turn the hue about the grey axis, stretch the chroma, and scale all channels.
+    """Rotate the hue about the grey axis, stretch the chroma, and scale all channels.
 
     With ``L`` the projection on the grey axis and ``R`` the rotation about it, the map is
-    ``(1 + value) (L + (1 + saturation) (R - L))``: it is linear, and leaves the mean of R, G and B alone but for
-    ``value``. (In HSV, the same would take a conversion to whole degrees and back.)
+    ``(1 + value) (L + (1 + saturation) (R - L))``. It is linear, and only ``value`` changes the mean of R, G and B. (In
+    HSV, the same change would need a conversion to whole degrees and back.)
 
     Args:
-        degrees: Turn of the hue.
+        degrees: Rotation of the hue.
         saturation: Relative change of the distance from grey.
-        value: Relative change of everything.
+        value: Relative change of all channels.
 
     Returns:
         The map.
@@ -86,55 +77,24 @@ def hue_saturation_value(degrees: float, saturation: float, value: float) -> Col
 
 
 def brightness_contrast(brightness: float, contrast: float) -> ColourMap:
-    """Scale all channels and add a constant.
-
-    Args:
-        brightness: What is added, in shares of the full scale.
-        contrast: Relative change of the scale.
-
-    Returns:
-        The map.
-    """
+    """Return the map that scales all channels by ``1 + contrast`` and adds ``brightness`` of the full scale."""
     return np.column_stack([np.eye(3) * (1 + contrast), np.full(3, 255 * brightness)])
 
 
 def apply_colour(image: Pixels, colour: ColourMap) -> Pixels:
-    """Apply a map to every pixel, round to the nearest level, and cut off at 0 and 255.
-
-    Args:
-        image: (H, W, 3).
-        colour: (3, 4).
-
-    Returns:
-        (H, W, 3).
-    """
+    """Apply a map to every pixel (H, W, 3), round to the nearest level, and clip to 0 and 255."""
     if np.array_equal(colour, unchanged()):
         return image
     return to_bytes(cv2.transform(image.astype(np.float32), colour.astype(np.float32)))
 
 
 def to_bytes(values: NDArray[Any]) -> Pixels:
-    """Round to the nearest level and cut off at 0 and 255.
-
-    Args:
-        values: Grey levels.
-
-    Returns:
-        uint8 of the same shape.
-    """
+    """Round to the nearest grey level and clip to 0 and 255."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def rescaled(image: Pixels, factor: int) -> Pixels:
-    """Shrink by area averages and enlarge again linearly, which loses the finest detail.
-
-    Args:
-        image: (H, W, 3).
-        factor: How many times smaller each side becomes, down to 1 pixel.
-
-    Returns:
-        (H, W, 3).
-    """
+    """Remove the finest detail: shrink each side ``factor`` times by area averages, then enlarge linearly."""
     height, width = image.shape[:2]
     small = (max(1, width // factor), max(1, height // factor))
     return np.asarray(
@@ -143,46 +103,21 @@ def rescaled(image: Pixels, factor: int) -> Pixels:
 
 
 def sharpened(image: Pixels, weight: float) -> Pixels:
-    """Add the Laplacian over the eight neighbours.
-
-    Args:
-        image: (H, W, 3).
-        weight: Of the Laplacian.
-
-    Returns:
-        (H, W, 3).
-    """
+    """Add the Laplacian over the eight neighbours, times ``weight``."""
     kernel = np.full((3, 3), -weight, dtype=np.float32)
     kernel[1, 1] = 1 + 8 * weight
     return np.asarray(cv2.filter2D(image, -1, kernel), dtype=np.uint8)
 
 
 def through_jpeg(image: Pixels, quality: int) -> Pixels:
-    """Encode and decode.
-
-    Args:
-        image: (H, W, 3), RGB.
-        quality: 1 to 100.
-
-    Returns:
-        (H, W, 3), RGB.
-    """
+    """Encode an RGB image as JPEG of a quality from 1 to 100, and decode it."""
     encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
     return np.asarray(decoded, dtype=np.uint8)
 
 
 def before_blending(image: Pixels, rng: np.random.Generator, recipe: Recipe) -> Pixels:
-    """Step 4: change one image of the pair, so that its region differs from the other's.
-
-    Args:
-        image: (H, W, 3).
-        rng: Random numbers.
-        recipe: Ranges.
-
-    Returns:
-        (H, W, 3).
-    """
+    """Step 4: change one image (H, W, 3) of the pair, so that its region differs from the other's."""
     colour = chain(
         _some_shift(rng, recipe, recipe.shift_chance), _some_hue(rng, recipe), _some_contrast(rng, recipe.contrast)
     )
@@ -192,16 +127,7 @@ def before_blending(image: Pixels, rng: np.random.Generator, recipe: Recipe) -> 
 
 
 def after_blending(images: tuple[Pixels, Pixels], rng: np.random.Generator, recipe: Recipe) -> tuple[Pixels, Pixels]:
-    """Step 8: change both images of the pair in the same way.
-
-    Args:
-        images: (H, W, 3) each.
-        rng: Random numbers.
-        recipe: Ranges.
-
-    Returns:
-        (H, W, 3) each.
-    """
+    """Step 8: apply the same change to both images (H, W, 3) of the pair."""
     shift, hue = _some_shift(rng, recipe, recipe.final_chance), _some_hue(rng, recipe)
     contrast = _some_contrast(rng, recipe.final_contrast)
     with_hue, with_contrast, with_jpeg = rng.random(3) < (recipe.final_chance, recipe.final_chance, recipe.jpeg_chance)
@@ -211,7 +137,7 @@ def after_blending(images: tuple[Pixels, Pixels], rng: np.random.Generator, reci
     return (through_jpeg(first, quality), through_jpeg(second, quality)) if with_jpeg else (first, second)
 
 
-# Draws are made whether or not a change then happens: what follows does not depend on it.
+# The numbers are drawn even if the change is not applied, so that later draws do not depend on that choice.
 def _some_shift(rng: np.random.Generator, recipe: Recipe, chance: float) -> ColourMap:
     levels = rng.uniform(-recipe.shift, recipe.shift, 3)
     return shift_channels(levels) if rng.random() < chance else unchanged()

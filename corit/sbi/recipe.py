@@ -1,4 +1,4 @@
-"""Every number of the self-blending steps, in one table; sizes in pixels are those of a 256-pixel crop."""
+"""Every number of the self-blending steps in one table; sizes in pixels refer to a 256-pixel crop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gsnr_toolkit.errors import ProbeError
 
 __all__ = ["REFERENCE_SIDE", "SOURCE_ONLY", "Recipe", "Span", "odd"]
 
-#: The side of the crops that the sizes in pixels are stated for.
+#: Side of the crop that sizes in pixels refer to.
 REFERENCE_SIDE = 256
 
 Span = tuple[float, float]
@@ -17,45 +17,46 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Recipe:
-    """The steps' probabilities and ranges: those of the method's authors, with a hue, chroma and value of our own.
+    """Probabilities and ranges of the steps: the authors' values, except hue, chroma and value, which are our choice.
 
     Source: Shiohara and Yamasaki, Detecting Deepfakes with Self-Blended Images (CVPR 2022). Lengths in pixels
-    (``elastic_*``, ``kernel``, ``sigma``) hold for a crop whose shorter side is :data:`REFERENCE_SIDE`, and are
-    scaled with it. Probabilities are named ``*_chance``.
+    (``elastic_*``, ``kernel``, ``sigma``) hold for a crop with a shorter side of :data:`REFERENCE_SIDE`, and scale with
+    it. Probabilities are named ``*_chance``.
 
     Attributes:
-        flip_chance: Of a horizontal flip.
-        crop: Whether to cut loosely around the face first, and with random margins last.
-        loose_margin: Margin of the first cut on every side, in widths or heights of the face's box.
-        margin: Range of the margins of the last cut, in the same unit; one draw for each side.
-        whole_margin: Range of what the last cut takes from each side where no face is known, in shares of the side.
-        largest: Most pixels that the shorter side may have after the first cut; larger crops are scaled down
-            (area averages). None keeps them.
-        inner_chance: Of the hull of the first 68 landmarks, without the forehead.
-        augmented: Which image of the pair is changed before blending: ``"either"`` (one of the two, by a fair coin)
-            or ``"source"``, which leaves the target as it is.
+        flip_chance: Probability of a horizontal flip.
+        crop: Whether to crop loosely around the face first, and with random margins last.
+        loose_margin: Margin of the first crop on every side, in widths or heights of the face's box.
+        margin: Range of the margins of the last crop, in the same unit; drawn separately for each side.
+        whole_margin: Range of the fraction that the last crop removes from each side if no face is known.
+        largest: Maximum shorter side in pixels after the first crop; larger crops are scaled down (area averages). None
+            keeps them.
+        inner_chance: Probability of the hull of the first 68 landmarks, without the forehead.
+        augmented: Which image of the pair is changed before blending: ``"either"`` (a fair coin decides) or
+            ``"source"``, which leaves the target unchanged.
         shift: Largest shift of each RGB channel, in grey levels.
-        shift_chance: Of that shift.
-        hue: Largest turn of the hue, in degrees.
+        shift_chance: Probability of that shift.
+        hue: Largest rotation of the hue, in degrees.
         saturation: Largest relative change of the chroma.
         value: Largest relative change of all channels.
-        contrast: Largest relative change of contrast, and of brightness in shares of the full scale, before blending.
-        scales: Factors by which to shrink and enlarge again; the other choice is to sharpen.
-        sharpness: Range of the weight of the sharpening.
-        move_x: Largest shift of the source, in shares of the width.
-        move_y: Largest shift of the source, in shares of the height.
+        contrast: Before blending: largest relative change of contrast, and of brightness as a fraction of the full
+            scale.
+        scales: Factors by which to shrink and enlarge again; the alternative is to sharpen.
+        sharpness: Range of the sharpening weight.
+        move_x: Largest shift of the source, as a fraction of the width.
+        move_y: Largest shift of the source, as a fraction of the height.
         zoom: Smallest scale of the source; its inverse is the largest.
         elastic_alpha: Amplitude of the mask's deformation.
         elastic_sigma: Standard deviation of the filter that smooths the deformation.
-        mask_side: Range of the share of the side at which the mask is softened (192 to 256 of 256 pixels).
+        mask_side: Range of the relative side at which the mask is softened (192 to 256 of 256 pixels).
         kernel: Range of the odd sizes of both filters that soften the mask.
         sigma: Range of the second filter's standard deviation.
-        ratios: What the mask is multiplied by; one of them, each as likely.
+        ratios: Factors of the mask, one of which is drawn with equal probability.
         final: Whether to change both images of the pair alike after blending.
         final_contrast: As ``contrast``, after blending.
-        final_chance: Of each of the changes of colour after blending.
-        jpeg: Range of JPEG's quality.
-        jpeg_chance: Of JPEG.
+        final_chance: Probability of each colour change after blending.
+        jpeg: Range of the JPEG quality.
+        jpeg_chance: Probability of JPEG compression.
 
     Raises:
         ProbeError: If a value is out of its range; names the field, the range and the value.
@@ -64,7 +65,7 @@ class Recipe:
     (40, 100)
     >>> Recipe(flip_chance=2)
     Traceback (most recent call last):
-    gsnr_toolkit.errors.ProbeError: expected flip_chance from 0 to 1, got 2
+    gsnr_toolkit.errors.ProbeError: expected flip_chance to be from 0 to 1, got 2; change that field of Recipe
     """
 
     flip_chance: float = 0.5
@@ -116,22 +117,24 @@ class Recipe:
         _within("elastic_sigma", self.elastic_sigma, 2, 64)
         for name in ("scales", "ratios"):
             if not getattr(self, name):
-                raise ProbeError(f"expected at least one of {name}, got none")
+                raise ProbeError(f"expected at least one value in {name}, got none; leave it out for the default")
         for scale in self.scales:
             _within("each of scales", scale, 1, math.inf)
         for ratio in self.ratios:
             _within("each of ratios", ratio, 0, 1)
         if self.augmented not in ("either", "source"):
-            raise ProbeError(f"expected augmented to be 'either' or 'source', got {self.augmented!r}")
+            raise ProbeError(
+                f"expected augmented to be 'either' or 'source', got {self.augmented!r}; choose one of them"
+            )
         if self.largest is not None:
             _within("largest", self.largest, 16, math.inf)
 
 
 def odd(size: float) -> int:
-    """The odd whole number next to a filter's size, at least 1.
+    """Round a filter's size in pixels to the nearest odd integer, at least 1.
 
     Args:
-        size: In pixels.
+        size: Size in pixels.
 
     Returns:
         An odd number.
@@ -144,15 +147,19 @@ def odd(size: float) -> int:
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise ProbeError(f"expected {name} {bounds}, got {value}")
+        raise ProbeError(f"expected {name} to be {_bounds(low, high)}, got {value}; change that field of Recipe")
 
 
 def _span(name: str, span: tuple[float, float], low: float, high: float) -> None:
     if len(span) != 2 or not low <= span[0] <= span[1] <= high:
-        bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise ProbeError(f"expected {name} as two rising numbers {bounds}, got {span}")
+        raise ProbeError(
+            f"expected {name} to be two ascending numbers {_bounds(low, high)}, got {span}; change that field of Recipe"
+        )
 
 
-#: What changes nothing but the blended region: the target is the image as it came. For test time.
+def _bounds(low: float, high: float) -> str:
+    return f"at least {low}" if high == math.inf else f"from {low} to {high}"
+
+
+#: For test time: only the blended region changes, and the target is the input image.
 SOURCE_ONLY = Recipe(flip_chance=0, crop=False, augmented="source", final=False)

@@ -1,4 +1,4 @@
-"""Seeds from an image's bytes: the same picture is blended the same way, wherever and whenever it is met."""
+"""Seeds from an image's bytes, so that the same picture is always blended the same way."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["SMALLEST_SIDE", "Pixels", "as_pixels", "content_seed", "generator"]
 
 Pixels = NDArray[np.uint8]
 
-#: Below this side no step has room: a filter of one pixel softens nothing.
+#: Smaller images are refused: a filter scaled to them would have one pixel and soften nothing.
 SMALLEST_SIDE = 16
 
 
 def content_seed(image: Pixels) -> int:
-    """Derive a seed from an image's shape and bytes (BLAKE2b).
+    """Derive a 64-bit seed from an image's shape and bytes (BLAKE2b).
 
     Args:
         image: uint8 array.
 
     Returns:
-        A whole number of 64 bits; other pixels give another one.
+        The seed; different pixels or shapes give a different seed.
 
     >>> black = np.zeros((4, 4, 3), np.uint8)
     >>> content_seed(black) == content_seed(black.copy()), content_seed(black) == content_seed(black.reshape(2, 8, 3))
@@ -38,47 +38,36 @@ def content_seed(image: Pixels) -> int:
 
 
 def generator(image: Pixels, seed: int | Sequence[int] | None) -> np.random.Generator:
-    """The random numbers of one image.
-
-    Args:
-        image: uint8 array.
-        seed: Whole numbers of at least 0; None takes :func:`content_seed`.
-
-    Returns:
-        A generator of its own; the global state is left alone.
-
-    Raises:
-        ProbeError: If a seed is negative.
-    """
+    """Return the random generator of one image, seeded by :func:`content_seed` when ``seed`` is None."""
     if seed is None:
         return np.random.default_rng(content_seed(image))
     if np.min(seed) < 0:
-        raise ProbeError(f"expected a seed of at least 0, got {seed}")
+        raise ProbeError(f"expected a seed of at least 0, got {seed}; pass non-negative integers")
     return np.random.default_rng(seed)
 
 
 def as_pixels(image: Any) -> Pixels:
-    """Check an image and bring it to three channels.
+    """Check an image and convert it to three channels.
 
     Args:
         image: uint8 array ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)``.
 
     Returns:
-        Contiguous uint8 array ``(H, W, 3)``; grey images get three equal channels.
+        Contiguous uint8 array ``(H, W, 3)``; a grey image is repeated in three channels.
 
     Raises:
-        ProbeError: If it is no such array, or a side is below 16 pixels.
+        ProbeError: If the type or shape differs, or a side is below 16 pixels.
 
     >>> as_pixels(np.zeros((16, 20), np.uint8)).shape
     (16, 20, 3)
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         got = f"dtype {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ProbeError(f"expected an image as a uint8 array with values 0 to 255, got {got}; convert it first")
+        raise ProbeError(f"expected an image as a uint8 array with values 0 to 255, got {got}; convert it")
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ProbeError(f"expected an image (H, W, 3) or (H, W), got shape {image.shape}; channels come last, RGB")
+        raise ProbeError(f"expected an image (H, W, 3) or (H, W), got shape {image.shape}; see that channels come last")
     if min(image.shape[:2]) < SMALLEST_SIDE:
         size = image.shape[:2]
         raise ProbeError(f"expected an image of at least {SMALLEST_SIDE} pixels a side, got {size}; enlarge it")

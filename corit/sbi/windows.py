@@ -1,4 +1,4 @@
-"""Which part of an image is used: a loose cut around the face before blending, and one with random margins after it."""
+"""Crops: a loose one around the face before blending, and one with random margins after it."""
 
 from __future__ import annotations
 
@@ -17,31 +17,21 @@ Window = tuple[int, int, int, int]
 
 
 def loose_window(face: Face | None, height: int, width: int, recipe: Recipe) -> Window:
-    """Step 2: the face with plenty around it; all of the image where no face is known.
-
-    Args:
-        face: Landmarks or a box.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        recipe: ``loose_margin``.
-
-    Returns:
-        The window.
-    """
+    """Step 2: return the face with generous margins; the whole image if no face is known."""
     if face is None or face.extent is None:
         return (0, 0, width, height)
     return _around(face.extent, [recipe.loose_margin] * 4, height, width)
 
 
 def last_window(face: Face | None, height: int, width: int, rng: np.random.Generator, recipe: Recipe) -> Window:
-    """Step 9: the face with random margins, as near to a square as the image allows.
+    """Step 9: return the face with random margins, as close to a square as the image allows.
 
-    Detectors read squares. A cut of another shape would have to be squeezed, or lose its ends.
+    Detectors read squares. A crop of another shape would have to be squeezed, or lose its ends.
 
     Args:
-        face: Landmarks or a box; None cuts a random share off each side of the image.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        face: Landmarks or a box; with None, a random fraction is removed from each side of the image.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
         rng: Random numbers.
         recipe: ``margin`` and ``whole_margin``.
 
@@ -60,7 +50,7 @@ def last_window(face: Face | None, height: int, width: int, rng: np.random.Gener
 
 
 def _around(extent: Points, shares: Sequence[float], height: int, width: int) -> Window:
-    """Return the window of an extent with margins in shares of its own width and height, within the image."""
+    """Return the window of an extent with margins relative to its own width and height, within the image."""
     left, top, right, bottom = (float(value) for value in extent)
     across, down = right - left, bottom - top
     window = (
@@ -80,7 +70,7 @@ def _large_enough(window: Window, height: int, width: int) -> Window:
 
 
 def _widened(low: int, high: int, length: int, limit: int) -> tuple[int, int]:
-    """Return the interval made as long as asked, about its middle, and then moved into 0 to ``limit``."""
+    """Widen an interval to ``length`` about its middle, then move it into 0 to ``limit``."""
     length = min(max(length, high - low), limit)
     low = min(max(0, (low + high - length) // 2), limit - length)
     return low, low + length

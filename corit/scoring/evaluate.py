@@ -1,4 +1,4 @@
-"""A detector on a data set: a score for each image, and a table of measures that names source and protocol."""
+"""A detector on one data set: a score for each image, and a table of metrics that names training data and protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gsnr_toolkit.support.progress import stage
 
 __all__ = ["COLUMNS", "Evaluated", "evaluate_detector", "markdown_table", "protocol_of", "score_dataset", "wide_table"]
 
-#: The columns of a table of measures, one measure a row.
+#: Columns of a table of metrics, one metric a row.
 COLUMNS: tuple[str, ...] = (
     "detector",
     "trained_on",
@@ -29,17 +29,21 @@ COLUMNS: tuple[str, ...] = (
     "perturbation",
     "level",
     "measure",
+    "value",
+    "low",
+    "high",
+    "real",
+    "fake",
 )
-COLUMNS += ("value", "low", "high", "real", "fake")
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A detector on a data set.
+    """A detector's result on a data set.
 
     Attributes:
         scores: A row for each image: the data set's records with ``logit``, ``probability`` and ``video_number``.
-        table: A row for each domain, level and measure, columns :data:`COLUMNS`; intervals over videos.
+        table: A row for each domain, level and metric, columns :data:`COLUMNS`; intervals over videos.
     """
 
     scores: pd.DataFrame
@@ -59,9 +63,9 @@ def score_dataset(
 
     Args:
         trained: The detector.
-        dataset: The images, as the detector wants them.
-        maker: Makes or reads features of its frozen encoder; images go through the whole model when None.
-        device: Where the model is.
+        dataset: Images in the detector's size and normalisation.
+        maker: Computes or reads features of the frozen encoder; with None, images run through the whole model.
+        device: Device of the model.
         num_workers: Processes that read images.
         progress: Show a bar (on a terminal).
 
@@ -90,14 +94,14 @@ def evaluate_detector(
     perturbation: str = "none",
     progress: bool = False,
 ) -> Evaluated:
-    """Score a data set and measure how well, by frame and by video, for each of its domains.
+    """Score a data set and compute the metrics by frame and by video, for each of its domains.
 
     Args:
         trained: The detector.
         dataset: Images with labels.
-        maker: Makes or reads features of its frozen encoder.
+        maker: Computes or reads features of the frozen encoder.
         draws: Bootstrap draws of the intervals; 0 for none.
-        device: Where the model is.
+        device: Device of the model.
         num_workers: Processes that read images.
         perturbation: What was done to the images, for the table.
         progress: Show a bar (on a terminal).
@@ -134,17 +138,7 @@ def _rows(part: pd.DataFrame, about: Mapping[str, Any], draws: int) -> list[dict
 
 
 def protocol_of(trained: Trained, dataset: ForgeryDataset, scores: pd.DataFrame) -> str:
-    """Say in a line how a number came about.
-
-    Args:
-        trained: The detector.
-        dataset: What it was tested on.
-        scores: The rows of the domain, with ``video_number``.
-
-    Returns:
-        Relation to the training data, split, and frames of a video.
-
-    """
+    """Describe relation to the training data, split, and frames per video of a domain's scores, in one line."""
     known, name = trained.training, dataset.name
     if not known:
         relation = "training data unknown"
@@ -161,21 +155,21 @@ def protocol_of(trained: Trained, dataset: ForgeryDataset, scores: pd.DataFrame)
 
 
 def wide_table(table: pd.DataFrame, level: str = "video") -> pd.DataFrame:
-    """Put the measures side by side, as people read them.
+    """Put the metrics side by side.
 
     Args:
-        table: A table of measures.
+        table: A table of metrics.
         level: ``"frame"`` or ``"video"``.
 
     Returns:
-        A row for each detector, data set and perturbation; measures as text with their intervals.
+        A row for each detector, data set and perturbation; metrics as text with their intervals.
     """
     chosen = table[table["level"] == level].copy()
     chosen["text"] = [
         _text(value, low, high) for value, low, high in chosen[["value", "low", "high"]].itertuples(index=False)
     ]
     keys = ["detector", "selection", "data", "perturbation", "protocol", "real", "fake"]
-    # kept in the order of their first row
+    # sort=False keeps the order of the first rows
     wide = chosen.groupby([*keys, "measure"], sort=False)["text"].first().unstack("measure", sort=False)
     return wide[[name for name in METRICS if name in wide.columns]].reset_index()
 

@@ -1,4 +1,4 @@
-"""A detector on several data sets, and on worse copies of them, as one table."""
+"""A detector on several data sets by name, and on perturbed copies of them, as one table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def expand_names(text: str) -> list[str]:
     """Read names of data sets.
 
     Args:
-        text: Names with commas; ``demo`` stands for all embedded ones.
+        text: Names separated by commas; ``demo`` stands for all embedded data sets.
 
     Returns:
         The names.
@@ -38,22 +38,22 @@ def expand_names(text: str) -> list[str]:
     """
     names = [part.strip() for part in text.split(",")]
     if not all(names):
-        raise ProbeError(f"expected names of data sets with commas between them, got {text!r}")
+        raise ProbeError(f"expected names of data sets, got {text!r}; separate them by commas")
     demo = [name for name in DATASETS if name.startswith("demo-")]
     return list(dict.fromkeys(each for name in names for each in (demo if name == "demo" else [name])))
 
 
 def read_perturbations(text: str | None) -> list[tuple[str, float]]:
-    """Read what is to be done to the images.
+    """Read perturbations from text.
 
     Args:
-        text: ``"all"``, names (all their levels) or ``NAME=LEVEL``, with commas; None for nothing.
+        text: ``"all"``, or names (all their levels) or ``NAME=LEVEL``, separated by commas; None for none.
 
     Returns:
         Names and levels.
 
     Raises:
-        ProbeError: If a name is unknown or a level no number.
+        ProbeError: If a name is unknown or a level is not a number.
 
     >>> read_perturbations("jpeg=50,blur")
     [('jpeg', 50.0), ('blur', 0.5), ('blur', 1), ('blur', 2)]
@@ -67,11 +67,13 @@ def read_perturbations(text: str | None) -> list[tuple[str, float]]:
         name, equals, level = (piece.strip() for piece in part.partition("="))
         if name not in PERTURBATIONS:
             meant = did_you_mean(name, PERTURBATIONS)
-            raise ProbeError(f"no perturbation is called {name!r}.{meant} Known are all, {', '.join(PERTURBATIONS)}")
+            raise ProbeError(
+                f"expected a perturbation out of all, {', '.join(PERTURBATIONS)}, got {name!r}; choose one.{meant}"
+            )
         try:
             found += [(name, float(level))] if equals else [(name, each) for each in LEVELS[name]]
         except ValueError:
-            raise ProbeError(f"expected {name}=NUMBER ({PERTURBATIONS[name]}), got {part!r}") from None
+            raise ProbeError(f"expected {name}=NUMBER, got {part!r}; give a number ({PERTURBATIONS[name]})") from None
     return found
 
 
@@ -86,12 +88,12 @@ def evaluate_many(
     out: Path | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Test a detector on data sets by name, each as it is and perturbed.
+    """Evaluate a detector on data sets by name, unchanged and perturbed.
 
     Args:
         trained: The detector, on its device.
         names: Data sets.
-        options: ``split``, ``size``, ``root``, ``frames_per_video`` and what else :func:`open_dataset` takes.
+        options: ``split``, ``size``, ``root``, ``frames_per_video`` and other options of :func:`open_dataset`.
         perturbations: Names and levels.
         cache: Folder of cached features of a frozen encoder; None keeps none.
         draws: Bootstrap draws.
@@ -128,5 +130,5 @@ def evaluate_many(
 
 
 def _frozen(trained: Trained) -> bool:
-    # a tuned encoder's features would fill the cache for one test alone
+    # features of a tuned encoder serve this one test, so caching them only fills the disk
     return isinstance(trained.model, CoRIT) or trained.training.get("method") == "probe"

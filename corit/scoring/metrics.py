@@ -1,4 +1,4 @@
-"""How well a detector's probabilities tell fake from real, by frame and by video, with intervals over videos."""
+"""How well probabilities separate fake from real, by frame and by video, with intervals over videos."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["METRICS", "Interval", "by_video", "evaluate_scores", "measures", "video_keys"]
 
-#: Every measure, and what it is.
+#: Every metric, and its meaning.
 METRICS = {
     "auc": "area under the ROC curve; 0.5 is chance, whatever the threshold",
     "ap": "average precision of the fakes: the precision at each recall, averaged; chance is their share",
-    "eer": "equal error rate: share of real images called fake where it is nearest to that of missed fakes",
-    "accuracy": "share answered rightly at a probability of 0.5",
-    "ece": "expected calibration error over 15 equal bins: mean distance of probability and share of fakes",
-    "brier": "mean squared distance of probability and label",
+    "eer": "equal error rate: share of real images called fake, where it is nearest to that of missed fakes",
+    "accuracy": "share classified correctly at a probability of 0.5",
+    "ece": "expected calibration error over 15 equal bins: mean distance between probability and share of fakes",
+    "brier": "mean squared distance between probability and label",
 }
 
 BINS = 15
@@ -35,7 +35,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A measure with its interval over videos; both ends are NaN where a class has one video only."""
+    """A metric with its interval over videos; both ends are NaN if a class has only one video."""
 
     value: float
     low: float
@@ -43,15 +43,15 @@ class Interval:
 
 
 def measures(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> dict[str, float]:
-    """Compute every measure of :data:`METRICS`.
+    """Compute every metric of :data:`METRICS`.
 
-    Curves are scikit-learn's. The equal error rate is the false positive rate at the threshold where it differs least
-    from the false negative rate (the first, going down from the highest), as in DeepfakeBench.
+    The ROC curve is scikit-learn's. The equal error rate is the false positive rate at the threshold where it differs
+    least from the false negative rate (the highest such threshold), as in DeepfakeBench.
 
     Args:
         labels: 0 real, 1 fake, ``(N,)``.
         probabilities: Of being fake, ``(N,)``.
-        weights: How often each counts, ``(N,)``; once when None.
+        weights: How often each image counts, ``(N,)``; once when None.
 
     Returns:
         Value by name.
@@ -63,13 +63,14 @@ def measures(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | N
     >>> found["auc"], found["accuracy"], found["eer"]
     (0.75, 0.5, 0.5)
     """
-    from sklearn.metrics import auc, roc_curve
+    from sklearn.metrics import auc, roc_curve  # slow to import, and `corit predict` needs only the names in METRICS
 
     known, scores = checked(labels, probabilities)
     counts = np.ones(len(known)) if weights is None else np.asarray(weights, dtype=np.float64)
     false_rate, true_rate, _ = roc_curve(known, scores, sample_weight=counts, drop_intermediate=False)
     total = counts.sum()
     fake = counts[known == 1].sum()
+    # precision from the same curve: average_precision_score would sort the scores again, in each of 1,000 draws
     hits, alarms = true_rate * fake, false_rate * (total - fake)
     precision = np.divide(hits, hits + alarms, out=np.ones_like(hits), where=hits + alarms > 0)
     right = (scores >= THRESHOLD) == (known == 1)
@@ -91,12 +92,12 @@ def _calibration_error(labels: Labels, probabilities: Floats, counts: Floats) ->
 
 
 def video_keys(records: pd.DataFrame) -> NDArray[Any]:
-    """Tell which rows are frames of one video: those of the same domain, label, method and video.
+    """Number the videos: rows of the same domain, label, method and video are frames of one video.
 
-    The label and the method belong to it: a folder of the same name holds a real video here and its forgery there.
+    Label and method are part of the key, because the folder of a real video and of its forgery may have the same name.
 
     Args:
-        records: A data set's table; where it has no column ``video``, ``source`` stands for it.
+        records: A data set's table; without a column ``video``, ``source`` takes its place.
 
     Returns:
         A number for each row, ``(N,)``; equal for frames of one video.
@@ -117,7 +118,7 @@ def by_video(labels: ArrayLike, probabilities: ArrayLike, videos: ArrayLike) -> 
     Args:
         labels: 0 real, 1 fake, ``(N,)``.
         probabilities: Of being fake, ``(N,)``.
-        videos: Equal for frames of one video, ``(N,)``. Frames of another label are of another video all the same.
+        videos: Equal for frames of one video, ``(N,)``; frames with different labels count as different videos.
 
     Returns:
         Labels and mean probabilities of the videos.
@@ -140,10 +141,10 @@ def evaluate_scores(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, dict[str, Interval]]:
-    """Compute every measure by frame and by video, with percentile intervals of a bootstrap over videos.
+    """Compute every metric by frame and by video, with percentile intervals of a bootstrap over videos.
 
-    A draw takes as many real and as many fake videos as there are, with replacement, and all frames of each: frames of
-    one video are no evidence of their own.
+    Each draw resamples the real and the fake videos with replacement, keeps their numbers, and takes all frames of each
+    video, because frames of one video are not independent.
 
     Args:
         labels: 0 real, 1 fake, ``(N,)``.
@@ -151,16 +152,18 @@ def evaluate_scores(
         videos: Equal for frames of one video, ``(N,)``; see :func:`video_keys`.
         draws: Bootstrap draws; 0 for no intervals.
         confidence: Nominal coverage.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
-        ``{"frame": ..., "video": ...}``, each measure by name. Intervals are NaN where a class has a single video.
+        ``{"frame": ..., "video": ...}``, each metric by name. Intervals are NaN if a class has a single video.
 
     Raises:
         ProbeError: If an argument is out of its range.
     """
     if draws < 0 or not 0 < confidence < 1:
-        raise ProbeError(f"expected draws from 0 and confidence between 0 and 1, got {draws} and {confidence}")
+        raise ProbeError(
+            f"expected draws from 0 and confidence between 0 and 1, got {draws} and {confidence}; try 1000 and 0.95"
+        )
     known, scores = checked(labels, probabilities)
     owners = _numbered(known, videos)
     video_labels, video_scores = by_video(known, scores, owners)
@@ -181,7 +184,7 @@ def evaluate_scores(
 
 
 def _draws(labels: Labels, draws: int, seed: int) -> list[Floats]:
-    """How often each video is in each draw."""
+    """Draw how often each video counts, for each bootstrap draw."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(draws):
@@ -204,30 +207,22 @@ def _numbered(labels: Labels, videos: ArrayLike) -> NDArray[np.int64]:
     """Number the videos by label and name."""
     names = np.asarray(videos)
     if names.shape != labels.shape:
-        raise ProbeError(f"expected a video for each of {len(labels)} images, got shape {names.shape}")
+        raise ProbeError(f"expected a video for each of {len(labels)} images, got shape {names.shape}; pass one each")
+    # a forgery may carry the name of its source video, so the label is part of the key
     numbers = np.unique(names, return_inverse=True)[1].reshape(-1)
     return np.unique(2 * numbers + labels, return_inverse=True)[1].reshape(-1)
 
 
 def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats]:
-    """Insist on labels of both classes and on probabilities.
-
-    Args:
-        labels: 0 real, 1 fake, ``(N,)``.
-        probabilities: ``(N,)``.
-
-    Returns:
-        Both as arrays.
-
-    Raises:
-        ProbeError: If they are something else.
-    """
+    """Return labels and probabilities as arrays, after checking shapes, classes and range."""
     known, scores = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     if known.ndim != 1 or known.shape != scores.shape:
-        raise ProbeError(f"expected a probability for each label, got shapes {known.shape} and {scores.shape}")
+        raise ProbeError(
+            f"expected a probability for each label, got shapes {known.shape} and {scores.shape}; pass one each"
+        )
     if set(known.tolist()) != {0, 1}:
         raise ProbeError(
-            f"expected real (0) and fake (1) images, got the labels {sorted(set(known.tolist()))[:4]}; AUC needs both"
+            f"expected real (0) and fake (1) images, got labels {sorted(set(known.tolist()))[:4]}; AUC needs both"
         )
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ProbeError(

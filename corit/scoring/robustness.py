@@ -1,4 +1,4 @@
-"""Images made worse on purpose: JPEG, blur, resizing, noise; what is left of a detector on them."""
+"""Degraded images for robustness tests: JPEG, blur, resizing and noise."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from gsnr_toolkit.data.base import DataError, ForgeryDataset
 from gsnr_toolkit.data.transforms import fit_square
@@ -19,11 +21,11 @@ __all__ = ["LEVELS", "PERTURBATIONS", "Perturbed", "perturb"]
 
 Pixels = NDArray[np.uint8]
 
-#: What can be done to an image, and what its level is.
+#: The perturbations, and the meaning of their level.
 PERTURBATIONS = {
     "jpeg": "JPEG; quality, 1 to 100",
     "blur": "Gaussian blur; standard deviation in pixels",
-    "resize": "made smaller and enlarged again (bicubic); the smaller side in shares of the larger one",
+    "resize": "shrunk and enlarged again (bicubic); the smaller side relative to the larger one",
     "noise": "Gaussian noise; standard deviation in grey levels",
 }
 
@@ -37,18 +39,18 @@ LEVELS: dict[str, tuple[float, ...]] = {
 
 
 def perturb(image: Pixels, name: str, level: float) -> Pixels:
-    """Make an image worse; the same image in the same way every time.
+    """Degrade an image reproducibly: the same image always gives the same result.
 
     Args:
         image: (H, W, 3), RGB.
         name: One of :data:`PERTURBATIONS`.
-        level: Its level, in the unit said there.
+        level: Its level, in the unit stated there.
 
     Returns:
         (H, W, 3).
 
     Raises:
-        ProbeError: If there is no such perturbation, or the level is out of its range.
+        ProbeError: If the perturbation is unknown, or the level out of its range.
 
     >>> grey = np.full((8, 8, 3), 128, np.uint8)
     >>> bool((perturb(grey, "blur", 1) == grey).all())
@@ -56,32 +58,28 @@ def perturb(image: Pixels, name: str, level: float) -> Pixels:
     """
     if name not in PERTURBATIONS:
         meant = did_you_mean(name, PERTURBATIONS)
-        raise ProbeError(f"no perturbation is called {name!r}.{meant} Known are {', '.join(PERTURBATIONS)}")
+        raise ProbeError(f"expected a perturbation out of {', '.join(PERTURBATIONS)}, got {name!r}; choose one.{meant}")
     low, high = {"jpeg": (1, 100), "resize": (0.02, 1), "blur": (0, 100), "noise": (0, 255)}[name]
     if not low <= level <= high:
-        raise ProbeError(f"expected a level of {name} from {low} to {high} ({PERTURBATIONS[name]}), got {level}")
+        raise ProbeError(
+            f"expected a level of {name} from {low} to {high}, got {level}; change it ({PERTURBATIONS[name]})"
+        )
     return _APPLY[name](image, level)
 
 
 def _jpeg(image: Pixels, quality: float) -> Pixels:
-    from PIL import Image
-
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=int(quality))
     return np.asarray(Image.open(stream).convert("RGB"))
 
 
 def _blur(image: Pixels, sigma: float) -> Pixels:
-    from scipy.ndimage import gaussian_filter
-
     if sigma == 0:
         return image
     return _bytes(gaussian_filter(image.astype(np.float64), (sigma, sigma, 0), mode="nearest"))
 
 
 def _resize(image: Pixels, share: float) -> Pixels:
-    from PIL import Image
-
     height, width = image.shape[:2]
     small = Image.fromarray(image).resize(
         (max(1, round(width * share)), max(1, round(height * share))), Image.Resampling.BICUBIC
@@ -90,7 +88,7 @@ def _resize(image: Pixels, share: float) -> Pixels:
 
 
 def _noise(image: Pixels, sigma: float) -> Pixels:
-    # a seed of the image itself, so that its noise depends neither on the order nor on other images
+    # seeded by the image, so that its noise depends neither on the order nor on other images
     rng = np.random.default_rng(list(hashlib.blake2b(image.tobytes(), digest_size=16).digest()))
     return _bytes(image + rng.normal(0, sigma, image.shape))
 
@@ -108,17 +106,17 @@ _APPLY: dict[str, Callable[[Pixels, float], Pixels]] = {
 
 
 class Perturbed(ForgeryDataset):
-    """A data set whose images are brought to the detector's square and then made worse.
+    """A data set whose images are resized to the detector's square and then degraded.
 
-    After the square, so that one level means the same for large and for small images.
+    The order matters: after resizing, one level means the same for large and small images.
 
     Args:
-        data: The data set; one that reads pixels.
+        data: A data set that reads pixels.
         name: One of :data:`PERTURBATIONS`.
         level: Its level.
 
     Raises:
-        DataError: If the data set gives finished tensors, without pixels.
+        DataError: If the data set returns tensors, without pixels.
 
     >>> from gsnr_toolkit.data.demo.dataset import open_demo
     >>> Perturbed(open_demo("df", size=2, image_size=32), "jpeg", 50).load_image(0).shape
@@ -128,10 +126,10 @@ class Perturbed(ForgeryDataset):
     def __init__(self, data: ForgeryDataset, name: str, level: float) -> None:
         if type(data).load_image is ForgeryDataset.load_image:
             raise DataError(
-                f"{data.name} gives finished tensors, but {name} needs the pixels: make it a ForgeryDataset whose "
-                "load_image(index) returns a uint8 array (H, W, 3)"
+                f"{data.name}: expected images as pixels for {name}, but the data set returns tensors; make it a "
+                "ForgeryDataset with load_image(index) -> uint8 array (H, W, 3)"
             )
-        perturb(np.zeros((8, 8, 3), np.uint8), name, level)  # refuses what is out of range before an image is read
+        perturb(np.zeros((8, 8, 3), np.uint8), name, level)  # refuses a level out of range before any image is read
         self._data, self._name, self._level = data, name, level
         super().__init__(
             data.name,
@@ -146,16 +144,7 @@ class Perturbed(ForgeryDataset):
         )
 
     def load_image(self, index: int) -> Pixels:
-        """Read row ``index`` and make it worse.
-
-        Args:
-            index: Row number.
-
-        Returns:
-            uint8 (S, S, 3).
-        """
-        from PIL import Image
-
+        """Read row ``index`` and degrade it, uint8 (S, S, 3)."""
         image: Any = self._data.load_image(index)
         whole = Image.fromarray(image) if isinstance(image, np.ndarray) else image
         square = np.array(fit_square(whole, self.image_size, self.fit))

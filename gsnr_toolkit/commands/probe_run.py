@@ -17,7 +17,8 @@ from gsnr_toolkit.data.base import ForgeryDataset
 from gsnr_toolkit.data.loaders import probe_loader, train_loader
 from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.inputs.batches import find_device, map_tensors
+from gsnr_toolkit.inputs.batches import map_tensors
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.tuning import parse_tuning, set_tuning
 from gsnr_toolkit.models.registry import MODELS, ModelInfo, build_model
 from gsnr_toolkit.models.spec import input_spec

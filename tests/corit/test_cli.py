@@ -70,7 +70,7 @@ def test_a_broken_image_is_told_and_changes_the_exit_code():
     with open("2.png", "wb") as file:
         file.write(b"nothing")
     output = run("predict", ".", code=cli.EXIT_UNSCORED)
-    assert "not an image, whatever its name says" in output
+    assert "not an image, despite its name" in output
     assert output.count("│ real ") + output.count("│ fake ") == 2
 
 
@@ -116,12 +116,15 @@ def test_settings_are_listed():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "nowhere.png"], "error: expected an image, a video or a folder, but nowhere.png does not exist."),
-        (["predict", "0.png", "-D", "0.png"], "to be a detector written by corit train, but it cannot be read"),
+        (["predict", "nowhere.png"], "error: expected an image, a video or a folder, but nowhere.png does not exist;"),
+        (
+            ["predict", "0.png", "-D", "0.png"],
+            "to be a detector written by corit train or save_detector, but it cannot be read",
+        ),
         (["predict", "0.png", "--crop", "eyes"], "expected --crop none or face, got 'eyes'"),
         (["predict", "0.png", "--face-model", "x.onnx"], "expected --crop face with --face-model"),
         (["predict", "0.png", "--encoder-weights", "random"], "error: expected the encoder that the head in"),
-        (["train"], "expected a folder for the detector; add --out DIR"),
+        (["train"], "expected a folder for the detector, got none; add --out DIR"),
         (["train", "--out", "a", "--rho", "much"], "expected rho to be a number from 0, got 'much'"),
         (["train", "--out", "a", "--set", "rho"], "expected --set FIELD=VALUE, got 'rho'"),
         (["train", "--out", "a", "--rho", "0", "--set", "rho=1"], "expected rho once"),
@@ -129,10 +132,10 @@ def test_settings_are_listed():
         (["train", "--out", "a", "--encoder", "clip-dmo"], "expected a known model, got 'clip-dmo'; choose one of"),
         (["train", "--out", "a", "--cache", "b", "--no-cache"], "expected --cache or --no-cache, got both (b)"),
         (["eval", "--level", "image"], "expected --level video or frame, got 'image'"),
-        (["eval", "--robustness", "rain"], "no perturbation is called 'rain'."),
-        (["eval", "--data", "demo-df", "--frames-per-video", "4"], "an option of 'demo-df' to be one of strength, got 'frames_per_video';"),
+        (["eval", "--robustness", "rain"], "noise, got 'rain'; choose one"),
+        (["eval", "--data", "demo-df", "--frames-per-video", "4"], "an option of 'demo-df' to be one of strength, got"),
         (["ablate", "--out", "a", "--vary", "rho"], "expected --vary parts alone, or --vary FIELD=VALUE"),
-        (["ablate"], "expected a folder for the trainings; add --out DIR"),
+        (["ablate"], "expected a folder for the trainings, got none; add --out DIR"),
     ],
 )
 def test_wrong_ways_end_in_a_sentence(arguments, message, capsys):

@@ -1,4 +1,4 @@
-"""A detector small enough to train in a second, named in configs as ``tiny_detector:tiny_model``."""
+"""A detector small enough to train in a second, named in configs as ``tests.support.tiny_detector:tiny_model``."""
 
 import torch
 from torch import nn

@@ -86,7 +86,7 @@ def test_files_of_other_kinds(tmp_path):
     with pytest.raises(WeightsError, match=r"format 'corit-1' in .*plain.safetensors, got 'none'"):
         load_detector(tmp_path / "plain.safetensors")
     (tmp_path / "text.safetensors").write_text("no tensors")
-    with pytest.raises(WeightsError, match=r"cannot read .*text.safetensors as safetensors"):
+    with pytest.raises(WeightsError, match=r"expected .*text.safetensors to be .*cannot be read as safetensors"):
         load_detector(tmp_path / "text.safetensors")
 
 

@@ -96,8 +96,8 @@ def test_patterns_and_repetitions(folder):
     ("given", "message"),
     [
         ([], "expected at least one image"),
-        (["0.pgn"], r"does not exist. Did you mean '0.png'\?"),
-        (["readme.txt"], r"expected an image or a video, got .*readme.txt; images end in"),
+        (["0.pgn"], r"does not exist; check the path. Did you mean '0.png'\?"),
+        (["readme.txt"], r"expected an image or a video, got .*readme.txt; give images"),
         (["*.gif"], r"that match .*\*.gif', got 0 other files"),
         (["*.txt"], r"that match .*\*.txt', got 1 other files"),
         (["empty"], r"expected images or videos in .*empty, got none"),
@@ -113,7 +113,7 @@ def test_files_that_only_pretend(folder):
     (folder / "text.jpg").write_text("hello")
     (folder / "text.mp4").write_text("hello")
     (frame,) = read_frames(folder / "text.jpg")
-    assert (frame.pixels, frame.note) == (None, "not an image, whatever its name says")
+    assert (frame.pixels, frame.note) == (None, "not an image, despite its name")
     (frame,) = read_frames(folder / "text.mp4")
     assert frame.pixels is None
     assert "not a video" in frame.note
@@ -150,7 +150,7 @@ def test_a_face_detector_that_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(ProbeError, match=r"to be an ONNX file of YuNet"):
         FaceCropper(tmp_path / "bad.onnx")
     monkeypatch.delattr(cv2, "CascadeClassifier", raising=False)
-    with pytest.raises(ProbeError, match=r"expected a face detector, but OpenCV .* brings none along"):
+    with pytest.raises(ProbeError, match=r"expected a face detector, but OpenCV .* includes none"):
         FaceCropper()
     with pytest.raises(ProbeError, match=r"margin from 0 to 2"):
         FaceCropper(margin=-1)
@@ -189,9 +189,9 @@ def test_a_wrong_encoder_is_refused_in_a_sentence(tmp_path, demo):
     with pytest.raises(WeightsError, match=r"expected the encoder that the head in .* was trained on, 'clip-demo'"):
         load_trained(DEMO_FILE, weights="random")
     (tmp_path / "bad.safetensors").write_text("x")
-    with pytest.raises(WeightsError, match=r"expected .*bad.safetensors to be a detector written by corit train"):
+    with pytest.raises(WeightsError, match=r"expected .*bad.safetensors to be a detector written by corit train or"):
         load_trained(tmp_path / "bad.safetensors")
-    with pytest.raises(WeightsError, match=r"does not exist: check the path, or train a detector with corit train"):
+    with pytest.raises(WeightsError, match=r"does not exist; check the path, or train a detector with corit train"):
         load_trained(tmp_path / "none.safetensors")
     again = load_trained(save_detector(demo.model, tmp_path / "own.safetensors"))
     assert not again.is_demo
@@ -204,7 +204,7 @@ def test_what_eight_bits_of_three_colours_cannot_hold_is_said(demo, tmp_path):
     clear = np.dstack([DATA.load_image(0), np.full((96, 96), 128, np.uint8)])
     Image.fromarray(clear).save(tmp_path / "clear.png")
     found = predict_files(demo, [tmp_path / "clear.png", tmp_path / "deep.png"])
-    assert found.files["note"].tolist() == ["transparency ignored", "more than 8 bits a channel; save it with 8"]
+    assert found.files["note"].tolist() == ["transparency ignored", "more than 8 bits per channel; save it with 8"]
     assert found.files["answer"].iloc[1] == "not scored"
     alone = 1 / (1 + np.exp(-predict_pixels(demo, [DATA.load_image(0)])[0]))
     assert found.files["probability"].iloc[0] == pytest.approx(alone)

@@ -262,13 +262,13 @@ def test_a_negative_seed_is_an_error():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"jpeg": (0, 100)}, r"jpeg as two rising numbers from 1 to 100, got \(0, 100\)"),
-        ({"kernel": (9, 5)}, "kernel as two rising numbers of at least 1"),
-        ({"ratios": ()}, "at least one of ratios"),
-        ({"ratios": (2,)}, "each of ratios from 0 to 1, got 2"),
+        ({"jpeg": (0, 100)}, r"jpeg to be two ascending numbers from 1 to 100, got \(0, 100\)"),
+        ({"kernel": (9, 5)}, "kernel to be two ascending numbers at least 1"),
+        ({"ratios": ()}, "at least one value in ratios"),
+        ({"ratios": (2,)}, "each of ratios to be from 0 to 1, got 2"),
         ({"augmented": "both"}, "'either' or 'source', got 'both'"),
-        ({"largest": 4}, "largest of at least 16, got 4"),
-        ({"final_chance": float("nan")}, "final_chance from 0 to 1, got nan"),
+        ({"largest": 4}, "largest to be at least 16, got 4"),
+        ({"final_chance": float("nan")}, "final_chance to be from 0 to 1, got nan"),
     ],
 )
 def test_recipes_are_checked(change, message):

@@ -90,7 +90,7 @@ def test_an_empty_batch_is_an_empty_batch():
     ("images", "options", "message"),
     [
         (torch.zeros(3, 32, 32), {}, r"\(N, 3, H, W\), got shape \(3, 32, 32\)"),
-        (torch.zeros(1, 3, 32, 32, dtype=torch.float16), {}, "got torch.float16: half precision"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.float16), {}, "got torch.float16, too coarse"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.int64), {}, "got torch.int64"),
         (torch.full((1, 3, 32, 32), 200.0), {}, "grey levels from .* instead of 0 to 255"),
         (torch.full((1, 3, 32, 32), torch.nan), {}, "grey levels from nan"),

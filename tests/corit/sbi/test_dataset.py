@@ -54,7 +54,7 @@ def test_items_are_the_images_of_the_pair(data):
         torch.testing.assert_close(tensor, image_to_tensor(image, 48), rtol=0, atol=0)
         np.testing.assert_array_equal(data.load_image(row), image)
     torch.testing.assert_close(data[-1][0], data[15][0], rtol=0, atol=0)
-    with pytest.raises(IndexError, match="row 16 of 16"):
+    with pytest.raises(IndexError, match="a row below 16, got row 16"):
         data[16]
 
 
@@ -153,7 +153,7 @@ def test_pairs_are_left_out_whole():
     batches = PairBatches(4, 4, exclude=[0, 3])
     rows = sorted(row for batch in batches for row, _ in batch)
     assert rows == [4, 5, 6, 7]
-    with pytest.raises(DataError, match="no pair is left after leaving out 4 of 4"):
+    with pytest.raises(DataError, match="one pair to be left, but exclude removes 4 of 4"):
         PairBatches(4, 4, exclude=range(8))
     with pytest.raises(DataError, match="even batch_size of at least 2, got 3"):
         PairBatches(4, 3)
@@ -206,7 +206,7 @@ def test_landmarks_beside_frames_are_found_and_missing_ones_told(frames):
 
 def test_insisting_on_landmarks(frames):
     inner = open_image_folder("mine", path=frames, image_size=64)
-    with pytest.raises(DataError, match=r"3 of 5 real images have no landmarks .* or masks='auto'"):
+    with pytest.raises(DataError, match=r"3 of 5 have none .* or use masks='auto'"):
         SelfBlended(inner, masks="landmarks")
 
 
@@ -225,7 +225,7 @@ def test_generic_masks_on_request_are_no_surprise(frames):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data = SelfBlended(inner, masks="generic")
-    assert "as asked for" in data.notes[-1]
+    assert "as requested" in data.notes[-1]
     assert data.pair(0).outline == "generic"
 
 
@@ -281,8 +281,14 @@ def test_opening_by_name(monkeypatch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SelfBlended(wrap([(torch.zeros(3, 8, 8), 0)], "mine")), "mine gives finished tensors"),
-        (lambda: generic(np.zeros((1, 32, 32, 3), np.uint8)).pair(0) and _no_real(), "no real image to blend"),
+        (
+            lambda: SelfBlended(wrap([(torch.zeros(3, 8, 8), 0)], "mine")),
+            "mine: expected images as pixels .* returns tensors",
+        ),
+        (
+            lambda: generic(np.zeros((1, 32, 32, 3), np.uint8)).pair(0) and _no_real(),
+            "real images .*, but it has none",
+        ),
         (
             lambda: SelfBlended(open_demo("nt", size=2), masks="oval"),
             "masks to be one of auto, landmarks, aligned, generic",

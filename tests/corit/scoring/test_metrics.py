@@ -131,7 +131,7 @@ def test_what_is_no_score_is_refused():
         measures([0, 1], [-1, 2])
     with pytest.raises(ProbeError, match=r"from nan to nan"):
         measures([0, 1], [0.5, np.nan])
-    with pytest.raises(ProbeError, match=r"got the labels \[1\]; AUC needs both"):
+    with pytest.raises(ProbeError, match=r"got labels \[1\]; AUC needs both"):
         measures([1, 1], [0.5, 0.5])
     with pytest.raises(ProbeError, match=r"a video for each of 2 images, got shape \(3,\)"):
         by_video([0, 1], [0.5, 0.5], [1, 2, 3])

@@ -184,9 +184,9 @@ def test_a_diverged_training_says_so_and_keeps_no_weights_of_it(tmp_path):
 
 
 def test_the_file_names_its_training_and_its_encoder(finished):
-    from corit.model.trained import read_metadata
+    from corit.model.head_files import read_tensors
 
-    metadata = read_metadata(finished[0] / "selected.safetensors")
+    metadata = read_tensors(finished[0] / "selected.safetensors")[1]
     written = json.loads(metadata["provenance"])["training"]
     assert {name: written[name] for name in CONFIG.to_dict()} == CONFIG.to_dict()
     assert len(metadata["encoder_sha256"]) == 64
