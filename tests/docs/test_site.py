@@ -99,7 +99,7 @@ def test_the_api_page_has_every_public_name():
 def test_every_test_that_the_theory_names_exists():
     named = re.findall(r"`(\w+\.py)::(test_\w+)`", text_of("theory.md"))
     assert len(named) > 25
-    places = dict.fromkeys(("test_theory.py", "test_theory_proxy.py"), ROOT / "tests")
+    places = dict.fromkeys(("test_theory.py", "test_theory_proxy.py"), ROOT / "tests" / "theory")
     for file, test in named:
         path = places.get(file, ROOT / "tests" / "gsnr_toolkit" / "estimators") / file
         assert f"def {test}(" in path.read_text(encoding="utf8"), f"{file}::{test}"
@@ -127,10 +127,10 @@ def test_every_part_of_the_page_is_explained():
     text = text_of("read-a-report.md")
     for column in (*_COR, *_GSNR, *_CAUSES, *_STATE):
         assert f"`{column.name}`" in text, column.name
-    template = (ROOT / "gsnr_toolkit" / "pages" / "templates" / "probe.html").read_text(encoding="utf8")
+    template = (ROOT / "gsnr_toolkit" / "report" / "pages" / "templates" / "probe.html").read_text(encoding="utf8")
     for heading in re.findall(r"<h2>(\w+)</h2>", template):
         assert heading.lower() in text.lower()
-    answers = (ROOT / "gsnr_toolkit" / "pages" / "answer.py").read_text(encoding="utf8")
+    answers = (ROOT / "gsnr_toolkit" / "report" / "pages" / "answer.py").read_text(encoding="utf8")
     for words in ("lies in the collapse zone", "is just outside the collapse zone", "undecided", "no answer"):
         assert words in answers
         assert f"| {words}" in text
