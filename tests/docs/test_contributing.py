@@ -12,8 +12,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 NEW_FILES = {block[2:].partition("\n")[0]: block for block in BLOCKS if block.startswith("# gsnr_toolkit/")}
-    block.partition("\n")[0].removeprefix("# "): block for block in BLOCKS if block.startswith("# gsnr_toolkit/")
-}
 
 
 def _example(word):
