@@ -1,4 +1,4 @@
-"""The worked examples of CONTRIBUTING.md run, and fit where the page puts them."""
+"""The worked examples of CONTRIBUTING.md run, and their rows fit the registries."""
 
 import doctest
 import re
@@ -18,7 +18,7 @@ ROWS = {name.split()[1]: code for name, code in BLOCKS if name.startswith("in ")
 
 
 def _loaded(word, monkeypatch):
-    """Run the new file with this word in its name as the module that it would be."""
+    """Run the example file with this word in its name, as the module that it would become."""
     (name,) = (name for name in NEW_FILES if word in name)
     module = types.ModuleType(name.removesuffix(".py").replace("/", "."))
     exec(compile(NEW_FILES[name], name, "exec"), module.__dict__)
@@ -27,7 +27,7 @@ def _loaded(word, monkeypatch):
 
 
 def _row(registry, names):
-    """Name and value of the row that the page adds to a registry."""
+    """Evaluate the row that the page adds to a registry."""
     ((name, value),) = eval(f"{{{ROWS[registry]}}}", dict(names)).items()
     return name, value
 

@@ -1,4 +1,4 @@
-"""Every module, file and folder that the documentation names exists."""
+"""Every module, file and folder named in the documentation exists."""
 
 import re
 from importlib import import_module
@@ -28,18 +28,18 @@ def _prose(text):
 
 
 def _created(text):
-    """Files that a page tells its reader to create: a block of code that begins with the file's name."""
+    """Find the files that a page tells its reader to create: code blocks that start with a file name."""
     return set(re.findall(r"^```python\n# ([\w/.]+\.py)$", text, re.MULTILINE))
 
 
 def _dotted(text):
-    """Module paths of the packages, with what is taken from them; ``module:name`` too."""
+    """Find dotted names that start with a package, also in the form ``module:name``."""
     names = re.findall(rf"(?<![\w./-])(?:{PACKAGES})(?:[.:][A-Za-z_]\w*)+", text)
     return {name.replace(":", ".") for name in names if not name.endswith((".py", ".md", ".json", ".csv"))}
 
 
 def resolves(name):
-    """Whether a dotted name is a module, or something that a module holds."""
+    """Return whether a dotted name is a module or an attribute of one."""
     parts = name.split(".")
     for cut in range(len(parts), 0, -1):
         module = ".".join(parts[:cut])
@@ -102,7 +102,7 @@ def test_every_path_that_a_page_names_exists(page):
 
 @pytest.mark.parametrize("package", sorted(ORDER))
 def test_the_architecture_page_has_every_room_in_its_order(package):
-    """``types``, ``errors`` and so on; the folders of a row may stand in any order."""
+    """Compare the tables with ORDER; folders within a row may be in any order."""
     text = _text("docs/architecture.md")
     if package == "gsnr_toolkit":
         table = text[text.index("## The rooms") : text.index("## The other packages")]

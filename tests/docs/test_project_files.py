@@ -1,4 +1,4 @@
-"""The files around the code parse, agree with each other, and name what CI really runs."""
+"""The files around the code parse and agree with each other and with CI."""
 
 import datetime
 import re
@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 NEXT = "0.2.0"
-"""A version that the changelog and the citation may name before the project bears it."""
+"""Version that the changelog and the citation may name before pyproject.toml does."""
 
 
 def _text(name):
@@ -27,7 +27,7 @@ def _project():
 
 
 def _versions():
-    """Versions and dates of the changelog, newest first."""
+    """Find the versions and dates of the changelog, newest first."""
     return re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$", _text("CHANGELOG.md"), re.MULTILINE)
 
 
@@ -96,7 +96,7 @@ def test_version_is_an_option():
 def test_pre_commit_runs_the_checks_of_ci():
     config = yaml.safe_load(_text(".pre-commit-config.yaml"))
     (repository,) = config["repos"]
-    assert repository["repo"] == "local", "the environment's tools, whose versions pyproject.toml pins"
+    assert repository["repo"] == "local", "hooks use the tools of the environment; pyproject.toml pins their versions"
     checks = re.findall(r"^\.venv/bin/((?:ruff|mypy).*)$", _text(".ci/run"), re.MULTILINE)
     assert len(checks) == 3
     assert [hook["entry"] for hook in repository["hooks"]] == checks

@@ -1,4 +1,4 @@
-"""The site of docs/, read without mkdocs: every page has its place, and what pages say of the code is so."""
+"""The documentation site, checked without mkdocs: the nav is complete, and pages agree with the code."""
 
 import ast
 import os
@@ -28,7 +28,7 @@ def blocks(name, language):
 
 
 def _constant(path, name):
-    """A constant of a file whose imports need not be there."""
+    """Read a constant from a file without importing it."""
     for node in ast.parse(path.read_text(encoding="utf8")).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == name:
             return ast.literal_eval(node.value)
@@ -165,7 +165,7 @@ def test_choosing_rho_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in blocks("choose-rho.md", "python"):
-        exec(compile(block, "docs/choose-rho.md", "exec"), namespace)  # as a reader would: one session, in order
+        exec(compile(block, "docs/choose-rho.md", "exec"), namespace)  # in order, in one session
     report, printed = namespace["report"], capsys.readouterr().out
     assert report.verdict in printed
     assert report.escape.message in printed
