@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: formulas become MathML, and pages beside docs/ become pages of the site."""
+"""Hooks for mkdocs: convert formulas to MathML, and add pages from outside docs/ to the site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 BESIDE = {"../analyses/README.md": "analyses.md", "../CHANGELOG.md": "changelog.md"}
-"""Links of docs/ that lead out of it, and the page that each becomes."""
+"""Links from docs/ to files outside it, and the page of the site for each of them."""
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL)
 
@@ -20,7 +20,7 @@ _TIGHT = re.compile(r"<mo[^>]*>(\||&#x0007C;|&#x02016;|&#x0002F;|/)</mo>")
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add the pages beside docs/."""
+    """Add the pages from outside docs/."""
     for source, page in BESIDE.items():
         path = ROOT / "docs" / source
         files.append(File.generated(config, page, abs_src_path=str(path.resolve())))
@@ -28,14 +28,14 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Point links to where their pages are on the site."""
+    """Point links to files outside docs/ at their pages on the site."""
     for source, page in BESIDE.items():
         markdown = markdown.replace(f"]({source}", f"]({page}")
     return markdown
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Write formulas as MathML, which browsers know without a script."""
+    """Convert formulas to MathML, which browsers render without a script."""
     return _FORMULA.sub(_mathml, content)
 
 
@@ -43,5 +43,5 @@ def _mathml(found: re.Match[str]) -> str:
     inline, display = found[2], found[3]
     latex = html.unescape(inline if display is None else display).strip()
     formula = convert(latex, display="inline" if display is None else "block")
-    # bars are brackets here, and a slash is a fraction: as operators they would stand apart from what they enclose
+    # Bars are brackets here, and a slash is a fraction. As operators they would get spaces around them.
     return _TIGHT.sub(r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', formula)

@@ -1,4 +1,4 @@
-"""The code of docs/bring-your-own.md runs as it stands."""
+"""The code blocks of docs/bring-your-own.md run as shown."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ def file_of(block):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A fresh current directory that holds the files of the page."""
+    """A new current directory with the files that the page defines."""
     monkeypatch.chdir(tmp_path)
     files = {file_of(block): block for block in blocks("python") if file_of(block)}
     for name, content in files.items():
@@ -37,7 +37,7 @@ def test_the_python_of_the_page_runs(capsys):
     namespace = {}
     for block in blocks("python"):
         if not file_of(block):
-            exec(compile(block, str(PAGE), "exec"), namespace)  # as a reader would: one session, in order
+            exec(compile(block, str(PAGE), "exec"), namespace)  # in order, in one session
     printed = capsys.readouterr().out
     for expected in re.findall(r"print\(.*\)  # (.+)", PAGE.read_text(encoding="utf-8")):
         assert expected in printed

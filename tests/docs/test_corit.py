@@ -1,4 +1,4 @@
-"""The code of docs/corit.md runs as it stands."""
+"""The code blocks of docs/corit.md run as shown."""
 
 import re
 from pathlib import Path
@@ -12,10 +12,10 @@ def test_the_python_of_the_page_runs(tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == len(re.findall("^```", text, re.MULTILINE)) / 2
     for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), namespace)  # as a reader would: one session, in order
+        exec(compile(block, str(PAGE), "exec"), namespace)  # in order, in one session
     images, detector = namespace["images"], namespace["detector"]
     assert (namespace["again"].predict(images) == detector.predict(images)).all()
-    assert not (namespace["probabilities"] == detector.predict(images)).all()  # trained in between
+    assert not (namespace["probabilities"] == detector.predict(images)).all()  # the head was trained in between
     assert namespace["report"].has_cor
 
 

@@ -1,4 +1,4 @@
-"""The code and the commands of docs/corit-cli.md run as they stand."""
+"""The code blocks and commands of docs/corit-cli.md run as shown."""
 
 import re
 import shlex
@@ -26,7 +26,7 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch):
             continue
         for line in block.splitlines():
             if line.startswith(("corit train", "corit ablate")):
-                continue  # the same as the Python block, and minutes long; their options are checked below
+                continue  # like the Python block, but takes minutes; the next test checks the options
             extra = ["--samples", "20", "--draws", "20"] if line.startswith("corit eval") else []
             done = CliRunner().invoke(app, [*shlex.split(line)[1:], *extra])
             assert done.exit_code == 0, (line, done.output, done.exception)
@@ -42,7 +42,7 @@ def test_every_option_and_method_of_the_page_exists():
     command = get_command(app)
     for line in re.findall(r"^corit .*", PAGE, re.MULTILINE):
         name, *arguments = shlex.split(line)[1:]
-        command.commands[name].make_context(name, arguments)  # refuses what it does not know
+        command.commands[name].make_context(name, arguments)  # raises for an unknown option
     known = {name for part in command.commands.values() for each in part.params for name in each.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE))
     assert named <= known, named - known

@@ -1,4 +1,4 @@
-"""The pages on engines: their code runs, and the table of coverage is that of the zoo."""
+"""The code of docs/engines.md runs, and docs/engine-coverage.md lists every architecture of the zoo."""
 
 import re
 from pathlib import Path

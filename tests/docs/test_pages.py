@@ -1,4 +1,4 @@
-"""The code of pages that say so runs as it stands."""
+"""The code blocks of pages that promise it run as shown."""
 
 import re
 import warnings
@@ -10,7 +10,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def _run(name):
-    """Run all blocks of a page, as a reader would: one session, in order."""
+    """Run all blocks of a page in order, in one session."""
     page = DOCS / name
     text, namespace = page.read_text(encoding="utf-8"), {}
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""The README's own words are run: its example, its commands, its links."""
+"""The example, commands, table and links of README.md are correct."""
 
 import os
 import re

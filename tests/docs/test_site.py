@@ -1,4 +1,4 @@
-"""The site of docs/, read without mkdocs: every page has its place, and what pages say of the code is so."""
+"""The documentation site, checked without mkdocs: the nav is complete, and pages agree with the code."""
 
 import ast
 import os
@@ -28,7 +28,7 @@ def blocks(name, language):
 
 
 def _constant(path, name):
-    """A constant of a file whose imports need not be there."""
+    """Read a constant from a file without importing it."""
     for node in ast.parse(path.read_text(encoding="utf8")).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == name:
             return ast.literal_eval(node.value)
@@ -99,7 +99,7 @@ def test_the_api_page_has_every_public_name():
 def test_every_test_that_the_theory_names_exists():
     named = re.findall(r"`(\w+\.py)::(test_\w+)`", text_of("theory.md"))
     assert len(named) > 25
-    places = dict.fromkeys(("test_theory.py", "test_theory_proxy.py"), ROOT / "tests")
+    places = dict.fromkeys(("test_theory.py", "test_theory_proxy.py"), ROOT / "tests" / "theory")
     for file, test in named:
         path = places.get(file, ROOT / "tests" / "gsnr_toolkit" / "estimators") / file
         assert f"def {test}(" in path.read_text(encoding="utf8"), f"{file}::{test}"
@@ -127,10 +127,10 @@ def test_every_part_of_the_page_is_explained():
     text = text_of("read-a-report.md")
     for column in (*_COR, *_GSNR, *_CAUSES, *_STATE):
         assert f"`{column.name}`" in text, column.name
-    template = (ROOT / "gsnr_toolkit" / "pages" / "templates" / "probe.html").read_text(encoding="utf8")
+    template = (ROOT / "gsnr_toolkit" / "report" / "pages" / "templates" / "probe.html").read_text(encoding="utf8")
     for heading in re.findall(r"<h2>(\w+)</h2>", template):
         assert heading.lower() in text.lower()
-    answers = (ROOT / "gsnr_toolkit" / "pages" / "answer.py").read_text(encoding="utf8")
+    answers = (ROOT / "gsnr_toolkit" / "report" / "pages" / "answer.py").read_text(encoding="utf8")
     for words in ("lies in the collapse zone", "is just outside the collapse zone", "undecided", "no answer"):
         assert words in answers
         assert f"| {words}" in text
@@ -165,7 +165,7 @@ def test_choosing_rho_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in blocks("choose-rho.md", "python"):
-        exec(compile(block, "docs/choose-rho.md", "exec"), namespace)  # as a reader would: one session, in order
+        exec(compile(block, "docs/choose-rho.md", "exec"), namespace)  # in order, in one session
     report, printed = namespace["report"], capsys.readouterr().out
     assert report.verdict in printed
     assert report.escape.message in printed

@@ -1,4 +1,4 @@
-"""The code of docs/sweep.md runs as it stands."""
+"""The code blocks and commands of docs/sweep.md are correct."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ def blocks(language):
 
 
 def test_the_commands_of_the_page_are_understood(tmp_path, monkeypatch):
-    """The grid is only listed: its training has its own tests, and takes minutes."""
+    """List the grid without training it, which would take minutes; other tests train."""
     monkeypatch.chdir(tmp_path)
     first, *others = blocks("bash")[0].splitlines()
     done = CliRunner().invoke(app, [*shlex.split(first)[1:], "--dry-run"])
