@@ -5,7 +5,8 @@ Command: ``python -m analyses.collapse.collapse_controls`` (``--smoke``, ``--rep
 Hardware: 2 CPU cores; resumes, and shares runs with the other scripts of the laboratory.
 Obtained: ``auto`` with a safety of 0.5 trains all four runs; all controls are in ``analyses/README.md``.
 
-Tables in ``figures/data``: ``collapse_controls_runs.csv`` (a row per run), ``collapse_controls.csv`` (means over seeds).
+Tables in ``figures/data``: ``collapse_controls_runs.csv`` (a row per run) and ``collapse_controls.csv`` (means over
+seeds).
 """
 
 from __future__ import annotations
@@ -76,9 +77,7 @@ def compute(chosen: argparse.Namespace) -> None:
         assert found is not None
         own = {"collapsed": collapsed(found), "passes": passes(config, pd.read_csv(folder / "log.csv")["rho"])}
         rows.append({"family": family, "control": name, **config.to_dict(), **found, **own})
-        print(
-            f"{family:<4} {name:<30} seed {config.seed}  AUC {found['test_auc']:.3f}  {found['status']}", flush=True
-        )
+        print(f"{family:<4} {name:<30} seed {config.seed}  AUC {found['test_auc']:.3f}  {found['status']}", flush=True)
         table = pd.DataFrame(rows).sort_values(["family", "control", "seed"])
         tables = {"_runs": table, "": summarise(table)}
         store(chosen.out, "collapse_controls", tables, digits=None, base=BASE.to_dict(), seeds=chosen.seeds)

@@ -39,7 +39,10 @@ def first_steps(steps: pd.DataFrame, last: int) -> pd.DataFrame:
 
 
 def _candidates(run: pd.DataFrame) -> dict[str, float]:
-    found = {"escape_lower": escape_lower(run, below_plateau=True), "escape_radius": escape(run) if len(run) > 1 else math.nan}
+    found = {
+        "escape_lower": escape_lower(run, below_plateau=True),
+        "escape_radius": escape(run) if len(run) > 1 else math.nan,
+    }
     signal = run[run["cor"].notna()]
     if signal.empty:
         return found | dict.fromkeys((*_OF_COR, "cor_step"), math.nan)
