@@ -9,8 +9,6 @@ import pandas as pd
 from analyses.collapse.predictors import escape, escape_lower, over_seeds
 from analyses.collapse.scoring import score_table
 
-__all__ = ["CANDIDATES", "CUTOFFS", "early_scores", "first_steps"]
-
 CUTOFFS = (0, 40, 80, 120, 160, 200, 300)
 """Last steps whose records are used; 0 is before training."""
 
@@ -39,10 +37,8 @@ def first_steps(steps: pd.DataFrame, last: int) -> pd.DataFrame:
 
 
 def _candidates(run: pd.DataFrame) -> dict[str, float]:
-    found = {
-        "escape_lower": escape_lower(run, below_plateau=True),
-        "escape_radius": escape(run) if len(run) > 1 else math.nan,
-    }
+    radius = escape(run) if len(run) > 1 else math.nan
+    found = {"escape_lower": escape_lower(run, below_plateau=True), "escape_radius": radius}
     signal = run[run["cor"].notna()]
     if signal.empty:
         return found | dict.fromkeys((*_OF_COR, "cor_step"), math.nan)

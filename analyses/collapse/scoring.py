@@ -96,7 +96,8 @@ def _left_out_line(x: Floats, y: Floats) -> Floats:
 def combined_score(columns: list[Floats], empirical: Floats) -> dict[str, float]:
     """Score several candidates together, to see whether a second one adds to the first.
 
-    The logarithm of the radius is fitted on those of the candidates by least squares, leaving out one setting at a time.
+    The logarithm of the radius is fitted on those of the candidates by least squares, leaving one setting out at a
+    time.
 
     Args:
         columns: Candidates by setting.

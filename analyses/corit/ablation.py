@@ -6,7 +6,8 @@ forgeries, selected on validation images of that family, and tested on all famil
 
 Command: ``python -m analyses.corit.ablation`` (``--smoke``, ``--replot``, ``--families``).
 Hardware: one core of a shared CPU, about 40 seconds of work per variant and training family; resumes.
-Obtained: on nt, 35 points of AUC for four regions instead of one, 7 for RRM; all variants are in ``analyses/README.md``.
+Obtained: on nt, one region instead of several costs 35 points of AUC, and leaving out RRM 7; all variants are in
+``analyses/README.md``.
 
 Tables in ``figures/data``: ``corit_ablation.csv`` (a row for each training family, variant, radius, seed and test set)
 and ``corit_ablation_parts.csv`` (a row for each training family and variant). ``corit_proxy`` shows what each part does

@@ -13,8 +13,8 @@ Hardware: one core of a shared CPU, about 8 minutes of work for heads on two fam
 methods that train the encoder; resumes.
 Obtained: at rho = 0.05 on nt the linear probe has AUC .52, CoRIT .93; all results are in ``analyses/README.md``.
 
-Tables in ``figures/data``: ``corit_baselines.csv`` (a row for each method, training data, radius, seed and test set) and
-``corit_baselines_radii.csv`` (collapse radius, COR and GSNR by method).
+Tables in ``figures/data``: ``corit_baselines.csv`` (a row for each method, training data, radius, seed and test set)
+and ``corit_baselines_radii.csv`` (collapse radius, COR and GSNR by method).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Claims (the paper's tables): CoRIT detects forgeries it was not trained on and i
 compression. Both methods are trained on one family with given forgeries, as a user would train them, and tested by
 every measure.
 
-Command: ``python -m analyses.corit.evaluation`` (``--smoke``; ``--replot`` does nothing, as ``result_tables`` writes the
-tables).
+Command: ``python -m analyses.corit.evaluation`` (``--smoke``; ``--replot`` does nothing: ``result_tables`` formats the
+stored table).
 Hardware: one core of a CPU, ten minutes; resumes.
 Obtained: AUC .94 [.92, .96] on demo-nt, .75 on f2f, .62 on gan; all measures are in ``analyses/README.md``.
 Table: ``figures/data/corit_evaluation.csv``, a row for each method, seed, test set, perturbation, level and measure.

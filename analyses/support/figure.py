@@ -36,6 +36,9 @@ def save_figure(figure: Figure, out: Path, name: str, caption: str) -> None:
 def caption_line(words: str, *parts: str) -> str:
     """Build the line under a figure, the data first.
 
+    Returns:
+        The line.
+
     >>> caption_line("embedded data", "n = 256 images", "2 seeds")
     'Data: embedded data. n = 256 images, 2 seeds.'
     """

@@ -49,10 +49,11 @@ def run_study(
 
 def _read_embedded(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
-    given = [name for name in ("model", "data_root") if getattr(chosen, name) is not None]
+    given = {"--model": chosen.model, "--data-root": chosen.data_root}
+    given = {name: value for name, value in given.items() if value is not None}
     if given:
         parser.error(
-            f"expected neither --model nor --data-root, got --{given[0].replace('_', '-')} {getattr(chosen, given[0])}; "
+            f"expected neither --model nor --data-root, got {' '.join(f'{k} {v}' for k, v in given.items())}; "
             "this study runs on embedded data only: use 'corit train', 'corit eval' and 'corit ablate' on another "
             "encoder and other data sets"
         )

@@ -16,9 +16,7 @@ from gsnr_toolkit.support.provenance import environment
 DIGITS = "%.6g"
 
 
-def store(
-    out: Path, name: str, tables: Mapping[str, pd.DataFrame], *, digits: str | None = DIGITS, **settings: Any
-) -> None:
+def store(out: Path, name: str, tables: Mapping[str, pd.DataFrame], *, digits: Any = DIGITS, **settings: Any) -> None:
     """Write tables as CSV, and their provenance as JSON.
 
     Args:
