@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -149,9 +150,8 @@ def _mean_rank(rows: pd.DataFrame, fixed: list[str]) -> float:
 
 def _interval(values: pd.Series) -> dict[str, float]:
     mean, reach = float(values.mean()), margin(values)
-    if reach != reach:  # max and min would hide a NaN
-        return {"spearman": mean, "low": reach, "high": reach}
-    return {"spearman": mean, "low": max(-1.0, mean - reach), "high": min(1.0, mean + reach)}
+    low, high = np.clip([mean - reach, mean + reach], -1.0, 1.0)
+    return {"spearman": mean, "low": float(low), "high": float(high)}
 
 
 def part_rows(variant: str, seed: int, pairs: int) -> list[dict[str, Any]]:
