@@ -84,3 +84,9 @@ def test_the_edge_of_stability_solves_its_equation():
 def test_the_slope_is_taken_where_there_is_a_drift_above_its_noise():
     assert _slope(_curve(rho=[0.1, 0.2, 0.4], drift=[0.0, 0.6, 2.0])) == pytest.approx(3.0)
     assert math.isnan(_slope(_curve(rho=[0.1, 0.2], drift=[0.0, 0.0])))
+
+
+def test_the_bound_of_a_run_on_the_plateau_is_small_or_undefined():
+    run = _curve(loss=[0.7, 0.692], batch_grad_norm=[1.0, 2.0])
+    assert escape_lower(run, below_plateau=False) == pytest.approx((math.log(2) - 0.692) / 2)
+    assert math.isnan(escape_lower(run, below_plateau=True))
