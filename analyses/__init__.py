@@ -1,1 +1,4 @@
-"""Scripts that regenerate figures and tables; each says what it claims, how it is run and what was obtained."""
+"""Scripts that regenerate the figures and tables; each states its claim, command, hardware and main result.
+
+All findings are in ``analyses/README.md``, not in the docstrings.
+"""

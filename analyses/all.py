@@ -1,10 +1,10 @@
-"""Every figure and table with one command.
+"""Make every figure and table with one command.
 
 Command: ``python -m analyses.all --replot`` draws everything from the stored tables, in about a minute; without
-``--replot`` everything is computed, about four hours on 2 cores on the embedded data (added up from its parts, never
-run in one sitting). It goes on where it was stopped, and trained runs are shared between figures.
-``--data-root PATH --model clip-vit-l14`` does the same on real data sets; ``--smoke`` makes a few short runs; ``--only
-figure1,figure3`` picks scripts. A script that fails does not stop the others; the exit status is then 1.
+``--replot`` everything is computed, about four hours on 2 cores on the embedded data (the sum of its parts; it has
+never been run in one sitting). An interrupted run resumes, and figures share trained runs. ``--data-root PATH --model
+clip-vit-l14`` does the same on real data sets, ``--smoke`` makes a few short runs, ``--only figure1,figure3`` selects
+scripts. If a script fails the others still run; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from analyses.collapse.laboratory import common_options, read_options, spread
+from analyses.support.options import common_options, read_options
+from analyses.support.processes import spread
 
 
 class Script(NamedTuple):
-    """A script of the study.
+    """A script.
 
     Attributes:
         module: Its module in ``analyses``.
@@ -57,19 +58,23 @@ SCRIPTS = {
     "engine_cost": Script("figures.engine_cost", "cost of the engines"),
     "result_tables": Script("tables.result_tables", "tables of results, and published numbers"),
 }
-"""Scripts by name, in an order in which a script's tables come before the figures that use them."""
+"""Scripts by name, ordered such that tables are written before the figures that use them.
+
+The names are those of ``--only`` and the beginnings of the names of the files that a script writes. The modules of the
+CoRIT studies, in ``analyses.corit``, do not repeat the prefix ``corit_``.
+"""
 
 EMBEDDED_ONLY = "corit_"
-"""How scripts begin that know no other model and data. They do not need each other, and one core is enough for each, so
-some are computed side by side."""
+"""Prefix of the scripts that use embedded models and data only. They are independent, and each uses one core, so that
+several are computed in parallel."""
 
 
 class Outcome(NamedTuple):
-    """What came of a script.
+    """Result of a script.
 
     Attributes:
-        problem: None, or what went wrong, in a line.
-        seconds: That it took.
+        problem: What went wrong, in a line; None if nothing did.
+        seconds: Duration.
         made: Names of the files it wrote.
     """
 
@@ -79,19 +84,19 @@ class Outcome(NamedTuple):
 
 
 def run_script(name: str, arguments: Sequence[str]) -> str | None:
-    """Run one script to its end, whatever happens in it.
+    """Run one script, and catch whatever it raises.
 
     Args:
         name: A key of :data:`SCRIPTS`.
-        arguments: Of its command line.
+        arguments: Its command-line arguments.
 
     Returns:
-        None, or what went wrong, in a line.
+        What went wrong, in a line; None if nothing did.
     """
     try:
         main: Callable[[list[str]], None] = import_module(f"analyses.{SCRIPTS[name].module}").main
         main(list(arguments))
-    except SystemExit as stop:  # argparse ends so, on options that a script does not know
+    except SystemExit as stop:  # from argparse, for example on unknown options
         return f"exit status {stop.code}" if stop.code not in (None, 0) else None
     except Exception as error:
         sys.stderr.write(traceback.format_exc())
@@ -101,14 +106,7 @@ def run_script(name: str, arguments: Sequence[str]) -> str | None:
 
 
 def stamps(folders: Sequence[Path]) -> dict[Path, int]:
-    """When each file was last written.
-
-    Args:
-        folders: Where to look, not below.
-
-    Returns:
-        By file, in nanoseconds.
-    """
+    """Return when each file directly in the folders was last written, in nanoseconds."""
     found = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
     return {path: path.stat().st_mtime_ns for path in found}
 
@@ -116,16 +114,16 @@ def stamps(folders: Sequence[Path]) -> dict[Path, int]:
 def run_group(
     names: Sequence[str], arguments: Sequence[str], places: Sequence[Path], workers: int
 ) -> dict[str, Outcome]:
-    """Run scripts, several of them side by side.
+    """Run scripts, in parallel if there are several.
 
     Args:
-        names: One script, or several that do not need each other and whose files bear their names.
-        arguments: Of their command lines.
+        names: One script, or several that are independent and whose files begin with their names.
+        arguments: Their command-line arguments.
         places: Folders that they write to.
-        workers: Scripts at a time.
+        workers: Number of scripts at a time.
 
     Returns:
-        What came of each.
+        The outcome of each.
     """
     before, work = stamps(places), partial(_timed, arguments=arguments)
     found = [work(names[0])] if len(names) == 1 else spread(work, names, workers=workers)
@@ -142,34 +140,35 @@ def _timed(name: str, arguments: Sequence[str]) -> tuple[str | None, float]:
     return run_script(name, arguments), time.monotonic() - start
 
 
-def groups(names: Sequence[str], *, side_by_side: bool) -> list[list[str]]:
-    """Which scripts run together.
+def groups(names: Sequence[str], *, parallel: bool) -> list[list[str]]:
+    """Group the scripts that run together.
 
     Args:
         names: Scripts in their order.
-        side_by_side: Those that may, in a row.
+        parallel: Group neighbours that may run in parallel; otherwise each script is a group.
 
     Returns:
         The scripts in their order.
 
-    >>> groups(["figure1", "corit_ladder", "corit_proxy", "figure5"], side_by_side=True)
+    >>> groups(["figure1", "corit_ladder", "corit_proxy", "figure5"], parallel=True)
     [['figure1'], ['corit_ladder', 'corit_proxy'], ['figure5']]
     """
-    if not side_by_side:
-        return [[name] for name in names]
-    runs = (list(part) for _, part in groupby(names, key=lambda name: name.startswith(EMBEDDED_ONLY)))
-    return [part for run in runs for part in ([run] if run[0].startswith(EMBEDDED_ONLY) else [[name] for name in run])]
+    # A script that must run alone gets its own key.
+    keys = [EMBEDDED_ONLY if parallel and name.startswith(EMBEDDED_ONLY) else str(i) for i, name in enumerate(names)]
+    return [[name for _, name in part] for _, part in groupby(zip(keys, names, strict=True), key=lambda pair: pair[0])]
 
 
 def forwarded(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
-    """The common options that were given, as a command line for each script: each has defaults of its own.
+    """Return the common options that differ from their defaults as arguments for each script.
+
+    Options that were not given are left out, since scripts have different defaults.
 
     Args:
         chosen: Options.
-        parser: What they were read by.
+        parser: Their parser.
 
     Returns:
-        Arguments.
+        Command-line arguments.
     """
     found = [f"--{name}" for name in ("smoke", "replot") if getattr(chosen, name)]
     for name in ("seeds", "workers", "device", "model", "data_root", "runs", "out"):
@@ -180,10 +179,10 @@ def forwarded(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> li
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run all scripts, and say what was made.
+    """Run all scripts, and print what was made.
 
     Args:
-        arguments: Of the command line; those of the process when None.
+        arguments: Command-line arguments; those of the process when None.
 
     Raises:
         SystemExit: With status 1 if a script failed.
@@ -194,16 +193,16 @@ def main(arguments: list[str] | None = None) -> None:
     names = chosen.only.split(",") if chosen.only else list(SCRIPTS)
     unknown = sorted(set(names) - set(SCRIPTS))
     if unknown:
-        parser.error(f"--only: no script is called {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
+        parser.error(f"--only: no script is called {', '.join(unknown)}; choose from {', '.join(SCRIPTS)}")
     table = Table("script", "what", "made", "seconds", "result", title="figures and tables")
     left_out = [name for name in names if name.startswith(EMBEDDED_ONLY) and (chosen.model or chosen.data_root)]
     for name in left_out:
-        table.add_row(name, SCRIPTS[name].makes, "nothing", "0", "left out: on embedded data alone")
+        table.add_row(name, SCRIPTS[name].makes, "nothing", "0", "left out: uses embedded data only")
     rest = [name for name in names if name not in left_out]
     arguments, places = forwarded(chosen, parser), [chosen.out, chosen.out.parent]
     failed = []
-    for group in groups(rest, side_by_side=chosen.workers > 1 and not chosen.replot):
-        # side by side each has one thread, its own default
+    for group in groups(rest, parallel=chosen.workers > 1 and not chosen.replot):
+        # In parallel each script gets one thread, as is its default.
         own = [*arguments, "--workers", "1"] if len(group) > 1 else arguments
         for name, (problem, seconds, made) in run_group(group, own, places, chosen.workers).items():
             failed += [name] if problem else []

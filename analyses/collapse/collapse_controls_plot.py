@@ -9,7 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.support.figure import COLORS, MARKERS, caption_line, data_words, read_table, save_figure
+from analyses.support.families import COLORS, MARKERS, data_words
+from analyses.support.figure import caption_line, save_figure
+from analyses.support.tables import read_table
 from gsnr_toolkit.report.plots.style import MUTED, TEXT_WIDTH, dress, in_paper_style, new_figure
 
 __all__ = ["draw_controls", "plot_controls"]

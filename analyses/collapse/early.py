@@ -1,4 +1,4 @@
-"""How early can it be told? Candidates over the first steps of the plain runs alone, against what was found."""
+"""How early is collapse foretold? Candidates from the first steps of the plain runs, against the radii found."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import math
 
 import pandas as pd
 
-from analyses.collapse.predictors import escape, escape_below, over_seeds
+from analyses.collapse.predictors import escape, escape_lower, over_seeds
 from analyses.collapse.scoring import score_table
 
-__all__ = ["CANDIDATES", "CUTOFFS", "early_scores", "first_steps"]
-
 CUTOFFS = (0, 40, 80, 120, 160, 200, 300)
-"""Last steps that may be looked at; 0 is before training."""
+"""Last steps whose records are used; 0 is before training."""
 
 CANDIDATES = ("cor", "gsnr", "grad_norm", "escape_lower", "escape_radius")
-"""Those that can be computed from what is stored by step."""
+"""The candidates that can be computed from ``foretell_collapse_steps.csv``."""
 
 _OF_COR = ("cor", "gsnr", "grad_norm")
 
 
 def first_steps(steps: pd.DataFrame, last: int) -> pd.DataFrame:
-    """Candidates of every setting over the first steps of its plain runs.
+    """Compute the candidates of every setting from the first steps of its plain runs.
 
     Args:
-        steps: A row per setting, seed and recorded step: ``foretell_collapse_steps.csv``.
-        last: The last step that may be looked at.
+        steps: One row per setting, seed and recorded step.
+        last: Last step to use.
 
     Returns:
-        A row per setting, which is the index: :data:`CANDIDATES`, geometric means over seeds, and ``cor_step``; NaN
-        where a seed has no signal that early.
+        :data:`CANDIDATES` (geometric means over seeds) and ``cor_step`` by setting, the index; NaN if a seed has no
+        signal that early.
     """
     seen = steps[steps["step"] <= last].sort_values("step")
     found = {}
@@ -39,7 +37,8 @@ def first_steps(steps: pd.DataFrame, last: int) -> pd.DataFrame:
 
 
 def _candidates(run: pd.DataFrame) -> dict[str, float]:
-    found = {"escape_lower": escape_below(run), "escape_radius": escape(run) if len(run) > 1 else math.nan}
+    radius = escape(run) if len(run) > 1 else math.nan
+    found = {"escape_lower": escape_lower(run, below_plateau=True), "escape_radius": radius}
     signal = run[run["cor"].notna()]
     if signal.empty:
         return found | dict.fromkeys((*_OF_COR, "cor_step"), math.nan)
@@ -52,7 +51,7 @@ def early_scores(by_setting: pd.DataFrame, steps: pd.DataFrame, targets: tuple[s
 
     Args:
         by_setting: One row per setting, with the radii found.
-        steps: What was recorded along the plain runs.
+        steps: Records of the plain runs.
         targets: Columns of ``by_setting`` to score against.
 
     Returns:

@@ -1,23 +1,20 @@
 """Does COR, or anything else that a plain run shows, foretell the radius at which SAM training collapses?
 
-Claim (the paper's abstract): the critical optimization radius tells at which radius SAM training falls to chance.
-Command: ``python -m analyses.collapse.foretell_collapse`` (``--smoke`` for minutes, ``--replot`` from the stored tables,
-``--device cuda`` on a GPU). It goes on where it was stopped. Tables: ``figures/data/foretell_collapse.csv`` (a row per
-setting), ``..._sweep.csv`` (a row per run), ``..._scores.csv`` (a row per candidate), ``..._steps.csv`` (what was
-recorded along the plain runs), ``..._curvature.csv`` (their Lanczos radii), ``..._early.csv`` (candidates over the
-first steps alone); figures ``figures/foretell_collapse*.png`` and ``.pdf``; ``figure2`` draws the curves of AUC against
-rho. Hardware: 2 CPU cores, about two hours.
+Claim (the paper's abstract): the critical optimization radius marks where SAM training falls to chance.
+Command: ``python -m analyses.collapse.foretell_collapse`` (``--smoke``, ``--replot``, ``--only`` names of settings).
+Hardware: 2 CPU cores, about two hours; an interrupted study resumes.
+Obtained: COR has rank correlation .52 [-.04, .82] with the radius found; all results are in ``analyses/README.md``.
 
-Obtained (17 settings, embedded data, ``clip-lab``, 2 seeds): COR has rank correlation .52 [-.04, .82] with the radius
-where training fails, and is off by a factor of 1.6 [1.2, 2.0] after one constant, 3.4; the Lanczos radius .59 and 1.7,
-GSNR .52 and 1.9, gradient norm .12, escape radius .30 (n = 8), its bound .41 and 1.4. Over the first 120 of 300 steps
-COR has .25, GSNR .50, the escape radius's bound .54. Each setting trains at some radius above its COR.
+Tables in ``figures/data``: ``foretell_collapse.csv`` (a row per setting), ``_sweep`` (per run), ``_scores`` (per
+candidate), ``_steps`` (per recorded step of the plain runs), ``_curvature`` (their Lanczos radii) and ``_early``
+(candidates from the first steps alone). ``figure2`` draws the curves of AUC against rho.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,68 +26,64 @@ from analyses.collapse.foretell_plots import FIRST, TARGET, draw_early, draw_for
 from analyses.collapse.laboratory import (
     BASE,
     RATES,
+    SMOKE,
     STRENGTHS,
     Setting,
-    chosen_config,
     collapsed,
-    common_options,
     explore,
     family_config,
-    read_options,
     run_folder,
     table,
 )
 from analyses.collapse.predictors import OTHERS, RADII, setting_predictors
 from analyses.collapse.record_again import Again, kept_record, record_again
 from analyses.collapse.scoring import combined_score, score_table
-from analyses.support.figure import caption_line, data_words, save_figure
-from gsnr_toolkit import Report
-from gsnr_toolkit.support.atomic import write_json, write_text
-from gsnr_toolkit.support.provenance import environment
+from analyses.support.families import data_words
+from analyses.support.figure import caption_line, save_figure
+from analyses.support.options import chosen_config, names
+from analyses.support.runner import run_study
+from analyses.support.tables import store
+from gsnr_toolkit import Report, TrainConfig
 from gsnr_toolkit.sweeps.collapse import collapse_radii
 
+NAME = "foretell_collapse"
+
 WRITE_EVERY = 300.0
-"""Seconds between two versions of the tables while runs come in: finished runs are kept anyway."""
+"""Seconds between two versions of the tables while runs finish; the finished runs themselves are always kept."""
+
 TARGETS = (FIRST, TARGET)
-"""Radii found that candidates are scored against: the first of the grid that fails, and the bracket's middle."""
+"""Radii to score candidates against: the first of the grid that fails, and the middle of the bracket."""
 
 DEAD = "plain_run_dead"
-"""Status of a setting that is none, since a run fails without SAM."""
+"""Status of a setting in which a run fails without SAM; its radius of collapse is undefined."""
 
 CURVATURE = Again("curvature", lipschitz=True)
-_CURVATURE_COLUMNS = [
-    "setting",
-    "seed",
-    "step",
-    "num_samples",
-    "grad_norm",
-    "cor",
-    "lipschitz_radius",
-    "largest_eigenvalue",
-    "cpu",
-]
+_MEASURED = ("step", "num_samples", "grad_norm", "cor", "lipschitz_radius")
+_CURVATURE_COLUMNS = ["setting", "seed", *_MEASURED, "largest_eigenvalue", "cpu"]
 _FOUND = ("empirical_radius", "empirical_low", "empirical_high")
 
 TOGETHER = 4
-"""Settings that are brought to their end together, so that a result exists early."""
+"""Number of settings that are completed together, so that first results exist early."""
+
+PANELS = ["cor", "cor_layer", "slope_radius", "lipschitz_radius", "escape_lower", "half_cosine_radius"]
 
 
 def settings(*, smoke: bool = False) -> list[Setting]:
-    """The settings of the study, those that matter most first.
+    """Return the settings of the study, the most important first.
 
     Args:
-        smoke: Two settings of a few steps, to see that everything runs.
+        smoke: Two settings of a few steps, to check that everything works.
 
     Returns:
         Settings with unique names.
     """
     if smoke:
-        small = replace(BASE, steps=24, train_samples=64, eval_samples=64, batch_size=8)
+        small = replace(BASE, **SMOKE)
         return [
             Setting(f"{family}-smoke", replace(small, data=f"demo-{family}"), (0.05, 2.0)) for family in ("df", "nt")
         ]
     full = {family: family_config(family) for family in STRENGTHS}
-    # the whole curve where all parameters are trained: from the smallest radius on
+    # With all parameters trained, start low: figure2 draws the whole curve.
     found = [Setting(f"{family}-full", config, start=0.02) for family, config in full.items()]
     found += [
         Setting(f"{family}-norms", replace(config, tuning="norms", lr=config.lr * RATES["norms"]), start=0.2)
@@ -106,77 +99,72 @@ def settings(*, smoke: bool = False) -> list[Setting]:
     return found
 
 
-def compute(chosen: list[Setting], seeds: int, runs: Path, out: Path, *, workers: int, device: str | None) -> None:
-    """Train what is missing, and write all tables every few minutes.
-
-    Args:
-        chosen: Settings.
-        seeds: Number of seeds.
-        runs: Where runs are kept.
-        out: Folder of the tables.
-        workers: Processes at a time.
-        device: Where to train.
-    """
-    out.mkdir(parents=True, exist_ok=True)
+def compute(chosen: argparse.Namespace) -> None:
+    """Train what is missing; write all tables every few minutes and at the end."""
+    wanted = [replace(item, config=chosen_config(item.config, chosen)) for item in settings(smoke=chosen.smoke)]
+    if chosen.only:
+        wanted = [item for item in wanted if item.name in chosen.only]
+    place = {"workers": chosen.workers, "device": chosen.device}
     written = time.monotonic()
-    for start in range(0, len(chosen), TOGETHER):
-        some = chosen[start : start + TOGETHER]
-        for line in explore(some, seeds, runs, workers=workers, device=device):
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+    for start in range(0, len(wanted), TOGETHER):
+        some = wanted[start : start + TOGETHER]
+        for line in explore(some, chosen.seeds, chosen.runs, **place):
+            print(line, flush=True)
             if time.monotonic() - written > WRITE_EVERY:
-                write_tables(chosen, seeds, runs, out)
+                write_tables(wanted, chosen)
                 written = time.monotonic()
-        plain = [item.run_config(0.0, seed) for item in some for seed in range(seeds)]
-        record_again(plain, CURVATURE, runs, workers=workers, device=device)
-    write_tables(chosen, seeds, runs, out)
-    provenance = {**environment(), "settings": {item.name: item.config.to_dict() for item in chosen}, "seeds": seeds}
-    write_json(out / "foretell_collapse.json", provenance)
+        plain = [item.run_config(0.0, seed) for item in some for seed in range(chosen.seeds)]
+        record_again(plain, CURVATURE, chosen.runs, **place)
+    write_tables(wanted, chosen)
 
 
-def write_tables(chosen: list[Setting], seeds: int, runs: Path, out: Path) -> None:
+def write_tables(wanted: list[Setting], chosen: argparse.Namespace) -> None:
     """Write every table from the finished runs.
 
     Args:
-        chosen: Settings.
-        seeds: Number of seeds.
-        runs: Where runs are kept.
-        out: Folder of the tables.
+        wanted: Settings.
+        chosen: Options with ``seeds``, ``runs`` and ``out``.
     """
-    sweep = table(chosen, seeds, runs)
-    by_setting, steps = summarise(chosen, sweep, runs), recorded_steps(chosen, sweep, runs)
-    tables = {"_sweep": sweep, "": by_setting, "_steps": steps, "_curvature": recorded_curvature(chosen, sweep, runs)}
+    runs = chosen.runs
+    sweep = table(wanted, chosen.seeds, runs)
+    by_setting, steps = summarise(wanted, sweep, runs), recorded_steps(wanted, sweep, runs)
+    tables = {"_sweep": sweep, "": by_setting, "_steps": steps, "_curvature": recorded_curvature(wanted, sweep, runs)}
     if np.isfinite(by_setting["empirical_radius"]).sum() >= 4:
         tables["_scores"] = scores(by_setting)
         tables["_early"] = early_scores(by_setting, steps, TARGETS)
-    for suffix, frame in tables.items():
-        write_text(out / f"foretell_collapse{suffix}.csv", frame.to_csv(index=False))
+    configs = {item.name: item.config.to_dict() for item in wanted}
+    store(chosen.out, NAME, tables, digits=None, settings=configs, seeds=chosen.seeds)
 
 
-def summarise(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
-    """One row per setting: where it collapsed, and what its plain runs foretold.
+def _plain_runs(setting: Setting, sweep: pd.DataFrame) -> Iterator[tuple[int, TrainConfig]]:
+    """Seed and config of every finished plain run of a setting."""
+    for seed in sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]["seed"]:
+        yield int(seed), setting.run_config(0.0, int(seed))
 
-    Where training fails is not a matter of the radius in a setting with a plain run that fails, so such a setting has
-    no empirical radius.
+
+def summarise(wanted: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
+    """Return one row per setting: where it collapsed, and what its plain runs foretold.
+
+    If a plain run of a setting fails, the failure does not depend on the radius: the setting has no empirical radius.
 
     Args:
-        chosen: Settings.
+        wanted: Settings.
         sweep: All finished runs.
-        runs: Where runs are kept.
+        runs: Folder of the runs.
 
     Returns:
-        The table that every score is computed from.
+        The table from which every score is computed.
     """
     radii = collapse_radii(sweep, by=("setting",)).set_index("setting")
     middles = middle_radii(sweep)
     rows = []
-    for setting in chosen:
+    for setting in wanted:
         if setting.name not in radii.index:
             continue
         own = sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]
-        configs = [setting.run_config(0.0, int(seed)) for seed in own["seed"]]
         records = [
-            (Report.load(run_folder(runs, each) / "report"), kept_record(each, CURVATURE, runs)) for each in configs
+            (Report.load(run_folder(runs, each) / "report"), kept_record(each, CURVATURE, runs))
+            for _, each in _plain_runs(setting, sweep)
         ]
         config, found = setting.config, radii.loc[setting.name]
         dead = any(collapsed(row) for row in own.to_dict("records"))
@@ -201,15 +189,15 @@ def summarise(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
 
 
 def middle_radii(sweep: pd.DataFrame) -> dict[str, float]:
-    """Where a setting collapses, finer than the grid: the middle of each seed's bracket, averaged over seeds.
+    """Locate collapse more finely than the grid: the middle of each seed's bracket, averaged over seeds.
 
-    Middles and averages are geometric. A bracket reaches from the last radius that trains to the first that does not.
+    Middles and averages are geometric. A bracket extends from the last radius that trains to the first that does not.
 
     Args:
         sweep: All finished runs.
 
     Returns:
-        Setting to radius; NaN where a seed has no bracket.
+        Setting to radius; NaN if a seed has no bracket.
     """
     brackets = [collapse_radii(rows, by=("setting",)) for _, rows in sweep.groupby("seed")]
     if not brackets:
@@ -220,63 +208,36 @@ def middle_radii(sweep: pd.DataFrame) -> dict[str, float]:
     return {str(name): float(np.exp(values.mean(skipna=False))) for name, values in by_setting}
 
 
-def recorded_steps(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
-    """What was recorded along every plain run, the whole model's row by step.
-
-    Args:
-        chosen: Settings.
-        sweep: All finished runs.
-        runs: Where runs are kept.
-
-    Returns:
-        One row per setting, seed and step.
-    """
+def recorded_steps(wanted: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
+    """Return what was recorded along every plain run for the whole model, one row per setting, seed and step."""
     frames = []
-    for setting in chosen:
-        for seed in sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]["seed"]:
-            folder = run_folder(runs, setting.run_config(0.0, int(seed))) / "report"
+    for setting in wanted:
+        for seed, config in _plain_runs(setting, sweep):
+            folder = run_folder(runs, config) / "report"
             frame = pd.read_csv(folder / "totals.csv").merge(pd.read_csv(folder / "trajectory.csv"), on="step")
-            frames.append(frame.assign(setting=setting.name, seed=int(seed)))
+            frames.append(frame.assign(setting=setting.name, seed=seed))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def recorded_curvature(chosen: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
-    """The second record of every plain run: COR and the Lanczos radius at the step of its smallest COR.
-
-    Args:
-        chosen: Settings.
-        sweep: All finished runs.
-        runs: Where runs are kept.
-
-    Returns:
-        One row per setting and seed.
-    """
+def recorded_curvature(wanted: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.DataFrame:
+    """Return the second record of every plain run: COR and the Lanczos radius at the step of its smallest COR."""
     rows = []
-    for setting in chosen:
-        for seed in sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]["seed"]:
-            found = kept_record(setting.run_config(0.0, int(seed)), CURVATURE, runs)
+    for setting in wanted:
+        for seed, config in _plain_runs(setting, sweep):
+            found = kept_record(config, CURVATURE, runs)
             if found is not None:
-                total = {
-                    name: found.total[name] for name in ("step", "num_samples", "grad_norm", "cor", "lipschitz_radius")
-                }
+                total = {name: found.total[name] for name in _MEASURED}
                 curvature = total["grad_norm"] / total["lipschitz_radius"]
-                rows.append(
-                    {
-                        "setting": setting.name,
-                        "seed": int(seed),
-                        **total,
-                        "largest_eigenvalue": curvature,
-                        "cpu": found.provenance.get("cpu"),
-                    }
-                )
+                about = {"setting": setting.name, "seed": seed}
+                rows.append({**about, **total, "largest_eigenvalue": curvature, "cpu": found.provenance.get("cpu")})
     return pd.DataFrame(rows, columns=_CURVATURE_COLUMNS)
 
 
 def scores(by_setting: pd.DataFrame) -> pd.DataFrame:
-    """Every candidate against both empirical radii, over all settings and over those that train all parameters.
+    """Score every candidate against both empirical radii, over all settings and over those that train all parameters.
 
     Args:
-        by_setting: :func:`summarise`'s table.
+        by_setting: Table of :func:`summarise`.
 
     Returns:
         One row per candidate, scope and target.
@@ -301,52 +262,40 @@ def _scores(by_setting: pd.DataFrame, target: str) -> pd.DataFrame:
     return pd.concat([*frames, pd.DataFrame(joint)], ignore_index=True)
 
 
-PANELS = ["cor", "cor_layer", "slope_radius", "lipschitz_radius", "escape_lower", "half_cosine_radius"]
-
-
 def plot(out: Path) -> None:
-    """Draw every figure from the stored tables, beside their folder.
+    """Draw every figure from the stored tables.
 
     Args:
-        out: Folder of the tables.
+        out: Folder of the tables; figures are written beside it.
     """
-    by_setting = pd.read_csv(out / "foretell_collapse.csv")
-    scored = pd.read_csv(out / "foretell_collapse_scores.csv")
-    sweep = pd.read_csv(out / "foretell_collapse_sweep.csv")
+    if not (out / f"{NAME}_scores.csv").exists():
+        print("Nothing to draw: scores need at least four settings that have collapsed.", flush=True)
+        return
+    by_setting, scored, sweep, early = (
+        pd.read_csv(out / f"{NAME}{suffix}.csv") for suffix in ("", "_scores", "_sweep", "_early")
+    )
     common = (
         data_words(sorted(sweep["data"].unique())),
         ", ".join(sorted(sweep["model"].unique())),
         f"{int(by_setting['middle_radius'].notna().sum())} settings, {sweep['seed'].nunique()} seeds",
         f"n = {int(sweep['num_test'].max())} test images a run",
     )
-    bars = {
-        "": "brackets: 95 % bootstrap over settings, bars: from the last radius that trains to the first that does not"
-    }
-    figures = {"": draw_foretold(by_setting, scored, PANELS), "_scores": draw_scores(scored)}
-    figures["_early"] = draw_early(pd.read_csv(out / "foretell_collapse_early.csv"))
-    for suffix, figure in figures.items():
-        words = bars.get(suffix, "bars: 95 % bootstrap over settings")
-        save_figure(figure, out, f"foretell_collapse{suffix}", caption_line(*common, words))
+    brackets = (
+        "brackets: 95 % bootstrap over settings, bars: from the last radius that trains to the first that does not"
+    )
+    bars = "bars: 95 % bootstrap over settings"
+    save_figure(draw_foretold(by_setting, scored, PANELS), out, NAME, caption_line(*common, brackets))
+    save_figure(draw_scores(scored), out, f"{NAME}_scores", caption_line(*common, bars))
+    save_figure(draw_early(early), out, f"{NAME}_early", caption_line(*common, bars))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the study.
+    """Run the study."""
 
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
-    parser = common_options(__doc__)
-    parser.add_argument("--only", help="names of settings, with commas")
-    chosen = read_options(parser, arguments)
-    wanted = [replace(item, config=chosen_config(item.config, chosen)) for item in settings(smoke=chosen.smoke)]
-    if chosen.only:
-        wanted = [item for item in wanted if item.name in chosen.only.split(",")]
-    if not chosen.replot:
-        compute(wanted, chosen.seeds, chosen.runs, chosen.out, workers=chosen.workers, device=chosen.device)
-    if (chosen.out / "foretell_collapse_scores.csv").exists():
-        plot(chosen.out)
-    else:
-        sys.stdout.write("fewer than four settings have collapsed: no scores yet, and nothing to draw\n")
+    def only(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--only", type=names, help="names of settings, with commas")
+
+    run_study(compute, plot, __doc__, arguments, add_options=only)
 
 
 if __name__ == "__main__":

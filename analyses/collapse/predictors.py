@@ -1,17 +1,18 @@
-"""What can be read off a plain run before SAM is tried: candidates for the radius at which SAM training will fail.
+"""Candidates for the radius at which SAM training will fail, read off a plain run before SAM is tried.
 
-All come from the report that was recorded along runs with rho = 0. COR, alignment and half-cosine radii are the
-smallest over the recorded steps at which the whole model has a signal; the other quantities are taken at COR's step.
+All are computed from the report recorded along a run with rho = 0. COR and the alignment and half-cosine radii are
+minima over the recorded steps at which the whole model has a signal; the other quantities are taken at COR's step.
 
 * ``cor``: Definition 1 (our reconstruction), whole model; ``cor_layer``: the smallest of any layer.
-* ``escape_radius``: ours, from losses and gradient norms along the run; ``escape_lower``: the same with the plateau's
-  gradient norm taken as 0, ``max_t (L_0 - L_t) / G_t``: a lower bound that needs no measurement on the plateau.
+* ``escape_radius``: ours, from losses and gradient norms along the run. ``escape_lower``: the same with a gradient norm
+  of 0 on the plateau, ``max_t (L_0 - L_t) / G_t``: a lower bound that needs no measurement there.
 * ``alignment_radius``: first radius with ``E<mu, g~> <= 0``; ``half_cosine_radius``: first with ``cos(mu, g~) < 1/2``.
-* ``slope_radius``: ``|mu| / L``, with ``L`` the drift per radius at the smallest radius with a drift above its noise.
+* ``slope_radius``: ``|mu| / L``, where ``L`` is the drift per radius at the smallest radius whose drift exceeds its
+  noise.
 * ``lipschitz_radius``: ``|mu| / lambda_max(|H|)``, by Lanczos on the same samples, from a second record of the run.
-* ``sam_edge``: the radius at which SAM's edge of stability (Long & Bartlett, JMLR 2024) for full-batch gradient descent
-  with the run's learning rate meets the slope ``L``: ``rho = g (2 / eta - L) / L^2``. Training here is by Adam, whose
-  steps it does not describe.
+* ``sam_edge``: the radius at which the edge of stability of SAM (Long & Bartlett, JMLR 2024) for full-batch gradient
+  descent with the run's learning rate meets the slope ``L``: ``rho = g (2 / eta - L) / L^2``. The runs here use Adam,
+  whose steps it does not describe.
 * ``grad_norm`` and ``gsnr``: ``|mu|`` and ``|mu|^2 / tr Sigma``.
 """
 
@@ -38,26 +39,27 @@ RADII = (
     "lipschitz_radius",
     "sam_edge",
 )
-"""Candidates in units of a radius."""
+"""Candidates that are radii."""
 
 OTHERS = ("grad_norm", "gsnr", "signal_fraction", "misspecification")
-"""Candidates in other units, which need a fit before they say anything about a radius."""
+"""Candidates in other units, which say nothing about a radius without a fit."""
 
 
 def read_predictors(report: Report, learning_rate: float, second: Report | None = None) -> dict[str, float]:
-    """Candidates from one recorded plain run, over all of its steps.
+    """Compute the candidates of one recorded plain run, over all of its steps.
 
     Args:
-        report: What was recorded.
+        report: Record of the run.
         learning_rate: Of the run.
-        second: The second record, with the Lanczos radius, where there is one.
+        second: Second record, with the Lanczos radius, if it exists.
 
     Returns:
-        Candidate to value: infinity beyond the radii tried, NaN where there is no signal or no record.
+        Candidate to value: infinity beyond the radii tried, NaN without a signal or a record.
     """
     totals = report.totals[report.totals["cor"].notna()]
     found = dict.fromkeys((*RADII, *OTHERS, "cor_step"), math.nan)
-    found["escape_radius"], found["escape_lower"] = escape(report.trajectory), escape_lower(report.trajectory)
+    found["escape_radius"] = escape(report.trajectory)
+    found["escape_lower"] = escape_lower(report.trajectory, below_plateau=False)
     if second is not None:
         found["lipschitz_radius"] = float(second.total["lipschitz_radius"])
     if totals.empty:
@@ -79,7 +81,7 @@ def read_predictors(report: Report, learning_rate: float, second: Report | None 
 
 
 def escape(run: pd.DataFrame) -> float:
-    """The escape radius from the means by step, whichever version recorded them.
+    """Compute the escape radius from the means by step, so that records of any version can be read.
 
     Args:
         run: ``step``, ``loss`` and ``batch_grad_norm`` along a plain run.
@@ -87,40 +89,33 @@ def escape(run: pd.DataFrame) -> float:
     Returns:
         ``max_t (L_0 - L_t) / (G_t - G_0)``; infinity and NaN as :func:`gsnr_toolkit.estimators.escape.escape_radius`.
     """
+    return escape_radius(run["step"].astype(int).tolist(), *_two_batches(run), draws=2).value
+
+
+def escape_lower(run: pd.DataFrame, *, below_plateau: bool) -> float:
+    """Compute the lower bound of the escape radius, ``max_t (L_0 - L_t) / G_t``, from the means by step.
+
+    The two values of ``below_plateau`` agree for a run that leaves the plateau. For one that does not, the maximum over
+    all steps is next to 0, and over the steps below the plateau undefined. The tables by setting hold the first, as
+    those of the whole run were written with it; the early scores use the second, as reports do.
+
+    Args:
+        run: ``loss`` and ``batch_grad_norm`` along a plain run.
+        below_plateau: Take the maximum over the steps below the plateau only, as ``report.escape.bound`` does.
+
+    Returns:
+        The bound; NaN if no step counts.
+    """
     losses, norms = _two_batches(run)
-    return escape_radius(run["step"].astype(int).tolist(), losses, norms, draws=2).value
+    if below_plateau:
+        return escape_bound(losses, norms, PLATEAU)
+    return float(np.max((PLATEAU - losses) / norms))
 
 
 def _two_batches(run: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Means as two equal batches: the interval, which needs more than means, is not asked for."""
+    """Repeat the means as two equal batches: the estimators expect batches, though their intervals are not used."""
     losses, norms = (np.repeat(run[[name]].to_numpy(dtype=float), 2, axis=1) for name in ("loss", "batch_grad_norm"))
     return losses, norms
-
-
-def escape_lower(run: pd.DataFrame) -> float:
-    """The escape radius's lower bound over all recorded steps, those on the plateau too.
-
-    Args:
-        run: ``loss`` and ``batch_grad_norm`` along a plain run.
-
-    Returns:
-        ``max_t (L_0 - L_t) / G_t``: of a run that leaves the plateau the same as ``report.escape.bound``; next to 0 of
-        one that does not, where that is undefined.
-    """
-    gain = PLATEAU - run["loss"].to_numpy(dtype=float)
-    return float(np.max(gain / run["batch_grad_norm"].to_numpy(dtype=float)))
-
-
-def escape_below(run: pd.DataFrame) -> float:
-    """The escape radius's lower bound as reports have it, from the means by step.
-
-    Args:
-        run: ``loss`` and ``batch_grad_norm`` along a plain run.
-
-    Returns:
-        The same over the steps below the plateau; NaN where there are none.
-    """
-    return escape_bound(*_two_batches(run), PLATEAU)
 
 
 def _curve(report: Report, step: int) -> pd.DataFrame:
@@ -129,7 +124,7 @@ def _curve(report: Report, step: int) -> pd.DataFrame:
 
 
 def _slope(curve: pd.DataFrame) -> float:
-    """Drift per radius at the smallest radius with a drift above its noise; NaN where there is none."""
+    """Drift per radius at the smallest radius whose drift exceeds its noise; NaN if none does."""
     moved = curve[curve["drift"] > 0]
     if moved.empty:
         return math.nan
@@ -138,7 +133,7 @@ def _slope(curve: pd.DataFrame) -> float:
 
 
 def cosines(curve: pd.DataFrame) -> np.ndarray:
-    """Cosine between the mean gradient and SAM's mean gradient, for each radius of a drift curve.
+    """Compute the cosine between the mean gradient and SAM's mean gradient at each radius of a drift curve.
 
     Args:
         curve: Rows of a report's ``drift`` table with ``grad_norm`` (``|mu|``), ``drift`` (``|Delta|``) and
@@ -153,7 +148,7 @@ def cosines(curve: pd.DataFrame) -> np.ndarray:
 
 
 def _first_below(curve: pd.DataFrame, level: float) -> float:
-    """First radius with a cosine below a level, between radii tried by their logarithms; infinity if there is none."""
+    """First radius with a cosine below a level, interpolated in log rho; infinity if there is none."""
     values, radii = cosines(curve), curve["rho"].to_numpy(dtype=float)
     below = np.flatnonzero(values < level)
     if not below.size:
@@ -170,26 +165,26 @@ def _sam_edge(norm: float, curvature: float, learning_rate: float) -> float:
 
 
 def setting_predictors(records: Sequence[tuple[Report, Report | None]], learning_rate: float) -> dict[str, float]:
-    """Candidates of a setting: over its seeds' plain runs.
+    """Compute the candidates of a setting: :func:`over_seeds` of its plain runs.
 
     Args:
-        records: Of each run, and the second ones where they exist.
+        records: First record of each run, and the second one if it exists.
         learning_rate: Of the runs.
 
     Returns:
-        Candidate to value: :func:`over_seeds`.
+        Candidate to value.
     """
     return over_seeds(pd.DataFrame([read_predictors(first, learning_rate, second) for first, second in records]))
 
 
 def over_seeds(rows: pd.DataFrame) -> dict[str, float]:
-    """One value of each candidate for a setting.
+    """Average each candidate over the seeds of a setting.
 
     Args:
-        rows: A row per seed.
+        rows: One row per seed.
 
     Returns:
-        Geometric means, NaN if any seed has none; of ``cor_step`` the median.
+        Geometric means, NaN if a seed has no positive value; for ``cor_step`` the median.
 
     >>> found = over_seeds(pd.DataFrame({"cor": [0.01, 0.04], "cor_step": [40.0, 80.0]}))
     >>> round(found["cor"], 6), found["cor_step"]

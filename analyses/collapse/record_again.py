@@ -1,4 +1,4 @@
-"""Recorded plain runs made again, bit for bit on one CPU, with another recorder: other samples, other quantities."""
+"""Plain runs repeated, bit for bit on one CPU, with a second recorder: other samples, other quantities."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from analyses.collapse.laboratory import run_folder, spread
+from analyses.collapse.laboratory import run_folder
 from analyses.collapse.replay import Watcher, replay
+from analyses.support.processes import spread
 from gsnr_toolkit import Report, TrainConfig
 from gsnr_toolkit.data.loaders import probe_loader
 from gsnr_toolkit.probing.recorder import Recorder
 from gsnr_toolkit.training.loop import StepLog
 from gsnr_toolkit.training.setup import TrainingData
 
-__all__ = ["Again", "kept_record", "record_again"]
-
 
 @dataclass(frozen=True)
 class Again:
-    """What is recorded the second time.
+    """Options of the second recorder.
 
     Attributes:
-        folder: Name of the folder that the reports are kept in, beside the runs.
+        folder: Name of the folder of the reports, beside the runs.
         layerwise: Reading of "layer-wise", as in :class:`gsnr_toolkit.Recorder`.
-        split: ``"val"``, the samples of the first recorder, or ``"test"``, as many others.
-        cor: COR besides GSNR.
-        lipschitz: The largest eigenvalue of the Hessian besides COR, and only at the step at which the first record
-            has the smallest COR: it costs as much as a hundred training steps.
+        split: ``"val"`` for the samples of the first recorder, ``"test"`` for as many others.
+        cor: Record COR as well as GSNR.
+        lipschitz: Record the largest eigenvalue of the Hessian too. It costs as much as a hundred training steps and is
+            therefore recorded only at the step at which the first record has its smallest COR.
     """
 
     folder: str
@@ -44,13 +43,13 @@ class Again:
 def record_again(
     configs: Sequence[TrainConfig], again: Again, runs: Path, *, workers: int, device: str | None
 ) -> list[Report]:
-    """Make plain runs again, unless their second reports are kept already.
+    """Repeat plain runs whose second report does not exist yet.
 
     Args:
-        configs: Of recorded plain runs.
-        again: What is recorded.
-        runs: Where runs are kept.
-        workers: Processes at a time.
+        configs: Configs of recorded plain runs.
+        again: What to record.
+        runs: Folder of the runs.
+        workers: Number of processes.
         device: Where to train.
 
     Returns:
@@ -63,16 +62,7 @@ def record_again(
 
 
 def kept_record(config: TrainConfig, again: Again, runs: Path) -> Report | None:
-    """A second record that was made before.
-
-    Args:
-        config: Of the run.
-        again: What was recorded.
-        runs: Where runs are kept.
-
-    Returns:
-        The report; None where there is none yet.
-    """
+    """Load the second report of a run; None if it does not exist yet."""
     folder = _folder(config, again, runs)
     return Report.load(folder) if (folder / "report.json").exists() else None
 

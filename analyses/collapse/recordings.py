@@ -1,25 +1,24 @@
-"""GSNR and COR along the plain runs of the four families, in both readings of "layer-wise"; several figures share them.
+"""GSNR and COR along the plain runs of the four families, in both readings of "layer-wise", shared by several figures.
 
-The plain runs are those of ``foretell_collapse``. The reading by ``parameters`` was recorded in them; for the reading
-by ``readout`` heads the same run is made again, bit for bit on one CPU, with another recorder. Table:
+The plain runs are those of ``foretell_collapse``, which recorded the reading by ``parameters``. For the reading by
+``readout`` heads each run is repeated, bit for bit on one CPU, with another recorder. Table:
 ``figures/data/recordings.csv``, a row per reading, family, seed, step and layer (``total``: the whole model).
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 
 import pandas as pd
 
 from analyses.collapse.foretell_collapse import settings
-from analyses.collapse.laboratory import Setting, chosen_config, run_folder, train_all
+from analyses.collapse.laboratory import Setting, run_folder, train_all
 from analyses.collapse.record_again import Again, record_again
-from analyses.support.figure import family_of, store
+from analyses.support.families import family_of
+from analyses.support.options import chosen_config
+from analyses.support.tables import store
 from gsnr_toolkit import Report, TrainConfig
-
-__all__ = ["READINGS", "TABLE", "TOTAL", "compute", "family_settings", "weakest_step"]
 
 TABLE, TOTAL = "recordings", "total"
 
@@ -33,13 +32,13 @@ _COLUMNS = [
 
 
 def family_settings(chosen: argparse.Namespace) -> list[Setting]:
-    """One setting of the study for each family: all parameters trained.
+    """Return each family's setting with all parameters trained, on the chosen model and data.
 
     Args:
-        chosen: With ``smoke``, ``model`` and ``data_root``.
+        chosen: Options with ``smoke``, ``model`` and ``data_root``.
 
     Returns:
-        The settings, on the chosen model and data.
+        One setting per family.
     """
     wanted = ("-smoke",) if chosen.smoke else ("-full",)
     some = [setting for setting in settings(smoke=chosen.smoke) if setting.name.endswith(wanted)]
@@ -47,17 +46,10 @@ def family_settings(chosen: argparse.Namespace) -> list[Setting]:
 
 
 def compute(chosen: argparse.Namespace) -> pd.DataFrame:
-    """Make what is missing, and write the table.
-
-    Args:
-        chosen: Options of a figure's script.
-
-    Returns:
-        The table.
-    """
+    """Train and record what is missing; write and return the table."""
     configs = [item.run_config(0.0, seed) for item in family_settings(chosen) for seed in range(chosen.seeds)]
     for config in train_all(configs, chosen.runs, workers=chosen.workers, device=chosen.device):
-        sys.stdout.write(f"{config.data} seed {config.seed}: recorded\n")
+        print(f"{config.data} seed {config.seed}: recorded", flush=True)
     reports = {(config, "parameters"): Report.load(run_folder(chosen.runs, config) / "report") for config in configs}
     readout = Again("readouts", layerwise="readout")
     found = record_again(configs, readout, chosen.runs, workers=chosen.workers, device=chosen.device)
@@ -75,10 +67,10 @@ def _rows(report: Report, config: TrainConfig, reading: str) -> pd.DataFrame:
 
 
 def weakest_step(rows: pd.DataFrame) -> int:
-    """The step at which a run's whole COR is smallest; the last one where it never has one.
+    """Return the step at which a run's COR of the whole model is smallest; the last step if it never has a COR.
 
     Args:
-        rows: Of one reading, family and seed.
+        rows: Recordings of one reading, family and seed.
 
     Returns:
         The step.

@@ -1,4 +1,4 @@
-"""A run of the laboratory made again with something else watching it: the same updates, bit for bit on one CPU."""
+"""A run of the laboratory repeated under another observer: the same updates, bit for bit on one CPU."""
 
 from __future__ import annotations
 
@@ -19,26 +19,16 @@ from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.training.loop import Callback, train
 from gsnr_toolkit.training.setup import TrainingData, learning_rate, make_optimizer, open_data
 
-__all__ = ["Watcher", "replay"]
-
 
 class Watcher(Callback):
-    """Looks at the model before each step, and once more at the end."""
+    """Observes the model before each step, and once after the last."""
 
     def before_step(self, step: int) -> None:
-        """Look where that is due.
-
-        Args:
-            step: Updates made so far.
-        """
+        """Observe the model after ``step`` updates, if an observation is due."""
         raise NotImplementedError
 
     def finish(self, step: int) -> None:
-        """Look a last time.
-
-        Args:
-            step: Updates made in all.
-        """
+        """Observe the model after the last of ``step`` updates."""
         raise NotImplementedError
 
 
@@ -48,15 +38,15 @@ _Watcher = TypeVar("_Watcher", bound=Watcher)
 def replay(
     config: TrainConfig, watch: Callable[[nn.Module, TrainingData, torch.device], _Watcher], device: str | None
 ) -> _Watcher:
-    """Train as the config says, at a fixed radius.
+    """Train by a config with a fixed radius, under an observer.
 
     Args:
-        config: Of the run.
-        watch: Makes what watches, from the model, the data and the device.
-        device: Where to train; a GPU if there is one when None.
+        config: Config of the run.
+        watch: Builds the observer from the model, the data and the device.
+        device: Where to train; None for a GPU if there is one.
 
     Returns:
-        What watched.
+        The observer.
     """
     place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with preserved_rng(seed=config.seed):

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 DRAWS = 2000
 
 CONSTANT = "constant"
-"""The guess that needs no measurement: one radius for all settings, fitted on the others."""
+"""The guess without any measurement: one radius for all settings, fitted on the others."""
 
 _NUMBERS = (
     "spearman", "spearman_low", "spearman_high", "slope", "raw_factor", "calibrated_factor", "calibrated_low",
@@ -25,14 +25,14 @@ _NUMBERS = (
 def score(predicted: Floats, empirical: Floats, *, seed: int = 0) -> dict[str, float]:
     """Score one candidate over settings.
 
-    Settings without a finite positive candidate or empirical radius do not count; their number is reported.
+    Settings without a finite positive candidate or empirical radius are left out; their number is reported.
 
     * ``spearman``: rank correlation, with a percentile interval of a bootstrap over settings.
-    * ``raw_factor``: ``exp(median |log(predicted / empirical)|)``: the typical factor of error as it stands.
-    * ``calibrated_factor``: the same after one constant for all settings, ``exp(mean log(empirical / predicted))``,
+    * ``raw_factor``: typical factor of error without calibration, ``exp(median |log(predicted / empirical)|)``.
+    * ``calibrated_factor``: the same after multiplication by one constant, ``exp(mean log(empirical / predicted))``,
       fitted on all other settings.
     * ``fitted_factor``: the same after a power law ``empirical = a predicted^b`` fitted on all other settings, for
-      candidates that are no radii; ``slope`` is its b on all settings.
+      candidates that are not radii; ``slope`` is b fitted on all settings.
 
     Args:
         predicted: Candidate by setting.
@@ -40,7 +40,7 @@ def score(predicted: Floats, empirical: Floats, *, seed: int = 0) -> dict[str, f
         seed: Seed of the bootstrap.
 
     Returns:
-        Name to number; NaN where fewer than four settings count.
+        Name to number; NaN if fewer than four settings are left.
 
     >>> found = score(np.array([1.0, 2.0, 4.0, 8.0]), np.array([2.0, 4.0, 8.0, 16.0]))
     >>> round(found["spearman"], 3), round(found["raw_factor"], 3), round(found["calibrated_factor"], 3)
@@ -78,13 +78,13 @@ def _spearman(x: Floats, y: Floats) -> float:
 
 
 def _left_out_constant(x: Floats, y: Floats) -> Floats:
-    """Residuals of each setting when the constant is fitted on the others."""
+    """Residual of each setting after a constant fitted on the others."""
     gaps = y - x
     return gaps - (gaps.sum() - gaps) / (len(gaps) - 1)
 
 
 def _left_out_line(x: Floats, y: Floats) -> Floats:
-    """Residuals of each setting when a line is fitted on the others."""
+    """Residual of each setting after a line fitted on the others."""
     residuals = np.full(len(x), np.nan)
     for i in range(len(x)):
         others = np.arange(len(x)) != i
@@ -94,7 +94,10 @@ def _left_out_line(x: Floats, y: Floats) -> Floats:
 
 
 def combined_score(columns: list[Floats], empirical: Floats) -> dict[str, float]:
-    """Does a second quantity add to a first? Least squares of logarithms on several, leave-one-setting-out.
+    """Score several candidates together, to see whether a second one adds to the first.
+
+    The logarithm of the radius is fitted on those of the candidates by least squares, leaving one setting out at a
+    time.
 
     Args:
         columns: Candidates by setting.
@@ -118,7 +121,7 @@ def combined_score(columns: list[Floats], empirical: Floats) -> dict[str, float]
 
 
 def score_table(settings: pd.DataFrame, candidates: list[str], target: str = "empirical_radius") -> pd.DataFrame:
-    """Score every candidate, and beside them the guess that all settings fail at one radius.
+    """Score every candidate, and the guess that all settings fail at one radius.
 
     Args:
         settings: One row per setting.

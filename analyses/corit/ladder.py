@@ -1,38 +1,21 @@
-"""Where does a weakness of regions sit: in the encoder, in the proxy that finds regions, or in pooling?
+"""Where are regions weak: in the encoder, in the proxy that finds them, or in pooling?
 
-The rungs, all on the same frozen tokens of one layer: K random regions of each image (the floor); K regions by the
-image's own CGP; K regions by the CGPs of many images (``anchors="shared"``); the true forged mask as one region, which
-no detector knows (the ceiling of regions); every patch token given to the head; the class token. A ceiling at chance
-says that the encoder carries nothing at that layer; CGP regions at the floor, that the proxy finds nothing. ``sbi`` are
-self-blended pairs, with the mask of the blend.
+The rungs, all on the same frozen tokens of one layer: K random regions of each image (the floor); K regions found by
+the image's own CGP; K regions found by the CGPs of many images (``anchors="shared"``); the true forged mask as one
+region, which no detector knows (the ceiling of regions); every patch token as input of the head; the class token. A
+ceiling at chance means that the encoder carries nothing at that layer; CGP regions at the floor mean that the proxy
+finds nothing. ``sbi`` stands for self-blended pairs, with the mask of the blend.
 
-Command: ``python -m analyses.corit.ladder`` (``--smoke`` for seconds, ``--replot`` from the stored table). It goes on
-where it was stopped. Hardware: one core of a shared CPU
-(18 minutes of wall time for four families, of which about half was work).
-Tables: ``figures/data/corit_ladder.csv`` (a row for each family, layer, rung and seed), ``corit_ladder.json``. Figure:
-``figures/corit_ladder.png`` and ``.pdf``.
-
-Obtained (test AUC at layer 2; n = 400 test images, 3 seeds of 1000 training images each; intervals in the table):
-
-| rung | nt | df | f2f | fs |
-|---|---|---|---|---|
-| random regions | .578 | .537 | .618 | .527 |
-| CGP regions of each image | .594 | .549 | .677 | .521 |
-| shared CGP regions | .931 | .713 | .804 | .722 |
-| true mask | .985 | .696 | .959 | .676 |
-| all patch tokens | .970 | .723 | .906 | .712 |
-| class token | .572 | .595 | .579 | .547 |
-
-The encoder carries the traces (those of nt and f2f fade with depth, .93 and .82 under the true mask at layer 8; those
-of df and fs do not). Regions by an image's own CGP sit at the floor: the proxy, not the encoder, was the weak place.
-Shared regions reach what all patch tokens give on df and fs, and most of it on nt and f2f. Self-blended pairs
-leave hardly a trace at this layer: true mask .548, all patch tokens .549, shared regions .506; the ceiling is near
-chance, so that training on them is held back by the encoder, not by the regions.
+Command: ``python -m analyses.corit.ladder`` (``--smoke``, ``--replot``, ``--families``).
+Hardware: one core of a shared CPU, 18 minutes of wall time for four families, of which about half was work; resumes.
+Obtained: shared regions reach .93 on nt where an image's own CGP reaches .59; all rungs are in ``analyses/README.md``.
+Table: ``figures/data/corit_ladder.csv``, a row for each family, layer, rung and seed.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,29 +25,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analyses.corit.heads import (
-    SMOKE,
-    Bench,
-    Split,
-    choose_rate,
-    fit_head,
-    keep,
-    kept,
-    open_images,
-    read_kept,
-    read_study,
-    score,
-    study_parser,
-)
+from analyses.corit.features import SMOKE, Bench, fit_once, open_images
+from analyses.corit.heads import Split, choose_rate, fit_head, score
 from analyses.corit.plots import draw_ladder
+from analyses.support.runner import run_study
+from analyses.support.tables import read_table, store
 from corit.model.detector import CoRIT
-from corit.model.features import head_logits
+from corit.model.features import find_shared_regions, head_logits
 from corit.model.regions import Regions, pool_regions
 from corit.model.tower import iter_layers
 from gsnr_toolkit.models.spec import input_spec
 from gsnr_toolkit.report.plots.style import save
-from gsnr_toolkit.support.atomic import write_json, write_text
-from gsnr_toolkit.support.provenance import environment
 
 LAYERS = (0, 1, 2, 4, 6, 8)
 CGP_LAYER = 2
@@ -79,9 +50,9 @@ class Ladder:
     """Features of every rung.
 
     Args:
-        bench: The study.
-        family: Whose images.
-        device: Where to work.
+        bench: Encoder, strength and sizes.
+        family: Family of the images.
+        device: Device of the encoder; the CPU when None.
     """
 
     def __init__(self, bench: Bench, family: str, device: str | None) -> None:
@@ -98,14 +69,7 @@ class Ladder:
         ]
 
     def splits(self, seeds: int) -> dict[str, tuple[Rungs, Tensor]]:
-        """All features.
-
-        Args:
-            seeds: Number of seeds.
-
-        Returns:
-            Features by rung and layer, and labels, of each split.
-        """
+        """Return features by rung and layer, and labels, of each split."""
         sizes = {"train": seeds * self.bench.train_images, "val": self.bench.val_images, "test": self.bench.test_images}
         return {split: self._features(split, size) for split, size in sizes.items()}
 
@@ -114,19 +78,14 @@ class Ladder:
         spec = input_spec(self.detectors["CGP regions"])
         data: Any = open_images(self.bench, self.family, split, size, spec)
         if split == "train":
-            self._share(data)
+            find_shared_regions(self.detectors["shared CGP regions"], data)
         parts = [self._batch(data, range(i, min(i + 64, size))) for i in range(0, size, 64)]
         joined = {place: torch.cat([part[place] for part in parts]) for place in parts[0]}
         return joined, torch.tensor(data.labels)
 
-    def _share(self, data: Any) -> None:
-        from corit.model.features import find_shared_regions
-
-        find_shared_regions(self.detectors["shared CGP regions"], data)
-
     def _batch(self, data: Any, rows: range) -> Rungs:
         images = torch.stack([data[row][0] for row in rows]).to(self.device)
-        masks = np.stack([data.pair(row).mask for row in rows[::2]]).repeat(2, 0)
+        masks = np.stack([data.pair(row).mask for row in rows[::2]]).repeat(2, 0)  # rows alternate real and forged
         maker: Any = self.detectors["CGP regions"].counterpart
         *_, other = iter_layers(self.encoder, maker(images), CGP_LAYER)
         layers = list(iter_layers(self.encoder, images))
@@ -141,11 +100,11 @@ class Ladder:
 
 
 def patch_shares(masks: Tensor, patches: int) -> Tensor:
-    """Share of each patch that is forged.
+    """Compute the forged share of each patch.
 
     Args:
         masks: ``(N, S, S)``, in [0, 1].
-        patches: Patches of an image, a square number.
+        patches: Number of patches T of an image, a square.
 
     Returns:
         ``(N, T)``.
@@ -167,29 +126,20 @@ def _rungs(tokens: Tensor, regions: dict[str, Regions], inside: Tensor) -> dict[
 
 
 def _ready(vectors: Tensor) -> Tensor:
-    """Normalised as CoRIT's head has them, in half precision to be kept."""
+    """Normalise as CoRIT's head does; half precision saves memory."""
     normal = F.layer_norm(vectors, vectors.shape[-1:])
     return (normal.flatten(1) * vectors.shape[1] ** -0.5).half()
 
 
-def compute(bench: Bench, families: list[str], seeds: int, runs: Path, out: Path, *, device: str | None) -> None:
-    """Make what is missing, and write the table after each family.
-
-    Args:
-        bench: The study.
-        families: Which families.
-        seeds: Number of seeds.
-        runs: Where fits are kept.
-        out: Folder of the tables.
-        device: Where to work.
-    """
-    out.mkdir(parents=True, exist_ok=True)
+def compute(chosen: argparse.Namespace) -> None:
+    """Fit what is missing, and write the table after each family."""
+    bench = SMOKE if chosen.smoke else Bench()
     rows: list[dict[str, Any]] = []
-    for family in families:
-        place = kept(runs, {"study": "ladder", "bench": bench, "family": family, "seeds": seeds, "layer": CGP_LAYER})
-        rows += read_kept(place) or keep(place, _family(bench, family, seeds, device))
-        write_text(out / "corit_ladder.csv", pd.DataFrame(rows).to_csv(index=False))
-    write_json(out / "corit_ladder.json", {**environment(), "bench": vars(bench), "seeds": seeds})
+    for family in chosen.families:
+        about = {"study": "ladder", "bench": bench, "family": family, "seeds": chosen.seeds, "layer": CGP_LAYER}
+        rows += fit_once(chosen.runs, about, partial(_family, bench, family, chosen.seeds, chosen.device))
+        tables = {"": pd.DataFrame(rows)}
+        store(chosen.out, "corit_ladder", tables, digits=None, bench=vars(bench), seeds=chosen.seeds)
 
 
 def _family(bench: Bench, family: str, seeds: int, device: str | None) -> list[dict[str, Any]]:
@@ -205,33 +155,19 @@ def _family(bench: Bench, family: str, seeds: int, device: str | None) -> list[d
             about: dict[str, Any] = {"family": family, "layer": layer, "rung": rung, "seed": seed, "lr": lr}
             counts = {"num_train": len(training.labels), "num_test": len(parts["test"].labels)}
             rows.append({**about, **counts, "val_auc": fitted.val_auc, "train_loss": fitted.train_loss, **found})
-        sys.stdout.write(
-            f"{family:<4} layer {layer}  {rung:<20} AUC {np.mean([r['auc'] for r in rows[-seeds:]]):.3f}\n"
-        )
-        sys.stdout.flush()
+        mean = np.mean([row["auc"] for row in rows[-seeds:]])
+        print(f"{family:<4} layer {layer}  {rung:<20} AUC {mean:.3f}", flush=True)
     return rows
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored table.
-
-    Args:
-        out: Folder of the tables.
-    """
-    save(draw_ladder(pd.read_csv(out / "corit_ladder.csv"), list(RUNGS)), out.parent / "corit_ladder")
+    """Draw the figure from the stored table, beside its folder."""
+    save(draw_ladder(read_table(out, "corit_ladder"), list(RUNGS)), out.parent / "corit_ladder")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the study.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
-    chosen = read_study(study_parser(__doc__, FAMILIES), arguments)
-    bench = SMOKE if chosen.smoke else Bench()
-    if not chosen.replot:
-        compute(bench, chosen.families.split(","), chosen.seeds, chosen.runs, chosen.out, device=chosen.device)
-    plot(chosen.out)
+    """Run the study."""
+    run_study(compute, plot, __doc__, arguments, families=FAMILIES, embedded_only=True)
 
 
 if __name__ == "__main__":

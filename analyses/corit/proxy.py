@@ -1,41 +1,37 @@
 """Does the GSNR of the contrastive proxy follow the true one, and what do CoRIT's parts do to the proxy?
 
 Claims (the paper's abstract): the CGP is a proxy of the gradient; the region mask suppresses its variance, injection
-preserves its magnitude. *Following*: proxy GSNR (from self-blended counterparts, which know no forgery, and, as the
-best that pairs can do, from the forgery of each image itself) against the true GSNR by layer, family and step of full
-fine-tuning (``clip-lab``, twice the strength); true is that of the layer's own parameters, or of a logistic head on its
-class token. *Parts*: variance and size of the CGP by layer on ``clip-demo``, for single tokens, for regions with and
-without CGP anchors and RRM, and after RSI.
+preserves its magnitude. *Following* compares proxy GSNR with true GSNR by layer, family and step of full fine-tuning
+(``clip-lab``, twice the strength). The proxy's counterparts are self-blended images, which know no forgery, or, as the
+best that pairs can do, the forgery of each image itself. The true GSNR is that of the layer's own parameters, or of a
+logistic head on its class token. *Parts* compares variance and size of the CGP by layer on ``clip-demo``, for single
+tokens, for regions with and without CGP anchors and RRM, and after RSI.
 
-Command: ``python -m analyses.corit.proxy`` (``--smoke`` for a minute, ``--replot`` from the stored tables). It goes on
-where it was stopped. Hardware: one core of a CPU.
-Tables: ``figures/data/corit_proxy.csv`` (a row for each pair of readings, seed, family, step and layer),
-``corit_proxy_ranks.csv`` (rank correlations), ``corit_proxy_parts.csv`` (a row for each variant, seed and layer),
-``corit_proxy.json``. Figures: ``figures/corit_proxy.png`` and ``corit_proxy_parts.png``, both with ``.pdf``.
+Command: ``python -m analyses.corit.proxy`` (``--smoke``, ``--replot``, ``--families``).
+Hardware: one core of a CPU; resumes.
+Obtained: rank correlation with the true GSNR .87 [.81, .92] for pairs with an image's own forgery, -.10 [-.64, .44] for
+self-blended pairs; all numbers are in ``analyses/README.md``.
 
-Obtained (3 seeds, n = 256; rank correlation over layers, families and steps together, 95 % interval over seeds).
-*Following*: pairs of a real image and its own forgery follow the true GSNR of a head on the class token, .87 [.81, .92]
-(tokens .61 [.36, .85]), and perhaps that of the layer's parameters, .49 [-.11, 1]; self-blended pairs, which know no
-forgery, follow neither: -.10 [-.64, .44] and -.30 [-1, .60]. The proxy is as good as the counterpart.
-*Parts* (n = 600 self-blended pairs): with shared anchors, RRM raises the variance of a region against nearest tokens
-(30 to 2.7 at layer 2, since it keeps fewer tokens) and the squared mean as much (.110 to .014), so that its proxy GSNR
-is lower, .0035 to .0053: it does not suppress variance. Shared anchors raise proxy GSNR over an image's own, .0035 to
-.0014. RSI keeps it level over depth (.0032 to .0042) while the squared mean grows from .07 to 14: magnitude is
-preserved, and more than that.
+Tables in ``figures/data``: ``corit_proxy.csv`` (a row for each pair of readings, seed, family, step and layer),
+``corit_proxy_ranks.csv`` (rank correlations) and ``corit_proxy_parts.csv`` (a row for each variant, seed and layer).
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
-from analyses.corit.heads import keep, kept, read_kept, read_study, study_parser
+from analyses.corit.features import fit_once
 from analyses.corit.proxy_plots import draw_following, draw_parts
+from analyses.support.runner import run_study
+from analyses.support.tables import margin, read_table, store
 from corit.model.counterparts import SelfBlendedCounterparts
 from corit.model.detector import CoRIT
 from corit.model.features import find_shared_regions
@@ -48,8 +44,6 @@ from gsnr_toolkit.inputs.tuning import set_tuning
 from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.probing.estimate import estimate_gsnr
 from gsnr_toolkit.report.plots.style import save
-from gsnr_toolkit.support.atomic import write_json, write_text
-from gsnr_toolkit.support.provenance import environment
 
 FAMILIES = ("nt", "df", "f2f", "fs")
 STEPS = (0, 100, 200)
@@ -74,8 +68,8 @@ class Pairs:
     """Batches of real images with their own forgeries as counterparts.
 
     Args:
-        data: An embedded data set, real and forged images in turn.
-        count: Pairs.
+        data: An embedded data set, in which real and forged images alternate.
+        count: Number of pairs.
     """
 
     def __init__(self, data: Any, count: int) -> None:
@@ -89,13 +83,13 @@ class Pairs:
 
 
 def following_rows(family: str, seed: int, steps: Sequence[int], samples: int) -> list[dict[str, Any]]:
-    """Every proxy beside every truth, along one fine-tuning.
+    """Measure every proxy and every truth along one fine-tuning.
 
     Args:
-        family: Whose images.
-        seed: Of the head, the order, and the images to measure on.
-        steps: Where to measure.
-        samples: Images for the true GSNR; as many pairs for the proxy.
+        family: Family of the images.
+        seed: Seed of the head, the order, and the images to measure on.
+        steps: Steps at which to measure.
+        samples: Number of images for the true GSNR, and of pairs for the proxy.
 
     Returns:
         A row for each proxy, truth, step and layer.
@@ -108,14 +102,8 @@ def following_rows(family: str, seed: int, steps: Sequence[int], samples: int) -
     pairs, maker = Pairs(data, samples), SelfBlendedCounterparts(mean=model.mean, std=model.std)
     real = [(images, labels) for images, _, labels in pairs]
     rows: list[dict[str, Any]] = []
-    for step in fine_tuned(
-        model,
-        lambda: open_demo(family, size=TRAIN_IMAGES, **size),
-        steps,
-        seed,
-        False,
-        LEARNING_RATE,
-    ):
+    train_images = partial(open_demo, family, size=TRAIN_IMAGES, **size)
+    for step in fine_tuned(model, train_images, steps, seed, False, LEARNING_RATE):
         model.eval()
         about = {"data": family, "step": step}
         truths = {
@@ -135,10 +123,10 @@ def following_rows(family: str, seed: int, steps: Sequence[int], samples: int) -
 
 
 def ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlations over layers, families and steps, one for each seed, averaged.
+    """Compute rank correlations over layers, families and steps for each seed, and average them.
 
     Args:
-        table: What :func:`following_rows` gave.
+        table: Rows of :func:`following_rows`.
 
     Returns:
         A row for each proxy, truth and scope, with the interval over seeds (t) of the mean.
@@ -161,26 +149,21 @@ def _mean_rank(rows: pd.DataFrame, fixed: list[str]) -> float:
 
 
 def _interval(values: pd.Series) -> dict[str, float]:
-    from scipy.stats import t
-
-    mean, nan = float(values.mean()), float("nan")
-    if len(values) < 3:
-        return {"spearman": mean, "low": nan, "high": nan}
-    margin = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
-    return {"spearman": mean, "low": max(-1.0, mean - margin), "high": min(1.0, mean + margin)}
+    mean, reach = float(values.mean()), margin(values)
+    low, high = np.clip([mean - reach, mean + reach], -1.0, 1.0)
+    return {"spearman": mean, "low": float(low), "high": float(high)}
 
 
 def part_rows(variant: str, seed: int, pairs: int) -> list[dict[str, Any]]:
-    """Variance and size of one variant's CGP by layer.
+    """Measure variance and size of one variant's CGP by layer.
 
     Args:
         variant: A key of :data:`PARTS`.
-        seed: Of the images.
-        pairs: Real images with self-blended counterparts.
+        seed: Seed of the images.
+        pairs: Number of real images with self-blended counterparts.
 
     Returns:
-        A row for each layer; ``variance`` and ``signal`` (squared mean, debiased) are those of one vector: a token or a
-        region.
+        A row for each layer; ``variance`` and ``signal`` (squared mean, debiased) are per vector, a token or a region.
     """
     options, pool = PARTS[variant]
     detector = CoRIT.from_encoder("clip-demo", cgp_layer=CGP_LAYER, mid_layer=CGP_LAYER, **options)
@@ -188,7 +171,7 @@ def part_rows(variant: str, seed: int, pairs: int) -> list[dict[str, Any]]:
     if detector.shared is not None:
         find_shared_regions(detector, open_demo("df", split="val", size=512, seed=seed))
     loader = [
-        (torch.stack([data[row][0] for row in range(i, min(i + 64, 2 * pairs), 2)])) for i in range(0, 2 * pairs, 64)
+        torch.stack([data[row][0] for row in range(i, min(i + 64, 2 * pairs), 2)]) for i in range(0, 2 * pairs, 64)
     ]
     table = proxy_gsnr(detector, loader, pool=pool, progress=False)
     vectors = int(detector.far.shape[0]) if pool == "tokens" else detector.config.num_regions
@@ -199,71 +182,38 @@ def part_rows(variant: str, seed: int, pairs: int) -> list[dict[str, Any]]:
     return found[columns].to_dict("records")
 
 
-def compute(families: Sequence[str], seeds: int, runs: Path, out: Path, *, smoke: bool = False) -> None:
-    """Make what is missing, and write the tables after each piece.
-
-    Args:
-        families: Which families.
-        seeds: Number of seeds.
-        runs: Where results are kept.
-        out: Folder of the tables.
-        smoke: Few steps and samples.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    steps, samples, pairs = ((0, 2), 32, 32) if smoke else (STEPS, SAMPLES, 600)
+def compute(chosen: argparse.Namespace) -> None:
+    """Measure what is missing, and write the tables after each piece."""
+    steps, samples, pairs = ((0, 2), 32, 32) if chosen.smoke else (STEPS, SAMPLES, 600)
+    settings = {"steps": steps, "samples": samples, "seeds": chosen.seeds}
     rows: list[dict[str, Any]] = []
-    for seed in range(seeds):
-        for variant in PARTS:
-            about = {
-                "study": "proxy parts",
-                "variant": variant,
-                "options": PARTS[variant],
-                "seed": seed,
-                "pairs": pairs,
-            }
-            place = kept(runs, about)
-            rows += read_kept(place) or keep(place, part_rows(variant, seed, pairs))
-            write_text(out / "corit_proxy_parts.csv", pd.DataFrame(rows).to_csv(index=False))
-        _say(f"parts, seed {seed}")
+    for seed in range(chosen.seeds):
+        for variant, options in PARTS.items():
+            about = {"study": "proxy parts", "variant": variant, "options": options, "seed": seed, "pairs": pairs}
+            rows += fit_once(chosen.runs, about, partial(part_rows, variant, seed, pairs))
+        store(chosen.out, "corit_proxy", {"_parts": pd.DataFrame(rows)}, digits=None, **settings)
+        print(f"parts, seed {seed}", flush=True)
     rows = []
-    for seed in range(seeds):
-        for family in families:
+    for seed in range(chosen.seeds):
+        for family in chosen.families:
             about = {"study": "proxy", "family": family, "seed": seed, "steps": list(steps), "samples": samples}
-            place = kept(runs, {**about, "lr": LEARNING_RATE, "strength": STRENGTH})
-            rows += read_kept(place) or keep(place, following_rows(family, seed, steps, samples))
+            about |= {"lr": LEARNING_RATE, "strength": STRENGTH}
+            rows += fit_once(chosen.runs, about, partial(following_rows, family, seed, steps, samples))
             table = pd.DataFrame(rows).assign(samples=samples)
-            write_text(out / "corit_proxy.csv", table.to_csv(index=False))
-            write_text(out / "corit_proxy_ranks.csv", ranks(table).to_csv(index=False))
-            _say(f"following, {family}, seed {seed}")
-    write_json(out / "corit_proxy.json", {**environment(), "steps": steps, "samples": samples, "seeds": seeds})
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+            store(chosen.out, "corit_proxy", {"": table, "_ranks": ranks(table)}, digits=None, **settings)
+            print(f"following, {family}, seed {seed}", flush=True)
 
 
 def plot(out: Path) -> None:
-    """Draw the figures from the stored tables.
-
-    Args:
-        out: Folder of the tables.
-    """
-    table, found, parts = (pd.read_csv(out / f"corit_proxy{suffix}.csv") for suffix in ("", "_ranks", "_parts"))
+    """Draw the figures from the stored tables, beside their folder."""
+    table, found, parts = (read_table(out, f"corit_proxy{suffix}") for suffix in ("", "_ranks", "_parts"))
     save(draw_following(table, found), out.parent / "corit_proxy")
     save(draw_parts(parts, list(PARTS)), out.parent / "corit_proxy_parts")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the study.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
-    chosen = read_study(study_parser(__doc__, FAMILIES), arguments)
-    if not chosen.replot:
-        compute(chosen.families.split(","), chosen.seeds, chosen.runs, chosen.out, smoke=chosen.smoke)
-    plot(chosen.out)
+    """Run the study."""
+    run_study(compute, plot, __doc__, arguments, families=FAMILIES, embedded_only=True)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
-"""Methods that train the encoder, for ``corit_baselines``: trained as ``corit train`` does, tested beside heads."""
+"""Methods that train the encoder, for ``corit_baselines``: trained as ``corit train`` does, tested like the heads."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from analyses.collapse.laboratory import BASE, RATES
-from analyses.corit.heads import FAMILIES, Bench, open_images, score
+from analyses.corit.features import FAMILIES, SMOKE, Bench, open_images
+from analyses.corit.heads import score
 from corit.model.features import image_logits
 from corit.model.trained import load_trained
 from corit.training.config import DetectorTraining
+from corit.training.data import open_split
+from corit.training.tasks import build_untrained
 from corit.training.train import train_detector
 from gsnr_toolkit.data.loaders import probe_loader
 from gsnr_toolkit.models.spec import input_spec
@@ -20,7 +25,7 @@ from gsnr_toolkit.probing.estimate import estimate_cor
 from gsnr_toolkit.support.atomic import read_json, write_json
 
 LAB = Bench(encoder="clip-lab", strength=2.0)
-SMOKE_LAB = Bench(encoder="clip-lab", strength=2.0, train_images=48, val_images=32, test_images=32, steps=12)
+SMOKE_LAB = replace(SMOKE, encoder="clip-lab", strength=2.0)
 
 TUNED: dict[str, dict[str, Any]] = {
     "LN-tuning": {"method": "norms", "lr": BASE.lr * RATES["norms"]},
@@ -28,7 +33,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "full fine-tuning": {"method": "full", "lr": BASE.lr},
     "plain SBI classifier": {"method": "sbi", "lr": BASE.lr, "fakes": "sbi"},
 }
-"""Learning rates are those at which plain runs of the laboratory train."""
+"""Learning rates at which plain runs of the laboratory train."""
 
 STEPS, BATCH = 300, 32
 
@@ -39,12 +44,12 @@ def tuned_rows(
     """Train one method at one radius with every seed, and test it.
 
     Args:
-        bench: Encoder, strength and sizes; all seeds share the training images of ``seeds`` heads.
+        bench: Encoder, strength and sizes; each seed trains on as many images as all seeds of a head together.
         method: A key of :data:`TUNED`.
         rho: SAM's radius.
         seeds: Number of seeds.
-        runs: Where trainings are kept.
-        device: Where to work.
+        runs: Folder of the trainings.
+        device: Where to train; the CPU when None.
 
     Returns:
         A row for each seed and test set.
@@ -95,7 +100,7 @@ def _one(bench: Bench, config: DetectorTraining, runs: Path, device: str | None)
     rows = []
     for family in FAMILIES:
         data = open_images(bench, family, "test", bench.test_images, trained.spec)
-        found = score(image_logits(trained.model, data, device or "cpu"), _labels(data))
+        found = score(image_logits(trained.model, data, device or "cpu"), torch.tensor(data.labels))
         rows.append({**about, "test": family, "num_test": len(data), **found})
     write_json(done, rows)
     return rows
@@ -103,17 +108,8 @@ def _one(bench: Bench, config: DetectorTraining, runs: Path, device: str | None)
 
 def _start(bench: Bench, config: DetectorTraining) -> dict[str, float]:
     """COR and GSNR of the trained parameters before the first step."""
-    from corit.training.data import open_split
-    from corit.training.tasks import build_untrained
-
     model = build_untrained(config)
     data = open_split(config, "val", input_spec(model))
     loader = probe_loader(data, min(256, bench.val_images // 2), batch_size=config.batch_size)
     report = estimate_cor(model, loader, batch_size=min(BATCH, bench.val_images // 16), progress=False)
     return {"cor": float(report.total["cor"]), "gsnr": float(report.total["gsnr"])}
-
-
-def _labels(data: Any) -> Any:
-    import torch
-
-    return torch.tensor(data.labels)

@@ -19,7 +19,10 @@ from matplotlib.figure import Figure
 
 from analyses.collapse.recordings import READINGS, TABLE, TOTAL, weakest_step
 from analyses.collapse.recordings import compute as record
-from analyses.support.figure import FAMILIES, MEASURED, caption_line, read_table, run_figure, save_figure, store
+from analyses.support.families import FAMILIES
+from analyses.support.figure import MEASURED, caption_line, save_figure
+from analyses.support.runner import run_study
+from analyses.support.tables import read_table, store
 from gsnr_toolkit.report.plots.attribution import plot_attribution
 from gsnr_toolkit.report.plots.style import TEXT_WIDTH, dress, in_paper_style, new_figure
 
@@ -114,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_figure(compute, plot, __doc__, arguments)
+    run_study(compute, plot, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.support.figure import run_figure, save_figure, store
+from analyses.support.figure import save_figure
+from analyses.support.runner import run_study
+from analyses.support.tables import store
 from gsnr_toolkit.report.plots.marks import tidy_log_axis
 from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 
@@ -108,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_figure(compute, plot, __doc__, arguments)
+    run_study(compute, plot, __doc__, arguments)
 
 
 if __name__ == "__main__":

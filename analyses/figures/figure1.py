@@ -27,19 +27,10 @@ from analyses.collapse.laboratory import RATES, run_folder, train_all
 from analyses.collapse.recordings import READINGS, TABLE, TOTAL, family_settings, weakest_step
 from analyses.collapse.recordings import compute as record
 from analyses.figures.samples import draw_samples
-from analyses.support.figure import (
-    COLORS,
-    FAMILIES,
-    MARKERS,
-    MEASURED,
-    caption_line,
-    family_of,
-    over_seeds,
-    read_table,
-    run_figure,
-    save_figure,
-    store,
-)
+from analyses.support.families import COLORS, FAMILIES, MARKERS, family_of
+from analyses.support.figure import MEASURED, caption_line, save_figure
+from analyses.support.runner import run_study
+from analyses.support.tables import over_seeds, read_table, store
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.report.plots.labels import label_layers
 from gsnr_toolkit.report.plots.marks import (
@@ -286,7 +277,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_figure(compute, plot, __doc__, arguments)
+    run_study(compute, plot, __doc__, arguments)
 
 
 if __name__ == "__main__":

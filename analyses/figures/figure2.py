@@ -21,7 +21,10 @@ from matplotlib.patches import Rectangle
 
 from analyses.collapse.laboratory import explore, table
 from analyses.collapse.recordings import family_settings
-from analyses.support.figure import caption_line, data_words, family_of, read_table, run_figure, save_figure, store
+from analyses.support.families import data_words, family_of
+from analyses.support.figure import caption_line, save_figure
+from analyses.support.runner import run_study
+from analyses.support.tables import read_table, store
 from gsnr_toolkit.report.plots.style import MUTED, TEXT_WIDTH, in_paper_style, new_figure
 from gsnr_toolkit.sweeps.figure import plot_auc_radius
 
@@ -118,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_figure(compute, plot, __doc__, arguments)
+    run_study(compute, plot, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -23,17 +23,10 @@ from matplotlib.figure import Figure
 
 from analyses.collapse.recordings import READINGS, TABLE, TOTAL, weakest_step
 from analyses.collapse.recordings import compute as record
-from analyses.support.figure import (
-    COLORS,
-    FAMILIES,
-    MARKERS,
-    MEASURED,
-    caption_line,
-    over_seeds,
-    read_table,
-    run_figure,
-    save_figure,
-)
+from analyses.support.families import COLORS, FAMILIES, MARKERS
+from analyses.support.figure import MEASURED, caption_line, save_figure
+from analyses.support.runner import run_study
+from analyses.support.tables import over_seeds, read_table
 from gsnr_toolkit.report.plots.frames import BottleneckLike, find_bottleneck
 from gsnr_toolkit.report.plots.labels import legend_below
 from gsnr_toolkit.report.plots.marks import (
@@ -221,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_figure(compute, plot, __doc__, arguments)
+    run_study(compute, plot, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from numpy.typing import NDArray
 
-from analyses.support.figure import caption_line, read_table, run_figure, save_figure, store
+from analyses.support.figure import caption_line, save_figure
+from analyses.support.runner import run_study
+from analyses.support.tables import read_table, store
 from corit.model.contributions import contributions
 from corit.model.detector import CoRIT
 from corit.model.trained import load_trained
@@ -263,7 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_figure(compute, plot, __doc__, arguments)
+    run_study(compute, plot, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analyses.collapse.foretell_collapse import STRENGTHS
-from analyses.collapse.laboratory import BASE, RATES, chosen_config, common_options, read_options, real_name, spread
+from analyses.collapse.laboratory import BASE, RATES, STRENGTHS
 from analyses.collapse.replay import Watcher, replay
-from analyses.support.figure import FAMILIES, caption_line, data_words, family_of, read_table, save_figure, store
+from analyses.support.families import FAMILIES, data_words, family_of
+from analyses.support.figure import caption_line, save_figure
+from analyses.support.options import chosen_config, real_name
+from analyses.support.processes import spread
+from analyses.support.runner import run_study
+from analyses.support.tables import read_table, store
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.data.loaders import probe_loader
 from gsnr_toolkit.data.registry import open_dataset
@@ -243,12 +247,11 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    parser = common_options(__doc__)
-    parser.add_argument("--family", default="f2f", choices=FAMILIES, help="what is trained on")
-    chosen = read_options(parser, arguments)
-    if not chosen.replot:
-        compute(chosen)
-    plot(chosen.out)
+
+    def family(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--family", default="f2f", choices=FAMILIES, help="what is trained on")
+
+    run_study(compute, plot, __doc__, arguments, add_options=family)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from analyses.collapse.laboratory import BASE, chosen_config
-from analyses.support.figure import caption_line, data_words, read_table, run_figure, save_figure, store
+from analyses.collapse.laboratory import BASE
+from analyses.support.families import data_words
+from analyses.support.figure import caption_line, save_figure
+from analyses.support.options import chosen_config
+from analyses.support.runner import run_study
+from analyses.support.tables import read_table, store
 from gsnr_toolkit import estimate_gsnr
 from gsnr_toolkit.data.base import probe_indices
 from gsnr_toolkit.data.registry import open_dataset
@@ -185,7 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Of the command line; those of the process when None.
     """
-    run_figure(compute, plot, __doc__, arguments)
+    run_study(compute, plot, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from analyses.support.figure import NAMES
+from analyses.support.families import NAMES
 from gsnr_toolkit.data.demo.pairs import DemoPair, demo_pair
 from gsnr_toolkit.report.plots.style import OKABE_ITO
 

@@ -1,4 +1,4 @@
-"""Tables of what was measured here, from the stored tables of the studies; each says its data, n and seeds."""
+"""Tables of our own results, from the stored tables of the studies; each caption states data, n and seeds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analyses.support.figure import over_seeds
+from analyses.support.tables import over_seeds
 from analyses.tables.toolkit_tables import cost_table, early_table, foretell_table
-
-__all__ = ["own_tables"]
 
 _CLEAN = "none"
 _WORDS = "Embedded data, {train}; n = {n} images of each test set, each a video of its own"
@@ -21,10 +19,10 @@ def own_tables(folder: Path) -> dict[str, tuple[pd.DataFrame, str]]:
     """Make every table whose study has been run.
 
     Args:
-        folder: Of the stored tables.
+        folder: Folder of the stored tables.
 
     Returns:
-        By name: the table, indexed by what its rows are, and its caption.
+        Name to the table, indexed by its first column, and its caption.
     """
     found: dict[str, tuple[pd.DataFrame, str]] = {}
     for study, makers in _MAKERS.items():
@@ -43,7 +41,7 @@ def _caption(stored: pd.DataFrame, what: str) -> str:
 
 
 def _cells(stored: pd.DataFrame, columns: str) -> pd.DataFrame:
-    """Percents with their range, methods by a column's values."""
+    """Percentages with their range: a row per method, a column per value of a column."""
     renamed = stored.rename(columns={"low": "value_low", "high": "value_high"})
     means = over_seeds(renamed, ["method", columns], "value")
     text = [
@@ -107,4 +105,4 @@ _MAKERS: dict[str, dict[str, _Maker]] = {
     "foretell_collapse_early": {"foretell_early": early_table},
     "engine_cost": {"cost": cost_table},
 }
-"""Stored table to the tables that are made of it."""
+"""Stored table to the tables made from it."""

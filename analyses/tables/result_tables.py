@@ -1,45 +1,43 @@
 """Tables of results as Markdown, CSV and LaTeX: ours on embedded data, and published numbers marked as such.
 
-Claim (the paper's tables): CoRIT against its competitors, across data sets and generators. Command:
-``python -m analyses.tables.result_tables`` (``--replot`` does the same; nothing is trained). Hardware: seconds. Obtained: from
-the studies' stored tables what was measured here on embedded data (``own_tables``); on real data published numbers of
-other methods, which ours join from ``figures/data/results.csv`` (``benchmark, metric, method, test, value`` and, if
-there are several, ``seed``): no run on embedded data writes that file, so the two are never mixed. Files:
-``figures/data/table_*.md``, ``.csv`` and ``.tex`` (booktabs).
+Claim (the paper's tables): CoRIT against its competitors, across data sets and generators.
+Command: ``python -m analyses.tables.result_tables`` (with or without ``--replot``; nothing is trained).
+Hardware: any, in seconds.
+Obtained: ``figures/data/table_*.md``, ``.csv`` and ``.tex`` (booktabs), discussed in ``analyses/README.md``.
+
+The tables of our results (``own_tables``) come from the stored tables of the studies, on embedded data. The tables of
+published numbers, on real data, also show our rows of ``figures/data/results.csv`` (``benchmark, metric, method, test,
+value`` and, with several seeds, ``seed``). No run on embedded data writes that file, so that the two never mix.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from pathlib import Path
 
 import pandas as pd
 
-from analyses.support.figure import run_figure
+from analyses.support.runner import run_study
 from analyses.tables.own_tables import own_tables
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.atomic import write_text
 
-__all__ = ["PUBLISHED", "beside_published", "write_tables"]
-
 PUBLISHED = Path(__file__).with_name("published.csv")
-"""Numbers of other methods as their authors reported them; nothing in it was measured here."""
+"""Results of other methods as reported by their authors; none were measured here."""
 
 NEEDED = ("benchmark", "metric", "method", "test", "value")
 OURS, SOURCE = "measured here", "source"
 
 
 def beside_published(results: pd.DataFrame | None, published: Path = PUBLISHED) -> dict[str, pd.DataFrame]:
-    """Put measured and published numbers into one table for each benchmark.
+    """Join measured and published numbers, in one table per benchmark.
 
     Args:
-        results: Tidy rows with the columns of :data:`NEEDED`; several seeds are averaged. None for none.
+        results: Tidy rows with the columns of :data:`NEEDED`, averaged over seeds; None for published numbers alone.
         published: CSV file with those columns, ``venue`` and ``source``.
 
     Returns:
-        By benchmark: a row per method, a column per test set, and where each row comes from.
+        By benchmark: a row per method, a column per test set, and the source of each row.
 
     Raises:
         ProbeError: A column is missing.
@@ -50,7 +48,7 @@ def beside_published(results: pd.DataFrame | None, published: Path = PUBLISHED) 
     """
     reported = pd.read_csv(published, keep_default_na=False)
     venue = reported["venue"].map(lambda text: f" ({text})" if text else "")
-    # a source that names its year needs no second one
+    # Do not repeat a venue that the source already names.
     venue = venue.where(
         [text not in source for text, source in zip(reported["venue"], reported["source"], strict=True)], ""
     )
@@ -78,7 +76,7 @@ def write_tables(table: pd.DataFrame, stem: Path, caption: str) -> list[Path]:
     Args:
         table: Methods by test sets.
         stem: Path without suffix.
-        caption: What the numbers are.
+        caption: Describes the numbers.
 
     Returns:
         The files: Markdown, CSV and LaTeX.
@@ -97,12 +95,12 @@ def write_tables(table: pd.DataFrame, stem: Path, caption: str) -> list[Path]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    r"""A table as Markdown, one decimal for numbers and a dash for what is missing.
+    r"""Format a table as Markdown, with one decimal for numbers and a dash for missing values.
 
-    (pandas' own writer would need the package tabulate.)
+    The writer of pandas would need the package tabulate.
 
     Args:
-        table: Any.
+        table: Any table.
 
     Returns:
         Lines.
@@ -123,17 +121,8 @@ def _cell(value: object) -> str:
     return str(value).replace("|", "\\|")
 
 
-def compute(chosen: argparse.Namespace) -> None:
-    """Nothing is computed.
-
-    Args:
-        chosen: Options of the script.
-    """
-    del chosen
-
-
 def plot(out: Path) -> None:
-    """Write every table that there are numbers for.
+    """Write every table whose numbers exist.
 
     Args:
         out: Folder of the tables.
@@ -151,16 +140,12 @@ def plot(out: Path) -> None:
 
 def _write(table: pd.DataFrame, stem: Path, caption: str) -> None:
     for path in write_tables(table, stem, caption):
-        sys.stdout.write(f"{path}\n")
+        print(path, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the script.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
-    run_figure(compute, plot, __doc__, arguments)
+    """Run the script."""
+    run_study(None, plot, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of the toolkit's own results: what foretells the collapse, and what per-sample moments cost."""
+"""Tables of the toolkit's own results: predictors of collapse, and the cost of per-sample moments."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import pandas as pd
 from analyses.collapse.foretell_plots import FIRST, NAMES, TARGET
 from analyses.collapse.scoring import CONSTANT
 
-__all__ = ["cost_table", "early_table", "foretell_table"]
-
 _NAMES = NAMES | {CONSTANT: "one radius for all settings (nothing measured)"}
 _UNDEFINED = "–"
 
 
 def foretell_table(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Every candidate's rank correlation with the radius found, and its factor of error.
+    """Tabulate every candidate's rank correlation with the radius found, and its factor of error.
 
     Args:
-        scores: The study's ``foretell_collapse_scores.csv``.
+        scores: ``foretell_collapse_scores.csv``.
 
     Returns:
-        A row per candidate, the best order first, and the caption.
+        A row per candidate, by falling rank correlation, and the caption.
     """
     known = scores[(scores["scope"] == "all") & scores["candidate"].isin(_NAMES)].dropna(subset=["calibrated_factor"])
     rows = known[known["target"] == TARGET].sort_values("spearman", ascending=False).set_index("candidate")
@@ -43,10 +41,10 @@ def foretell_table(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def early_table(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Rank correlations of the candidates over the first steps of plain runs.
+    """Tabulate the rank correlations of the candidates over the first steps of plain runs.
 
     Args:
-        scores: The study's ``foretell_collapse_early.csv``.
+        scores: ``foretell_collapse_early.csv``.
 
     Returns:
         A row per candidate, a column per last step, and the caption.
@@ -73,7 +71,7 @@ def _cells(rows: pd.DataFrame, value: str, limits: str, digits: int) -> list[str
 
 
 def cost_table(stored: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Time and memory of per-sample gradients over a plain pass of the same batch.
+    """Tabulate time and memory of per-sample gradients relative to a plain pass of the same batch.
 
     Args:
         stored: ``engine_cost.csv``.

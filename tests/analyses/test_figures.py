@@ -13,9 +13,11 @@ import pytest
 from analyses import all as everything
 from analyses.collapse import laboratory, recordings
 from analyses.collapse.collapse_controls_plot import draw_controls
-from analyses.collapse.laboratory import chosen_config
 from analyses.figures import attribution, engine_cost, figure1, figure2, figure3, figure4, figure5, gsnr_bias
-from analyses.support.figure import caption_line, data_words, over_seeds, read_table
+from analyses.support.families import data_words
+from analyses.support.figure import caption_line
+from analyses.support.options import chosen_config
+from analyses.support.tables import over_seeds, read_table
 from gsnr_toolkit import Report, TrainConfig
 from gsnr_toolkit.report.plots.style import root_figure, save
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from analyses.collapse.predictors import RADII, _first_below, _slope, cosines, escape_below, read_predictors
+from analyses.collapse.predictors import RADII, _first_below, _slope, cosines, escape_lower, read_predictors
 from gsnr_toolkit import estimate_cor, probe
 
 
@@ -50,7 +50,8 @@ def test_candidates_of_a_probe_are_the_reports_own():
     assert found["gsnr"] == report.total["gsnr"]
     assert math.isnan(found["lipschitz_radius"])  # no second record
     assert found["escape_lower"] == pytest.approx(report.escape.bound, rel=0.02) or math.isnan(report.escape.bound)
-    assert escape_below(report.trajectory) == pytest.approx(report.escape.bound, rel=0.02, nan_ok=True)
+    lower = escape_lower(report.trajectory, below_plateau=True)
+    assert lower == pytest.approx(report.escape.bound, rel=0.02, nan_ok=True)
 
 
 def test_the_lanczos_radius_is_that_of_the_second_record():
@@ -83,3 +84,9 @@ def test_the_edge_of_stability_solves_its_equation():
 def test_the_slope_is_taken_where_there_is_a_drift_above_its_noise():
     assert _slope(_curve(rho=[0.1, 0.2, 0.4], drift=[0.0, 0.6, 2.0])) == pytest.approx(3.0)
     assert math.isnan(_slope(_curve(rho=[0.1, 0.2], drift=[0.0, 0.0])))
+
+
+def test_the_bound_of_a_run_on_the_plateau_is_small_or_undefined():
+    run = _curve(loss=[0.7, 0.692], batch_grad_norm=[1.0, 2.0])
+    assert escape_lower(run, below_plateau=False) == pytest.approx((math.log(2) - 0.692) / 2)
+    assert math.isnan(escape_lower(run, below_plateau=True))

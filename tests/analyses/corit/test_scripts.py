@@ -8,10 +8,10 @@ import torch
 from analyses.corit import ablation as corit_ablation
 from analyses.corit import baselines as corit_baselines
 from analyses.corit import evaluation as corit_evaluation
-from analyses.corit import heads
 from analyses.corit import ladder as corit_ladder
 from analyses.corit import proxy as corit_proxy
-from analyses.corit.heads import Bench, Split, choose_rate, fit_head
+from analyses.corit.features import FAMILIES, Bench, fit_path
+from analyses.corit.heads import Split, choose_rate, fit_head
 from analyses.corit.ladder import patch_shares
 from analyses.tables import result_tables
 
@@ -61,7 +61,7 @@ def test_baselines(options, tmp_path, monkeypatch):
     corit_baselines.main(options)
     table = pd.read_csv(tmp_path / "data" / "corit_baselines.csv")
     assert set(table["method"]) == {"CoRIT, shared regions", "LN-tuning"}
-    assert set(table["test"]) == set(heads.FAMILIES)
+    assert set(table["test"]) == set(FAMILIES)
     radii = pd.read_csv(tmp_path / "data" / "corit_baselines_radii.csv")
     assert {"empirical_radius", "holds_to", "cor", "gsnr", "own_auc", "cross_auc"} <= set(radii.columns)
     assert len(figures(tmp_path)) == 6
@@ -127,9 +127,9 @@ def test_holds_to_ends_before_the_first_failure():
     assert corit_baselines.holds_to(own) == 0.1
 
 
-def test_benches_are_told_apart():
+def test_benches_are_told_apart(tmp_path):
     one, other = ({"bench": Bench(strength=strength)} for strength in (1.0, 2.0))
-    assert heads.kept(heads.RUNS, one) != heads.kept(heads.RUNS, other)
+    assert fit_path(tmp_path, one) != fit_path(tmp_path, other)
 
 
 @pytest.mark.parametrize("extra", [["--model", "clip-vit-l14"], ["--data-root", "somewhere"]])

@@ -1,0 +1,81 @@
+"""Stored tables: CSV files with a JSON file that says where the numbers come from, and summaries over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from gsnr_toolkit.support.atomic import write_json, write_text
+from gsnr_toolkit.support.provenance import environment
+
+DIGITS = "%.6g"
+
+
+def store(out: Path, name: str, tables: Mapping[str, pd.DataFrame], *, digits: Any = DIGITS, **settings: Any) -> None:
+    """Write tables as CSV, and their provenance as JSON.
+
+    Args:
+        out: Folder, created if missing.
+        name: Common beginning of the file names.
+        tables: Suffix to table: ``""`` is written to ``NAME.csv``, ``"_x"`` to ``NAME_x.csv``.
+        digits: Format of floats; None writes every digit.
+        **settings: What determined the numbers, for ``NAME.json``.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for suffix, table in tables.items():
+        write_text(out / f"{name}{suffix}.csv", table.to_csv(index=False, float_format=digits))
+    write_json(out / f"{name}.json", {**environment(), **settings})
+
+
+def read_table(out: Path, name: str) -> pd.DataFrame:
+    """Read a stored table.
+
+    Args:
+        out: Folder.
+        name: File name without suffix.
+
+    Returns:
+        The table; empty fields are NaN.
+
+    Raises:
+        FileNotFoundError: The table has not been computed yet.
+    """
+    path = out / f"{name}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"expected the table {path}, but it is missing; run the script without --replot first")
+    return pd.read_csv(path)
+
+
+def over_seeds(table: pd.DataFrame, by: Sequence[str], quantity: str) -> pd.DataFrame:
+    """Average a quantity over seeds, with an interval that covers the intervals of all seeds.
+
+    Two or three seeds say little about their spread, and the interval of one seed covers sampling error alone. The
+    honest range therefore extends from the lowest limit to the highest.
+
+    Args:
+        table: With the quantity, its ``_low`` and ``_high``, and the columns ``by``.
+        by: Columns that identify a group.
+        quantity: Such as ``"gsnr"``.
+
+    Returns:
+        One row per group: ``by``, the mean, ``_low``, ``_high`` and ``num_seeds``; NaN if a seed has no value.
+    """
+    low, high = f"{quantity}_low", f"{quantity}_high"
+    grouped = table.groupby(list(by), sort=False)
+    found = grouped.agg(num_seeds=(quantity, "size"), known=(quantity, "count")).reset_index()
+    values = grouped.agg({quantity: "mean", low: "min", high: "max"}).reset_index()
+    found = found.merge(values, on=list(by))
+    found.loc[found["known"] < found["num_seeds"], [quantity, low, high]] = np.nan
+    return found.drop(columns="known")
+
+
+def margin(values: pd.Series) -> float:
+    """Half-width of the 95 % interval (t) of a mean over seeds; NaN for fewer than three."""
+    if len(values) < 3:
+        return float("nan")
+    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
