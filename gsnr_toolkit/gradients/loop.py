@@ -15,7 +15,7 @@ def loop_gradients(task: GradientTask, batch: Batch, *, chunk_size: int = 1) -> 
     Args:
         task: Model, parameters and loss.
         batch: A batch of N samples.
-        chunk_size: Ignored (part of the common signature): this engine holds one sample at a time.
+        chunk_size: Ignored (part of the common signature).
 
     Yields:
         N chunks of one sample each; gradients have shape ``(1, *parameter.shape)``.

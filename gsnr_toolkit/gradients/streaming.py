@@ -37,30 +37,11 @@ class StreamingEngine:
         self._stream = stream
 
     def __call__(self, task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
-        """Stream the per-sample gradients of a batch.
-
-        Args:
-            task: Model, parameters and loss.
-            batch: A batch of N samples.
-            chunk_size: Most samples whose gradients are in memory at once.
-
-        Returns:
-            Chunks in order.
-        """
+        """Stream the per-sample gradients of a batch, as :class:`~gsnr_toolkit.gradients.task.Engine` says."""
         return self._stream(task, batch, chunk_size=chunk_size)
 
     def accumulate(self, task: GradientTask, batch: Batch, moments: AnyMoments, *, chunk_size: int) -> Tensor:
-        """Add the gradients of a batch's samples to moments.
-
-        Args:
-            task: Model, parameters and loss.
-            batch: A batch of N samples.
-            moments: Moments to update.
-            chunk_size: Most samples whose gradients are in memory at once.
-
-        Returns:
-            Losses, shape ``(N,)``.
-        """
+        """Add a batch's gradients to moments, as :class:`~gsnr_toolkit.gradients.task.Engine` says."""
         losses = []
         for chunk in self(task, batch, chunk_size=chunk_size):
             moments.update(chunk.grads)

@@ -188,11 +188,20 @@ class Engine(Protocol):
     """The interface of all engines. An engine may remember what it learned about a task's model."""
 
     def __call__(self, task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
-        """Stream the per-sample gradients of a batch, with at most ``chunk_size`` samples in memory at a time."""
+        """Stream the per-sample gradients of a batch.
+
+        Args:
+            task: Model, parameters and loss.
+            batch: A batch of N samples.
+            chunk_size: Most samples whose gradients are in memory at once.
+
+        Returns:
+            Chunks of consecutive samples, in order.
+        """
         ...
 
     def accumulate(self, task: GradientTask, batch: Batch, moments: AnyMoments, *, chunk_size: int) -> Tensor:
-        """Add the gradients of a batch's samples to moments, and return the samples' losses ``(N,)``."""
+        """Add the gradients of a batch's samples to moments, and return the losses ``(N,)``; arguments as above."""
         ...
 
     def shares(self, task: GradientTask) -> dict[str, list[str]]:

@@ -11,16 +11,7 @@ INPUT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def check_factors(left: Tensor, right: Tensor, shift: Tensor | None) -> None:
-    """Check that both factors and the shift fit together.
-
-    Args:
-        left: Output gradients.
-        right: Inputs.
-        shift: Matrix that is subtracted from each product, or None.
-
-    Raises:
-        ProbeError: If shapes, dtypes or devices do not fit together.
-    """
+    """Raise a :class:`ProbeError` if shapes, dtypes or devices of the factors and the shift do not fit together."""
     if left.ndim != 3 or right.ndim != 3 or left.shape[:2] != right.shape[:2]:
         raise ProbeError(
             f"expected output gradients (b, T, O) and inputs (b, T, I), got {tuple(left.shape)} and "

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gsnr_toolkit.gradients.kernels import triton_products
 from gsnr_toolkit.gradients.kernels.factors import check_factors
 
 TILE_BYTES = 2**20
@@ -52,8 +53,6 @@ def product_sums(
     (tensor([[0., 0.]]), tensor([[0.5000, 0.5000]]))
     """
     if by_kernel(left):
-        from gsnr_toolkit.gradients.kernels import triton_products
-
         return triton_products.product_sums(left, right, shift)
     return plain_product_sums(left, right, shift)
 
@@ -62,8 +61,6 @@ def by_kernel(left: Tensor) -> bool:
     """Whether :func:`product_sums` uses the Triton kernel."""
     if left.device.type != "cuda" or left.dtype == torch.float64:
         return False
-    from gsnr_toolkit.gradients.kernels import triton_products
-
     return triton_products.available(left.device)
 
 

@@ -65,16 +65,7 @@ class TapsEngine:
         self._workspace = Workspace()
 
     def __call__(self, task: GradientTask, batch: Batch, *, chunk_size: int) -> Iterator[GradientChunk]:
-        """Form the per-sample gradients of all parameters, chunk by chunk.
-
-        Args:
-            task: Model, parameters and loss.
-            batch: A batch of N samples.
-            chunk_size: Most samples whose gradients are in memory at once.
-
-        Yields:
-            Chunks of up to ``chunk_size`` samples.
-        """
+        """Form the per-sample gradients of a batch, as :class:`~gsnr_toolkit.gradients.task.Engine` says."""
         for start, rows in row_chunks(batch, chunk_size):
             grads: Params = {}
 
@@ -89,17 +80,7 @@ class TapsEngine:
 
     @torch.no_grad()
     def accumulate(self, task: GradientTask, batch: Batch, moments: AnyMoments, *, chunk_size: int) -> Tensor:
-        """Add the gradients of a batch's samples to moments, forming at most a tile of them at a time.
-
-        Args:
-            task: Model, parameters and loss.
-            batch: A batch of N samples.
-            moments: Moments to update.
-            chunk_size: Most samples that run at once.
-
-        Returns:
-            Losses, shape ``(N,)``.
-        """
+        """Add a batch's gradients to moments, forming at most a tile of them at a time."""
         losses = []
         for _, rows in row_chunks(batch, chunk_size):
             found, left = self._stream(

@@ -66,14 +66,7 @@ class Graph:
         self.signature = hash((tuple(self.names), tuple(tuple(edges) for edges in self.inputs)))
 
     def shape(self, edge: Edge) -> tuple[int, ...]:
-        """Return the shape of a value in the graph.
-
-        Returns:
-            Its sizes.
-
-        Raises:
-            EngineError: If a size is not a number.
-        """
+        """Return the shape of a value in the graph; raise an EngineError if a size is not a number."""
         node, nr = edge
         found = tuple(self.nodes[node]._input_metadata[nr].shape)
         if not all(isinstance(size, int) for size in found):
@@ -180,9 +173,6 @@ def _hook(receive: Receive, position: int) -> Callable[[tuple[Tensor | None, ...
 
 def operation(node: Node) -> str:
     """Return the name of a node's operation without the number that PyTorch appends.
-
-    Returns:
-        For example ``"AddmmBackward"``.
 
     >>> operation((torch.ones(2, requires_grad=True) * 2).grad_fn)
     'MulBackward'
