@@ -83,6 +83,7 @@ def reduce_to(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     Returns:
         Shape ``(N, *shape)``, summed over the dimensions that broadcasting added or stretched; float32 or better.
 
+    >>> import torch
     >>> reduce_to(torch.ones(2, 3, 4), (1, 4)).shape, reduce_to(torch.ones(2, 3, 4), ()).tolist()
     (torch.Size([2, 1, 4]), [12.0, 12.0])
     """
