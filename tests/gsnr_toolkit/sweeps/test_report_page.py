@@ -92,7 +92,9 @@ def test_every_kind_of_answer(changes, head, tone, cell):
     assert head in page.text
     assert f'class="verdict {tone}"' in raw
     assert page.table_like("1 settings")["rows"][0][1] == cell
-    assert ("could not be drawn: expected runs at a set radius" in page.text) == (changes == {"status": "failed"})
+    assert ("could not be drawn: expected ended runs at a fixed radius" in page.text) == (
+        changes == {"status": "failed"}
+    )
     check_page(page)
 
 
@@ -142,7 +144,7 @@ def test_a_folder_without_a_sweep_or_without_ended_runs(folder, tmp_path):
     with pytest.raises(ProbeError, match=r"to hold a sweep, but its sweep\.json cannot be read"):
         save_page(tmp_path)
     (tmp_path / "sweep.json").write_bytes((folder / "sweep.json").read_bytes())
-    with pytest.raises(ProbeError, match=r"expected a run that has ended in .*, got none of 8; go on with the sweep"):
+    with pytest.raises(ProbeError, match=r"expected a run that has ended in .*, got none of 8; resume the sweep"):
         save_page(tmp_path)
     (tmp_path / "sweep.csv").write_text("key,status,message\n")
     with pytest.raises(ProbeError, match="got none of 8"):
