@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -58,7 +59,7 @@ def gaussian_rows(sizes: tuple[int, ...], draws: int) -> Iterator[dict[str, Any]
 
 
 def _dot(model: nn.Module, batch: Any) -> Tensor:
-    """A loss whose gradient is its input."""
+    """Return a loss whose gradient is the input."""
     return model(batch[0])[:, 0]
 
 
@@ -89,7 +90,7 @@ def model_rows(chosen: argparse.Namespace, sizes: tuple[int, ...], draws: int, i
     extra: dict[str, Any] = {"strength": STRENGTH} if chosen.data_root is None else {"root": chosen.data_root}
     dataset = open_dataset(name, split="train", image_size=spec.image_size, mean=spec.mean, std=spec.std, **extra)
     balanced = probe_indices(dataset.records, min(images, dataset.records["source"].nunique()))
-    # in no order of class: in draws balanced by class, noise between the classes shows as less than 1/n
+    # Shuffled: draws balanced by class would hide the noise between the classes, and show less than 1/n.
     rows = [balanced[i] for i in torch.randperm(len(balanced), generator=torch.Generator().manual_seed(0))]
     pixels = torch.stack([dataset[i][0] for i in rows])
     labels = torch.as_tensor(dataset.labels[rows])
@@ -105,11 +106,7 @@ def model_rows(chosen: argparse.Namespace, sizes: tuple[int, ...], draws: int, i
 
 
 def compute(chosen: argparse.Namespace) -> None:
-    """Estimate everything, and write the table.
-
-    Args:
-        chosen: Options of the script.
-    """
+    """Estimate everything, and write the table."""
     sizes, draws, images = ((16, 32), 2, 64) if chosen.smoke else (SIZES, DRAWS, IMAGES)
     gaussian = gaussian_rows(sizes, 3 if chosen.smoke else GAUSSIAN_DRAWS)
     table = pd.DataFrame([*gaussian, *model_rows(chosen, sizes, draws, images)])
@@ -118,11 +115,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored table.
-
-    Args:
-        out: Folder of the table.
-    """
+    """Draw the figure from the table stored in a folder."""
     table = read_table(out, "gsnr_bias")
     own = table[table["case"] == "model"]
     draws = {case: int(table[table["case"] == case].groupby("n")["draw"].nunique().max()) for case in CASES}
@@ -137,14 +130,7 @@ def plot(out: Path) -> None:
 
 @in_paper_style
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw both estimates against n, one panel for each case.
-
-    Args:
-        table: A row per case, n and draw.
-
-    Returns:
-        The figure, two columns wide.
-    """
+    """Draw both estimates against n, one panel per case; ``table`` has a row per case, n and draw."""
     figure = new_figure(TEXT_WIDTH, 2.8)
     for ax, (case, title) in zip(figure.subplots(1, 2), CASES.items(), strict=True):
         _panel(ax, table[table["case"] == case])
@@ -167,24 +153,22 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
         ax.axhspan(whole["low"], whole["high"], color=MUTED, alpha=0.15, linewidth=0)
     ax.axhline(truth, color=MUTED, linewidth=0.9, label="true GSNR")
     ax.plot(n, truth + 1 / n, color=OKABE_ITO["orange"], linestyle=(0, (4, 2)), label="true GSNR + 1/n")
-    looks = {"plugin": ("vermillion", "s", "plug-in"), "corrected": ("blue", "o", "corrected (the toolkit's)")}
-    for name, (color, marker, label) in looks.items():
-        ax.errorbar(
-            n, means[name]["mean"], yerr=2 * means[name]["sem"], fmt=marker, color=OKABE_ITO[color], markersize=3.6,
-            elinewidth=0.8, label=label, zorder=4,
-        )  # fmt: skip
+    names = {"plugin": "plug-in", "corrected": "corrected (the toolkit's)"}
+    long = drawn.melt("n", list(names), "estimate", "gsnr").replace({"estimate": names})
+    sns.lineplot(
+        long, x="n", y="gsnr", hue="estimate", palette=[OKABE_ITO["vermillion"], OKABE_ITO["blue"]], style="estimate",
+        markers=["s", "o"], linestyle="none", errorbar=("se", 2), err_style="bars", err_kws={"elinewidth": 0.8},
+        markersize=4, markeredgewidth=0, zorder=4, ax=ax,
+    )  # fmt: skip
+    ax.get_legend().remove()
     ax.set_xscale("log")
     ax.set_xticks(n, [f"{value:g}" for value in n])
     ax.minorticks_off()
-    ax.set_xlabel("samples n")
+    ax.set(xlabel="samples n", ylabel="")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the script.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
+    """Run the script with command-line arguments; None reads those of the process."""
     run_figure(compute, plot, __doc__, arguments)
 
 
