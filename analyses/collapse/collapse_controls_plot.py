@@ -50,7 +50,7 @@ def draw_controls(table: pd.DataFrame) -> Figure:
     auc.set_xlabel("test AUC")
     time.set_xlabel("passes over a batch, per step")
     time.set_xlim(left=0)
-    time.legend(handles=category_handles(looks), loc="best")
+    time.legend(handles=category_handles(looks), loc="lower right")
     return figure
 
 

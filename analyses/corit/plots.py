@@ -192,7 +192,7 @@ def draw_losses(table: pd.DataFrame, methods: list[str], rho: float = 0.05) -> F
         ax.set(ylim=(0, 1), xlabel="share of the run, %", ylabel="")
         dress(ax, title=f"{encoder}: solid rho = {rho:g}, dashed rho = 0", note="grey: ln 2")
     axes[0].set_ylabel("training loss, nats")
-    _method_legend(figure, [name for name in methods if name in set(runs["method"])])
+    _method_legend(figure, [name for name in methods if name in set(runs["method"])], markers=False)
     seeds = table["seed"].nunique()
     words = f"embedded data, training on demo-nt ('plain SBI classifier': self-blended pairs); mean of {seeds} seeds"
     figure.suptitle(words, fontsize=6.5, color=MUTED, x=0.01, ha="left")
@@ -212,9 +212,10 @@ def _loss_curves(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _method_legend(figure: Figure, methods: list[str]) -> None:
+def _method_legend(figure: Figure, methods: list[str], *, markers: bool = True) -> None:
+    looks = {name: _COLORED[name] for name in methods}
     handles = [
-        Line2D([], [], color=color, marker=marker, markersize=3, linewidth=1, label=name)
-        for name, (color, marker) in ((name, _COLORED[name]) for name in methods)
+        Line2D([], [], color=color, marker=marker if markers else None, markersize=3, linewidth=1, label=name)
+        for name, (color, marker) in looks.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)

@@ -10,8 +10,7 @@ from gsnr_toolkit.report.plots.categories import category_handles, plot_categori
 from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 
 _SCOPES = {"all": "all", "layers": "over layers", "families": "over families", "steps": "over steps"}
-_KINDS = {"self-blended": ("vermillion", "orange"), "own forgery": ("blue", "sky")}
-_MARKERS = "oD^"
+_KINDS = {"self-blended": (OKABE_ITO["vermillion"], "D"), "own forgery": (OKABE_ITO["blue"], "o")}
 _TRUTHS = {"parameters": "true GSNR of the layer's parameters", "readout": "true GSNR of a head on its class token"}
 
 
@@ -29,25 +28,22 @@ def draw_following(table: pd.DataFrame, ranks: pd.DataFrame) -> Figure:
     figure = new_figure(TEXT_WIDTH, 2.8)
     axes = figure.subplots(1, 2, sharey=True)
     pools = list(dict.fromkeys(ranks["pool"]))
-    # Hue: counterpart; shade and marker: pool.
-    looks = {
-        f"{kind}, {pool}": (OKABE_ITO[shades[min(index, 1)]], _MARKERS[index])
-        for kind, shades in _KINDS.items()
-        for index, pool in enumerate(pools)
-    }
-    ranks = ranks.assign(look=ranks["counterpart"] + ", " + ranks["pool"])
+    looks = {f"{kind}, {pool}": look for kind, look in _KINDS.items() for pool in pools}
+    hollow = [f"{kind}, {pools[0]}" for kind in _KINDS]
+    ranks = ranks.assign(look=ranks["counterpart"] + ", " + ranks["pool"], hollow=ranks["pool"] == pools[0])
     ranks = ranks.assign(place=ranks["scope"].map(list(_SCOPES).index), held=ranks["scope"].map(_SCOPES))
     for ax, (truth, title) in zip(axes, _TRUTHS.items(), strict=True):
         rows = ranks[ranks["truth"] == truth].sort_values("place", kind="stable")
         plot_categories(
-            ax, rows, category="held", value="spearman", interval=("low", "high"), hue="look", looks=looks
+            ax, rows, category="held", value="spearman", interval=("low", "high"), hue="look", looks=looks,
+            hollow="hollow",
         )  # fmt: skip
         ax.axhline(0, color=MUTED, linewidth=0.7)
         ax.set_ylim(-1.05, 1.05)
         ax.set_ylabel("")
         dress(ax, title=title, note="")
     axes[0].set_ylabel("rank correlation with the proxy's")
-    figure.legend(handles=category_handles(looks), loc="outside lower center", ncols=3)
+    figure.legend(handles=category_handles(looks, hollow), loc="outside lower center", ncols=4)
     seeds = int(table["seed"].nunique())
     figure.suptitle(
         f"embedded data, clip-lab; n = {int(table['samples'].max())} images and as many pairs a measurement; {seeds} "

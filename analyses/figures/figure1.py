@@ -188,7 +188,8 @@ def draw_methods(ax: Axes, methods: pd.DataFrame) -> None:
     """Draw AUC by family and method, hollow without SAM; ``methods`` has a row per run."""
     methods = methods.assign(family=methods["train"].map(family_of))
     rows = over_seeds(methods, ["method", "family", "rho"], "auc")
-    rows = rows.assign(hollow=rows["rho"] == 0, place=rows["family"].map(FAMILIES.index)).sort_values("place")
+    rows = rows.assign(hollow=rows["rho"] == 0, place=rows["family"].map(FAMILIES.index))
+    rows = rows.sort_values(["place", "rho"])  # filled marks on top
     # The marks without SAM get no interval: the two would overlap.
     rows.loc[rows["hollow"], ["auc_low", "auc_high"]] = np.nan
     ends = ("auc_low", "auc_high")

@@ -2,12 +2,12 @@
 
 Claim (the paper's Figure 3): GSNR of the last block is lowest on the least semantic family, and falls from layer to
 layer there. Command: ``python -m analyses.figures.figure3`` (``--replot``, ``--smoke``). Hardware: 2 CPU cores, 10
-minutes beside finished plain runs of ``foretell_collapse``. Obtained (embedded data): before training leaves the plateau nt and
-f2f are lowest (readout, step 80: .0000 and .0007 against df .011, fs .16), after it df is (step 240: .02 against .16 to
-.38). On nt GSNR falls from block 1 to 6 while training leaves the plateau (readout, seed 0, step 160: .0014 to .0002;
-step 200: .011 to .0025); later seed 0 has no order, seed 1 falls on. Own parameters show no order. Table:
-``figures/data/recordings.csv``. Figures: ``figure3`` (GSNR) and ``figure3_cor`` (the same for COR), both readings of
-"layer-wise" one above the other.
+minutes beside finished plain runs of ``foretell_collapse``. Obtained (embedded data): before training leaves the
+plateau nt and f2f are lowest (readout, step 80: .0000 and .0007 against df .011, fs .16); after it df is lowest (step
+240: .02 against .16 to .38). On nt GSNR falls from block 1 to 6 while training leaves the plateau (readout, seed 0,
+step 160: .0014 to .0002; step 200: .011 to .0025); later seed 0 has no order, and seed 1 continues to fall. Own
+parameters show no order. Table: ``figures/data/recordings.csv``. Figures: ``figure3`` (GSNR) and ``figure3_cor`` (the
+same for COR), both readings of "layer-wise" one above the other.
 """
 
 from __future__ import annotations

@@ -2,11 +2,10 @@
 
 Claim (the paper's Figure 4): an image and its self-blended counterpart go through a frozen encoder; the discrepancy of
 their tokens, the Contrastive Gradient Proxy (CGP), gives anchors, refined regions and region tokens, which a linear
-head reads at two layers. Command: ``python -m analyses.figures.figure4`` (``--replot``, ``--smoke``). Hardware: 1 CPU core, 10
-seconds. Obtained: the shipped ``corit-demo``, whose anchors are from the CGPs of many training images, on a forged face
-of ``demo-nt``; every number in it is the detector's.
-Tables: ``figures/data/figure4.csv`` (contributions to the logit, norms of region tokens by block, anchors) and
-``figure4_maps.csv`` (pixels and maps).
+head reads at two layers. Command: ``python -m analyses.figures.figure4`` (``--replot``, ``--smoke``). Hardware: 1 CPU
+core, 10 seconds. Obtained: the shipped ``corit-demo``, whose anchors are from the CGPs of many training images, on a
+forged face of ``demo-nt``; every number in it is the detector's. Tables: ``figures/data/figure4.csv`` (contributions
+to the logit, norms of region tokens by block, anchors) and ``figure4_maps.csv`` (pixels and maps).
 """
 
 from __future__ import annotations

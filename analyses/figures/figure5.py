@@ -1,8 +1,8 @@
-"""Figure 5: loss along training on the data set that is trained on (dashed) and on others (solid), by method.
+"""Figure 5: loss along training on the training data set (dashed) and on others (solid), by method.
 
 Claim (the paper's Figure 5): the compared methods' loss falls within a data set while it stays or rises across data
-sets. Command: ``python -m analyses.figures.figure5`` (``--replot``, ``--smoke``, ``--family``). Hardware: 2 CPU cores, 10
-minutes. Obtained: see ``analyses/README.md``. Table: ``figures/data/figure5.csv``, a row per method, seed, step and
+sets. Command: ``python -m analyses.figures.figure5`` (``--replot``, ``--smoke``, ``--family``). Hardware: 2 CPU cores,
+10 minutes. Obtained: see ``analyses/README.md``. Table: ``figures/data/figure5.csv``, a row per method, seed, step and
 test set; "across" is the mean over the other families, at the strengths of the laboratory, and people and camera that
 no run has seen (``demo-cdf``).
 """

@@ -16,6 +16,9 @@ ANSWERED = ("ok", "above_max_radius")
 def number(value: float) -> str:
     """Format a number with two significant digits.
 
+    Returns:
+        Such as ``"0.0062"``; ``"inf"`` and ``"nan"`` for those.
+
     >>> number(0.00623), number(1234.0), number(float("inf"))
     ('0.0062', '1200', 'inf')
     """

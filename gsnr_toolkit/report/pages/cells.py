@@ -97,6 +97,9 @@ def estimate(row: Mapping[str, Any], name: str) -> Cell:
 def plain(value: Any) -> str:
     """Write the value of a setting in words.
 
+    Returns:
+        Text.
+
     >>> plain([0.1, 2]), plain(None), plain({"taps": 10}), plain(True)
     ('0.1, 2', 'not set', 'taps 10', 'yes')
     """

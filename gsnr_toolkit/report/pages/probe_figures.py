@@ -29,7 +29,7 @@ WIDEST = 14.0
 
 
 def probe_pictures(report: ReportLike) -> list[Picture]:
-    """Draw COR, GSNR, drift and causes by layer at the bottleneck step; COR and GSNR over steps if there are several."""
+    """Draw COR, GSNR, drift and causes by layer at the bottleneck step, and COR and GSNR over several steps."""
     plots = [*(_by_layer(report) if report.has_cor else [_gsnr(report)]), *_over_steps(report)]
     return [
         draw(f"f{index}", title, caption, lambda plot=plot: root_figure(plot()))  # type: ignore[misc]

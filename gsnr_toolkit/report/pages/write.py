@@ -33,7 +33,7 @@ def check_page(path: str | Path, *, overwrite: bool = False) -> Path:
         if overwrite or not path.exists() or is_page(path):
             return path
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise ProbeError(_unwritable(path, error)) from error
     raise ProbeError(
         f"expected a new file or a page written here before, but {str(path)!r} is something else; choose another file, "
         "or overwrite it"
@@ -68,12 +68,12 @@ def write_page(path: str | Path, page: str, *, overwrite: bool = False) -> Path:
             path.open("ab").close()
         write_text(path, page)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise ProbeError(_unwritable(path, error)) from error
     return path
 
 
-def _unwritable(path: Path, error: OSError) -> ProbeError:
-    return ProbeError(
+def _unwritable(path: Path, error: OSError) -> str:
+    return (
         f"expected a file that can be written for the page, got {str(path)!r} ({error.strerror or error}); choose "
         "another one"
     )

@@ -114,7 +114,10 @@ def _draw_sum(ax: Axes, rows: "pd.DataFrame", terms: "pd.DataFrame", reference: 
 
 
 def factor_ticks(low: float, high: float) -> list[float]:
-    """Choose at most about eight round factors (…, 0.5, 1, 2, 5, …) as ticks; limits and ticks are in decades.
+    """Choose at most about eight round factors (…, 0.5, 1, 2, 5, …) between two limits, as ticks.
+
+    Returns:
+        The ticks, in decades like the limits.
 
     Example:
         >>> [round(10**tick, 3) for tick in factor_ticks(-0.5, 0.5)]

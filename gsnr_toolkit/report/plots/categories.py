@@ -1,7 +1,7 @@
 """Estimates with stored intervals by category, several methods side by side."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import seaborn.objects as so
@@ -65,9 +65,18 @@ def plot_categories(
     ax.label_outer()  # seaborn labels each panel, even if panels share an axis
 
 
-def category_handles(looks: Mapping[str, tuple[str, str]]) -> list[Line2D]:
-    """Return one legend entry per name."""
+def category_handles(looks: Mapping[str, tuple[str, str]], hollow: Collection[str] = ()) -> list[Line2D]:
+    """Return one legend entry per name, white inside if the name is in `hollow`."""
+    style: dict[str, Any] = {"linestyle": "none", "markersize": 4}
     return [
-        Line2D([], [], linestyle="none", color=color, marker=marker, markersize=4, label=name)
+        Line2D(
+            [],
+            [],
+            color=color,
+            marker=marker,
+            label=name,
+            markerfacecolor="white" if name in hollow else color,
+            **style,
+        )
         for name, (color, marker) in looks.items()
     ]

@@ -24,7 +24,10 @@ BELOW_AXIS = 29.0  # one line of tick labels and the title
 
 
 def short_label(group: str) -> str:
-    """Shorten the name of a group for an axis: the number of a numbered block, the end of a long path.
+    """Shorten the name of a group for an axis.
+
+    Returns:
+        The number of a numbered block, the end of a long path.
 
     Example:
         >>> short_label("block 7"), short_label("visual.transformer.resblocks.0.attn")

@@ -73,6 +73,9 @@ def interval_bars(
         high: Upper ends.
         ceiling: End of an interval whose upper end is infinite.
         **style: Passed to ``Axes.vlines``.
+
+    Returns:
+        The artist.
     """
     at, bottom, top = (np.asarray(values, dtype=np.float64) for values in (x, low, high))
     known = ~(np.isnan(bottom) | np.isnan(top))
@@ -148,6 +151,9 @@ def edge_markers(
         status: Status other than ``ok``: sets the shape and the default label.
         colors: One edge colour, or one per mark.
         label: Legend text; None for that of the status.
+
+    Returns:
+        The artist.
     """
     return ax.scatter(
         x, np.full(np.shape(x), EDGE), transform=ax.get_xaxis_transform(), marker=EDGE_MARKERS[status], s=13,

@@ -125,6 +125,9 @@ def dress(ax: Axes, *, title: str, note: str) -> None:
 def depth_colors(groups: Sequence[str]) -> dict[str, Any]:
     """Assign colours to groups in depth order: distinct hues to a few groups, a sequential map to many.
 
+    Returns:
+        Colour by group name.
+
     Example:
         >>> depth_colors(["stem", "head"])
         {'stem': '#0072B2', 'head': '#E69F00'}
