@@ -161,7 +161,7 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     )  # fmt: skip
     # The scale comes last: on a log axis seaborn would average logarithms.
     gsnr_axis(ax, np.concatenate([[truth], *ends]), min(truth, 1 / n.max()) if truth > 0 else 1 / n.max())
-    ax.get_legend().remove()
+    ax.legend().remove()  # the first panel gets one for both
     ax.set_xscale("log")
     ax.set_xticks(n, [f"{value:g}" for value in n])
     ax.minorticks_off()

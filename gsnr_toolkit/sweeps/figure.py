@@ -312,6 +312,9 @@ def plot_sweep(table: "pd.DataFrame", *, rho: float | None = 0.05) -> Figure:
         table: Table of a sweep.
         rho: A radius to mark; None marks none.
 
+    Returns:
+        The figure.
+
     Raises:
         ValueError: A column is missing, or no run at a fixed radius has ended.
 

@@ -90,8 +90,8 @@ def plot_radius_curve(
     step = _default_step(drift, layers) if step is None else step
     rows = drift[drift["step"] == step]
     if rows.empty:
-        known = ", ".join(str(found) for found in sorted(set(drift["step"])))
-        raise ValueError(f"expected a step with a drift curve, {known}, got {step}; pass step=None for the default")
+        measured = ", ".join(str(found) for found in sorted(set(drift["step"])))
+        raise ValueError(f"expected a step with a drift curve, {measured}, got {step}; pass step=None for the default")
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.9)
     known, present = ordered_groups(layers), set(rows["group"])
     groups = [group for group in known if group in present] + sorted(present - {*known, TOTAL})

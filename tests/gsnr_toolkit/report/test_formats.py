@@ -44,7 +44,7 @@ def test_a_format_is_one_file_and_one_row(report, tmp_path, monkeypatch):
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(report, tmp_path):
-    with pytest.raises(UnknownNameError, match="'markdwon'.*'markdown'"):
+    with pytest.raises(UnknownNameError, match=r"'markdwon'.*'markdown'"):
         formats.write_formats(report, tmp_path / "run", ["tables", "markdwon"])
     assert not (tmp_path / "run").exists()
 

@@ -122,7 +122,7 @@ def test_auto_radii_and_cor_without_a_value_are_words():
     found = runs.table_like("runs that have ended")
     column = {name: [row[found["heads"].index(name)] for row in found["rows"]] for name in found["heads"]}
     assert column["rho"] == ["0", "0.01", "0.05", "auto"]
-    assert column["COR"] == ["no signal", "0.02 [0.01, 0.2]", "above those tried", "not recorded"]
+    assert column["COR"] == ["no signal at most 0.2", "0.02 [0.01, 0.2]", "above those tried", "not recorded"]
     assert runs.table_like("1 settings")["rows"][0][2] == "no_signal"
 
 
