@@ -1,4 +1,4 @@
-"""Figures of the study: what was foretold against what was found, and how far each candidate is off."""
+"""Figures of the study: predicted against observed collapse radius, and the error of each candidate."""
 
 from __future__ import annotations
 
@@ -10,14 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from analyses.collapse.predictors import RADII
-from gsnr_toolkit.report.plots.style import (
-    MUTED,
-    OKABE_ITO,
-    TEXT_WIDTH,
-    dress,
-    in_paper_style,
-    new_figure,
-)
+from gsnr_toolkit.report.plots.categories import plot_categories
+from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 
 FAMILY_COLORS = {"df": "blue", "fs": "green", "f2f": "orange", "nt": "vermillion"}
 TUNING_MARKERS = {"full": "o", "norms": "s", "last": "^"}
@@ -39,25 +33,25 @@ NAMES = {
 
 
 EARLY_FROM = 80
-"""Before it half of the settings have no signal in both seeds."""
+"""Before this step half of the settings have no signal in both seeds."""
 
 EARLY_COLORS = {"cor": "blue", "gsnr": "green", "escape_lower": "orange", "grad_norm": "vermillion"}
 
 TARGET = "middle_radius"
-"""What figures compare with: the bracket's middle, since radii of the grid alone leave many settings tied."""
+"""The observed radius in the figures: the middle of the bracket, since radii of the grid leave many settings tied."""
 
 FIRST = "empirical_radius"
-"""The other radius found: the first of the grid that fails."""
+"""The other observed radius: the first of the grid that fails."""
 
 
 @in_paper_style
 def draw_foretold(settings: pd.DataFrame, scores: pd.DataFrame, candidates: list[str]) -> Figure:
-    """Empirical collapse radius against each candidate, on common logarithmic axes.
+    """Draw the empirical collapse radius against each candidate, on common logarithmic axes.
 
     Args:
         settings: One row per setting.
         scores: One row per candidate, for the titles.
-        candidates: Which candidates, one panel each.
+        candidates: Candidates, one panel each.
 
     Returns:
         The figure.
@@ -93,7 +87,7 @@ def _panel(ax: Axes, settings: pd.DataFrame, name: str) -> None:
     good = settings[np.isfinite(settings[name]) & (settings[name] > 0) & np.isfinite(found)]
     for row in good.to_dict("records"):
         low, high = min(row["empirical_low"], row[TARGET]), max(row["empirical_high"], row[TARGET])
-        # a bracket without an upper end has no bar upwards
+        # A bracket without an upper end gets no bar upwards.
         reach = [[row[TARGET] - low], [high - row[TARGET] if np.isfinite(high) else 0.0]]
         marker = TUNING_MARKERS[str(row["tuning"]).partition("-")[0]]
         color = OKABE_ITO[FAMILY_COLORS[row["family"]]]
@@ -122,24 +116,19 @@ def _legend(settings: pd.DataFrame) -> list[Line2D]:
 
 @in_paper_style
 def draw_scores(scores: pd.DataFrame) -> Figure:
-    """Rank correlation of every candidate with the empirical radius, with bootstrap intervals over settings.
-
-    Args:
-        scores: One row per candidate.
-
-    Returns:
-        The figure.
-    """
-    rows = scores[_shown(scores) & scores["candidate"].isin(NAMES)].dropna(subset=["spearman"]).sort_values("spearman")
+    """Draw the rank correlation of every candidate with the empirical radius; intervals: bootstrap over settings."""
+    rows = (
+        scores[_shown(scores) & scores["candidate"].isin(NAMES)]
+        .dropna(subset=["spearman"])
+        .sort_values("spearman", ascending=False)
+    )
     figure = new_figure(TEXT_WIDTH * 0.75, 0.2 * len(rows) + 1.0)
     ax = figure.add_subplot()
-    places = np.arange(len(rows))
-    center = rows["spearman"].to_numpy(dtype=float)
-    reach = np.abs(np.stack([center - rows["spearman_low"], rows["spearman_high"] - center]))
-    ax.errorbar(center, places, xerr=reach, fmt="o", markersize=4, color=OKABE_ITO["blue"], elinewidth=0.9)
-    ax.set_yticks(
-        places, [f"{NAMES[name]} (n = {n})" for name, n in zip(rows["candidate"], rows["num_settings"], strict=True)]
-    )
+    names = [f"{NAMES[row.candidate]} (n = {row.num_settings})" for row in rows.itertuples()]
+    plot_categories(
+        ax, rows.assign(name=names, kind=""), category="name", value="spearman", hue="kind",
+        interval=("spearman_low", "spearman_high"), looks={"": (OKABE_ITO["blue"], "o")}, horizontal=True,
+    )  # fmt: skip
     ax.axvline(0, color=MUTED, linewidth=0.7)
     ax.axvline(0.9, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
     ax.set_xlim(-1.05, 1.05)
@@ -150,14 +139,7 @@ def draw_scores(scores: pd.DataFrame) -> Figure:
 
 @in_paper_style
 def draw_early(scores: pd.DataFrame) -> Figure:
-    """Rank correlation of candidates with the empirical radius against how much of the plain run was looked at.
-
-    Args:
-        scores: One row per last step, target and candidate.
-
-    Returns:
-        The figure.
-    """
+    """Draw the rank correlation of candidates with the empirical radius against the part of the plain run in use."""
     rows = scores[(scores["target"] == TARGET) & scores["candidate"].isin(EARLY_COLORS) & scores["spearman"].notna()]
     rows = rows[rows["last_step"] >= EARLY_FROM]
     figure = new_figure(TEXT_WIDTH * 0.75, 2.6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from gsnr_toolkit.report.plots.style import TEXT_WIDTH, dress, in_paper_style, new_figure
@@ -20,31 +21,27 @@ SHARES = {"share_signal_fraction": "signal", "share_misspecification": "curvatur
 
 @in_paper_style
 def draw_signs(axes_table: pd.DataFrame) -> Figure:
-    """Rank correlations, and the share of the variance of log COR that goes with each factor.
+    """Draw rank correlations, and the share of each factor in the variance of log COR, as heat maps.
 
     Args:
         axes_table: One row per axis and family.
 
     Returns:
-        The figure: a row for each axis and family, numbers in the cells, colour from -1 to 1.
+        The figure: a row per axis and family, the number in each cell, colours from -1 to 1.
     """
     rows = axes_table.sort_values(["axis", "family"], ignore_index=True)
+    rows.index = pd.Index([f"{row.axis}, {row.family} (n = {row.num})" for row in rows.itertuples()])
     figure = new_figure(TEXT_WIDTH, 0.26 * len(rows) + 1.3)
-    left, right = figure.subplots(1, 2, width_ratios=[len(COLUMNS), len(SHARES)], sharey=True)
-    names = [f"{row.axis}, {row.family} (n = {row.num})" for row in rows.itertuples()]
-    for ax, columns, title in (
-        (left, COLUMNS, "rank correlations"),
-        (right, SHARES, "share of the variance of log COR"),
-    ):
-        values = rows[list(columns)].to_numpy(dtype=float)
-        ax.imshow(np.ma.masked_invalid(values), cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
-        for (i, j), value in np.ndenumerate(values):
-            shown = f"{value:.2f}" if np.isfinite(value) else "none"
-            dark = abs(value) > 0.65
-            ax.text(j, i, shown, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
-        ax.set_xticks(range(len(columns)), list(columns.values()))
-        ax.set_yticks(range(len(rows)), names)
-        ax.tick_params(length=0)
-        ax.grid(visible=False)
+    panels = figure.subplots(1, 2, width_ratios=[len(COLUMNS), len(SHARES)])
+    titles = "rank correlations", "share of the variance of log COR"
+    for ax, columns, title in zip(panels, (COLUMNS, SHARES), titles, strict=True):
+        values = rows[list(columns)].rename(columns=columns).astype(float)
+        sns.heatmap(values, cmap="PuOr", vmin=-1, vmax=1, cbar=False, yticklabels=ax is panels[0], ax=ax)
+        # By hand: seaborn's annotations leave out missing values, and use white on pale cells.
+        for (i, j), value in np.ndenumerate(values.to_numpy()):
+            words = "none" if np.isnan(value) else f"{value:.2f}"
+            color = "white" if abs(value) > 0.65 else "black"
+            ax.text(j + 0.5, i + 0.5, words, ha="center", va="center", fontsize=6.5, color=color)
         dress(ax, title=title, note="COR by Definition 1, our reconstruction")
+        ax.tick_params(length=0, which="both")
     return figure

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from gsnr_toolkit.report.plots.categories import plot_categories
 from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 from gsnr_toolkit.sweeps.over_seeds import average_over_seeds
 
@@ -16,11 +17,11 @@ _LOOKS = (("blue", "o"), ("orange", "s"), ("vermillion", "D"), ("green", "^"), (
 
 
 def over_seeds(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean AUC over seeds with the toolkit's 95 % interval: that of the images, and that of the seeds.
+    """Average AUC over seeds, with the toolkit's 95 % interval over images and seeds.
 
     Args:
-        table: Rows with ``auc, auc_low, auc_high, seed, train_loss``, and perhaps ``rho`` and ``status``.
-        by: Columns that make a setting; the radius is always one.
+        table: Rows with ``auc, auc_low, auc_high, seed, train_loss``, and optionally ``rho`` and ``status``.
+        by: Columns that define a setting, besides the radius.
 
     Returns:
         A row for each setting and radius: ``auc, auc_low, auc_high, num_seeds, train_loss, state``.
@@ -32,7 +33,7 @@ def over_seeds(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 @in_paper_style
 def draw_ladder(table: pd.DataFrame, rungs: list[str]) -> Figure:
-    """Test AUC of each rung by layer, a panel for each family.
+    """Draw the test AUC of each rung by layer, a panel for each family.
 
     Args:
         table: One row per family, layer, rung and seed.
@@ -59,12 +60,11 @@ def draw_ladder(table: pd.DataFrame, rungs: list[str]) -> Figure:
     return figure
 
 
-def _line(ax: Axes, x: pd.Series, rows: pd.DataFrame, color: str, marker: str, label: str, **style: object) -> None:
+def _line(ax: Axes, x: pd.Series, rows: pd.DataFrame, color: str, marker: str, label: str) -> None:
     center = rows["auc"].to_numpy(dtype=float)
     reach = np.clip(np.stack([center - rows["auc_low"], rows["auc_high"] - center]), 0, None)
     ax.errorbar(
         x, center, yerr=reach, color=color, marker=marker, markersize=3, elinewidth=0.7, linewidth=1, label=label,
-        **style,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -87,13 +87,14 @@ _METHOD_LOOKS = {
     "full fine-tuning": ("blue", "o"),
     "plain SBI classifier": ("yellow", "X"),
 }
+_COLORED = {method: (OKABE_ITO[color], marker) for method, (color, marker) in _METHOD_LOOKS.items()}
 _SETTING = ["encoder", "method", "trained_on", "test"]
 _NAMES = {"nt": "demo-nt", "df": "demo-df", "sbi": "self-blended"}
 
 
 @in_paper_style
 def draw_radii(table: pd.DataFrame, methods: list[str]) -> Figure:
-    """AUC on the family trained on against SAM's radius, a panel for each encoder and kind of training images.
+    """Draw AUC on the training family against the SAM radius, a panel for each encoder and kind of training images.
 
     Args:
         table: One row per encoder, method, training images, radius, seed and test set.
@@ -122,19 +123,19 @@ def draw_radii(table: pd.DataFrame, methods: list[str]) -> Figure:
         ax.set_xlabel(r"SAM radius $\rho$")
         dress(ax, title=f"{encoder}, {_NAMES[trained_on]}", note="")
     axes[0].set_ylabel("test AUC, family trained on")
-    _method_legend(figure, axes)
+    _method_legend(figure, [name for name in methods if name in set(means["method"])])
     _note(figure, table)
     return figure
 
 
 @in_paper_style
 def draw_domains(table: pd.DataFrame, methods: list[str], rho: float = 0.05) -> Figure:
-    """AUC on every test set at one radius, a panel for each encoder and kind of training images.
+    """Draw AUC on every test set at one radius, a panel for each encoder and kind of training images.
 
     Args:
         table: One row per encoder, method, training images, radius, seed and test set.
         methods: In the order of the legend.
-        rho: The radius; the plain runs where no run has it.
+        rho: The radius; if no run has it, the plain runs are drawn.
 
     Returns:
         The figure.
@@ -149,23 +150,23 @@ def draw_domains(table: pd.DataFrame, methods: list[str], rho: float = 0.05) -> 
         wanted = (means["encoder"] == encoder) & (means["trained_on"] == trained_on)
         wanted |= (means["encoder"] == encoder) & (means["method"] == "plain SBI classifier")
         shown = [method for method in methods if method in set(means[wanted]["method"])]
-        for number, method in enumerate(shown):
-            rows = means[wanted & (means["method"] == method)].set_index("test").loc[tests].reset_index()
-            places = np.arange(len(tests)) + (number - (len(shown) - 1) / 2) * 0.8 / max(1, len(shown))
-            color, marker = _METHOD_LOOKS[method]
-            _line(ax, pd.Series(places), rows, OKABE_ITO[color], marker, method, linestyle="none")
+        rows = means[wanted].assign(name="demo-" + means["test"], place=means["test"].map(tests.index))
+        rows = rows.sort_values("place", kind="stable")
+        plot_categories(
+            ax, rows, category="name", value="auc", interval=("auc_low", "auc_high"),
+            hue="method", looks={method: _COLORED[method] for method in shown},
+        )  # fmt: skip
         ax.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
         ax.set_ylabel("test AUC")
         dress(ax, title=f"{encoder}, trained on {_NAMES[trained_on]}, rho = {rho:g}", note="")
-    axes[-1].set_xticks(np.arange(len(tests)), [f"demo-{test}" for test in tests])
-    _method_legend(figure, axes)
+    _method_legend(figure, [name for name in methods if name in set(means["method"])])
     _note(figure, table)
     return figure
 
 
 @in_paper_style
 def draw_losses(table: pd.DataFrame, methods: list[str], rho: float = 0.05) -> Figure:
-    """Training loss along the runs on demo-nt, a panel for each encoder; solid at the radius, dashed without SAM.
+    """Draw the training loss of runs on demo-nt, a panel for each encoder; solid: at the radius, dashed: without SAM.
 
     Args:
         table: One row per encoder, method, training images, radius, seed and test set, with ``loss_curve``.
@@ -181,31 +182,40 @@ def draw_losses(table: pd.DataFrame, methods: list[str], rho: float = 0.05) -> F
     figure = new_figure(TEXT_WIDTH, 2.6)
     axes = np.atleast_1d(figure.subplots(1, len(encoders), sharey=True))
     for ax, encoder in zip(axes, encoders, strict=True):
-        for method in methods:
-            for radius, dashes in ((rho, "solid"), (0.0, (0, (2, 1.5)))):
-                mine = runs[(runs["encoder"] == encoder) & (runs["method"] == method) & (runs["rho"] == radius)]
-                curves = [np.array(text.split(), dtype=float) for text in mine["loss_curve"]]
-                if curves:
-                    shortest = min(map(len, curves))
-                    mean = np.mean([curve[:shortest] for curve in curves], 0)
-                    label = method if radius == rho else None
-                    color = OKABE_ITO[_METHOD_LOOKS[method][0]]
-                    ax.plot(np.linspace(0, 100, len(mean)), mean, color=color, linestyle=dashes, label=label)
+        curves = _loss_curves(runs[(runs["encoder"] == encoder) & runs["rho"].isin([0.0, rho])])
+        sns.lineplot(
+            curves, x="share", y="loss", hue="method",
+            palette={name: color for name, (color, _) in _COLORED.items()}, style="rho",
+            dashes={rho: "", 0.0: (2, 1.5)}, errorbar=None, legend=False, ax=ax,
+        )  # fmt: skip
         ax.axhline(np.log(2), color=MUTED, linewidth=0.7, linestyle="dotted")
-        ax.set_ylim(0, 1.0)
-        ax.set_xlabel("share of the run, %")
+        ax.set(ylim=(0, 1), xlabel="share of the run, %", ylabel="")
         dress(ax, title=f"{encoder}: solid rho = {rho:g}, dashed rho = 0", note="grey: ln 2")
     axes[0].set_ylabel("training loss, nats")
-    _method_legend(figure, axes)
+    _method_legend(figure, [name for name in methods if name in set(runs["method"])], markers=False)
     seeds = table["seed"].nunique()
     words = f"embedded data, training on demo-nt ('plain SBI classifier': self-blended pairs); mean of {seeds} seeds"
     figure.suptitle(words, fontsize=6.5, color=MUTED, x=0.01, ha="left")
     return figure
 
 
-def _method_legend(figure: Figure, axes: np.ndarray) -> None:
-    found: dict[str, Any] = {}
-    for ax in axes:
-        handles, labels = ax.get_legend_handles_labels()
-        found |= {label: handle for handle, label in zip(handles, labels, strict=True) if label not in found}
-    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=4, fontsize=6.5)
+def _loss_curves(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per point of the stored curves; curves to be averaged are cut to the length of the shortest."""
+    frames = []
+    for (method, rho), own in runs.groupby(["method", "rho"], sort=False):
+        curves = [np.array(text.split(), dtype=float) for text in own["loss_curve"]]
+        length = min(map(len, curves))
+        share = np.linspace(0, 100, length)
+        frames += [
+            pd.DataFrame({"method": method, "rho": rho, "share": share, "loss": curve[:length]}) for curve in curves
+        ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _method_legend(figure: Figure, methods: list[str], *, markers: bool = True) -> None:
+    looks = {name: _COLORED[name] for name in methods}
+    handles = [
+        Line2D([], [], color=color, marker=marker if markers else None, markersize=3, linewidth=1, label=name)
+        for name, (color, marker) in looks.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)

@@ -1,4 +1,4 @@
-"""Why layers differ in COR: its logarithm taken apart into signal, curvature and size of the gradient.
+"""Why layers differ in COR: its logarithm split into signal, curvature and size of the gradient.
 
 Claim (the paper's theorem, as an identity): ``log COR = log r/(1+r) - log m - log |mu|``, layer by layer; the paper
 names the attenuation of GSNR, the first term, as the root cause. Command: ``python -m analyses.figures.attribution``
@@ -31,19 +31,15 @@ TERMS = {"signal_fraction": 1.0, "misspecification": -1.0, "grad_norm": -1.0}
 
 
 def compute(chosen: argparse.Namespace) -> None:
-    """Record what is missing, and write both tables.
-
-    Args:
-        chosen: Options of the script.
-    """
+    """Record what is missing, and write both tables."""
     recorded = record(chosen)
     store(chosen.out, "attribution", {"": shares(recorded)}, seeds=chosen.seeds)
 
 
 def shares(recorded: pd.DataFrame) -> pd.DataFrame:
-    """How much of the variance of log COR over layers each factor accounts for, at the step of the smallest COR.
+    """Return the share of each factor in the variance of log COR over layers, at the step of the smallest COR.
 
-    ``Var(log COR) = sum_k Cov(term_k, log COR)``: the shares add up to 1, and one may be negative.
+    ``Var(log COR) = sum_k Cov(term_k, log COR)``, so the shares add up to 1; a share may be negative.
 
     Args:
         recorded: The recordings.
@@ -65,11 +61,7 @@ def shares(recorded: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored tables.
-
-    Args:
-        out: Folder of the tables.
-    """
+    """Draw the figure from the tables stored in a folder."""
     recorded = read_table(out, TABLE)
     caption = caption_line(
         "; ".join(recorded["caption"].drop_duplicates()),
@@ -82,14 +74,7 @@ def plot(out: Path) -> None:
 
 @in_paper_style
 def draw(recorded: pd.DataFrame) -> Figure:
-    """Draw the least and the most semantic family in both readings.
-
-    Args:
-        recorded: The recordings.
-
-    Returns:
-        The figure, two columns wide.
-    """
+    """Draw the least and the most semantic family in both readings."""
     families = [name for name in FAMILIES if name in set(recorded["family"])]
     figure = new_figure(TEXT_WIDTH, 5.6)
     grid = figure.subplots(len(READINGS), 2, squeeze=False)
@@ -104,7 +89,7 @@ def draw(recorded: pd.DataFrame) -> Figure:
 
 
 def _at_weakest(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """Seeds with their layers at the step of the smallest COR."""
+    """Return each seed with its layers at the step of the smallest COR."""
     runs = [(int(str(seed)), run, weakest_step(run)) for seed, run in rows.groupby("seed")]
     return [
         (seed, run[(run["step"] == step) & (run["group"] != TOTAL)].reset_index(drop=True)) for seed, run, step in runs
@@ -112,11 +97,7 @@ def _at_weakest(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the script.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
+    """Run the script with command-line arguments; None reads those of the process."""
     run_study(compute, plot, __doc__, arguments)
 
 

@@ -1,8 +1,8 @@
 """What the engines cost: time and memory of per-sample moments, redrawn from the stored benchmarks.
 
 Claim: per-sample moments come at a small multiple of a plain forward and backward pass. Command:
-``python -m analyses.figures.engine_cost`` (``--replot`` does the same; ``python -m benchmarks.engines`` measures). Hardware:
-that of the stored files, which name it. Obtained: ``docs/engines.md``. Tables: ``benchmarks/engines*.json``.
+``python -m analyses.figures.engine_cost`` (``--replot`` does the same; ``python -m benchmarks.engines`` measures).
+Hardware: named in the stored files. Obtained: ``docs/engines.md``. Tables: ``benchmarks/engines*.json``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,7 @@ _KEPT = ["model", "method", "family", "gives", "batch", "device", "threads", "ti
 
 
 def compute(chosen: argparse.Namespace) -> None:
-    """Gather the stored benchmarks into a table.
-
-    Args:
-        chosen: Options of the script.
-    """
+    """Gather the stored benchmarks into a table."""
     files = sorted(BENCHMARKS.glob("engines*.json"))
     stored = [json.loads(path.read_text(encoding="utf8")) for path in files]
     rows = pd.concat([pd.DataFrame(item["rows"]).assign(cpu=item["provenance"]["cpu"]) for item in stored])
@@ -41,11 +37,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored table.
-
-    Args:
-        out: Folder of the table.
-    """
+    """Draw the figure from the table stored in a folder."""
     table = pd.read_csv(out / "engine_cost.csv")
     batches = ", ".join(f"{name}: {size}" for name, size in table.groupby("model", sort=False)["batch"].first().items())
     caption = (
@@ -57,14 +49,7 @@ def plot(out: Path) -> None:
 
 @in_paper_style
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw time over that of a plain pass, a panel per model.
-
-    Args:
-        table: A row per model and method; those that failed have no time and are named at the right.
-
-    Returns:
-        The figure, two columns wide.
-    """
+    """Draw time over that of a plain pass, a panel per model; a method without a time keeps its line."""
     models = list(table["model"].drop_duplicates())
     most = int(table.groupby("model").size().max())
     figure = new_figure(TEXT_WIDTH, (0.145 * most + 0.75) * -(-len(models) // 2) + 0.6)
@@ -79,16 +64,8 @@ def draw(table: pd.DataFrame) -> Figure:
                 color=OKABE_ITO[color], elinewidth=0.8, label=WORDS[family],
             )  # fmt: skip
         for place in rows.index[rows["time_ratio"].isna()]:
-            ax.text(
-                0.98,
-                place,
-                "no number",
-                transform=ax.get_yaxis_transform(),
-                ha="right",
-                va="center",
-                size=5.5,
-                color=MUTED,
-            )
+            style = {"ha": "right", "va": "center", "size": 5.5, "color": MUTED}
+            ax.text(0.98, place, "no number", transform=ax.get_yaxis_transform(), **style)
         ax.set_xscale("log")
         ax.set_yticks(rows.index, rows["method"], fontsize=5.5)
         ax.invert_yaxis()
@@ -105,11 +82,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the script.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
+    """Run the script with command-line arguments; None reads those of the process."""
     run_study(compute, plot, __doc__, arguments)
 
 

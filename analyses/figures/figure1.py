@@ -1,4 +1,4 @@
-"""Figure 1: what collapses at the usual radius, which layer has the smallest COR, and what the families look like.
+"""Figure 1: methods that collapse at the usual radius, COR by layer, and samples of the families.
 
 Claim (the paper's Figure 1): (a) at rho = 0.05 detectors collapse on the least semantic forgeries, CoRIT does not; (b)
 COR falls with depth into the collapse zone COR < 0.05; (c) samples. Command: ``python -m analyses.figures.figure1``
@@ -32,16 +32,9 @@ from analyses.support.figure import MEASURED, caption_line, save_figure
 from analyses.support.runner import run_study
 from analyses.support.tables import over_seeds, read_table, store
 from gsnr_toolkit import TrainConfig
+from gsnr_toolkit.report.plots.categories import category_handles, plot_categories
 from gsnr_toolkit.report.plots.labels import label_layers
-from gsnr_toolkit.report.plots.marks import (
-    collapse_zone,
-    edge_markers,
-    edge_strip,
-    log_limits,
-    status_proxy,
-    tidy_log_axis,
-    up_arrows,
-)
+from gsnr_toolkit.report.plots.marks import cor_axis, edge_markers, status_proxy, up_arrows
 from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 from gsnr_toolkit.training.run import read_result
 
@@ -56,17 +49,24 @@ RECORDED = ("norms", "last-3", "full")
 
 METHOD_NAMES = {"head": "linear head", "norms": "norms", "last-3": "last 3 blocks", "full": "all", "corit": "CoRIT"}
 
+METHOD_LOOKS = {
+    name: (OKABE_ITO[color], marker)
+    for name, color, marker in zip(METHOD_NAMES, ("sky", "purple", "green", "blue", "vermillion"), "svP^o", strict=True)
+}
+
 _COLUMNS = ["method", "train", "test", "rho", "seed", "auc", "auc_low", "auc_high", "num_test", "status", "model"]
 
 
 def method_configs(chosen: argparse.Namespace) -> dict[tuple[str, str], TrainConfig]:
-    """Every method on every family, without radius and seed.
+    """Return the config of every method on every family, without radius and seed.
+
+    Norms and the head alone, which have few parameters, get larger learning rates.
 
     Args:
         chosen: Options of the script.
 
     Returns:
-        By method and family. Norms and the head alone take larger learning rates, as few parameters do.
+        By method and family.
     """
     found = {}
     for setting in family_settings(chosen):
@@ -77,11 +77,7 @@ def method_configs(chosen: argparse.Namespace) -> dict[tuple[str, str], TrainCon
 
 
 def compute(chosen: argparse.Namespace) -> None:
-    """Record the plain runs, train each method at the usual radius, and write the table.
-
-    Args:
-        chosen: Options of the script.
-    """
+    """Record the plain runs, train each method at the usual radius, and write the table."""
     record(chosen)
     runs = {
         replace(config, rho=rho, seed=seed): (method, family)
@@ -113,11 +109,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored tables.
-
-    Args:
-        out: Folder of the tables.
-    """
+    """Draw the figure from the tables stored in a folder."""
     methods, recorded = read_table(out, "figure1"), read_table(out, TABLE)
     corit = out / "corit_baselines.csv"
     if corit.exists():
@@ -140,14 +132,14 @@ def _span(counts: pd.Series) -> str:
 
 
 def corit_rows(baselines: pd.DataFrame, model: str) -> pd.DataFrame:
-    """CoRIT on the same model, without SAM and at the usual radius, from the table of its own comparison.
+    """Return CoRIT on the same model, without SAM and at the usual radius, tested on its training family.
 
     Args:
         baselines: With ``encoder, method, trained_on, test, rho, seed, auc, auc_low, auc_high, num_test, status``.
-        model: The figure's.
+        model: Model of the figure.
 
     Returns:
-        Rows of the columns of the figure's table, tested on what was trained on.
+        Rows with the columns of the figure's table.
     """
     own = baselines["method"].str.startswith("CoRIT, shared regions") & (baselines["encoder"] == model)
     rows = baselines[own & (baselines["trained_on"] == baselines["test"]) & baselines["rho"].isin([0.0, RHO])]
@@ -162,7 +154,7 @@ def draw(methods: pd.DataFrame, recorded: pd.DataFrame, families: list[str]) -> 
     Args:
         methods: A row per method, data set, radius and seed.
         recorded: The recordings.
-        families: Whose samples to show.
+        families: Families of the samples in (c).
 
     Returns:
         The figure, two columns wide.
@@ -175,7 +167,8 @@ def draw(methods: pd.DataFrame, recorded: pd.DataFrame, families: list[str]) -> 
     for ax, reading in zip(layers, READINGS, strict=True):
         draw_layers(ax, recorded[recorded["reading"] == reading], reading)
     layers[1].set_ylabel("")
-    handles = [handle for ax in (first, layers[0]) for handle in ax.get_legend_handles_labels()[0]]
+    shown = {METHOD_NAMES[name]: look for name, look in METHOD_LOOKS.items() if name in set(methods["method"])}
+    handles = [*category_handles(shown), *layers[0].get_legend_handles_labels()[0]]
     handles.append(status_proxy("no_signal"))
     top.legend(handles=handles, loc="outside lower left", ncols=5, fontsize=6.5, columnspacing=1.4, handlelength=1.2)
     draw_samples(bottom, [name for name in FAMILIES if name in families])
@@ -183,61 +176,33 @@ def draw(methods: pd.DataFrame, recorded: pd.DataFrame, families: list[str]) -> 
 
 
 def draw_methods(ax: Axes, methods: pd.DataFrame) -> None:
-    """Draw AUC at the usual radius by family; hollow: without SAM.
-
-    Args:
-        ax: The panel.
-        methods: A row per method, data set, radius and seed.
-    """
-    families = [name for name in FAMILIES if name in set(methods["train"].map(family_of))]
-    shown = [name for name in METHOD_NAMES if name in set(methods["method"])]
-    hues = dict(zip(METHOD_NAMES, ("sky", "purple", "green", "blue", "vermillion"), strict=True))
-    shapes = dict(zip(METHOD_NAMES, "svP^o"[: len(METHOD_NAMES)], strict=True))
-    for place, method in enumerate(shown):
-        own = methods[methods["method"] == method].assign(family=lambda rows: rows["train"].map(family_of))
-        for rho in (0.0, RHO):
-            some = over_seeds(own[own["rho"] == rho], ["family"], "auc").set_index("family").reindex(families)
-            x = np.arange(len(families)) + 0.15 * (place - (len(shown) - 1) / 2)
-            reach = np.abs(np.stack([some["auc"] - some["auc_low"], some["auc_high"] - some["auc"]]))
-            color = OKABE_ITO[hues[method]]
-            face, label = (color, METHOD_NAMES[method]) if rho else ("white", None)
-            ax.errorbar(
-                x, some["auc"], yerr=reach if rho else None, fmt=shapes[method], color=color, markersize=4,
-                markeredgewidth=0.8, elinewidth=0.8, zorder=4 if rho else 3, gid=f"{method}:{rho:g}",
-                markerfacecolor=face, label=label,
-            )  # fmt: skip
+    """Draw AUC by family and method, hollow without SAM; ``methods`` has a row per run."""
+    methods = methods.assign(family=methods["train"].map(family_of))
+    rows = over_seeds(methods, ["method", "family", "rho"], "auc")
+    rows = rows.assign(hollow=rows["rho"] == 0, place=rows["family"].map(FAMILIES.index))
+    rows = rows.sort_values(["place", "rho"])  # filled marks on top
+    # The marks without SAM get no interval: the two would overlap.
+    rows.loc[rows["hollow"], ["auc_low", "auc_high"]] = np.nan
+    ends = ("auc_low", "auc_high")
+    plot_categories(
+        ax, rows, category="family", value="auc", interval=ends, hue="method", looks=METHOD_LOOKS, hollow="hollow"
+    )  # fmt: skip
     ax.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 1.2)), zorder=1)
-    ax.set_xticks(range(len(families)), families)
-    ax.set_xlim(-0.5, len(families) - 0.5)
     ax.set_ylim(0.42, 1.02)
     ax.set_ylabel("test AUC")
-    note = f"filled: ρ = {RHO:g}; hollow: ρ = 0"
-    dress(ax, title="(a) AUC by data set", note=note)
+    dress(ax, title="(a) AUC by data set", note=f"filled: ρ = {RHO:g}; hollow: ρ = 0")
 
 
 def draw_layers(ax: Axes, recorded: pd.DataFrame, reading: str) -> None:
-    """Draw COR by layer at the step where the whole COR is smallest: a line for each family and seed.
+    """Draw COR by layer at the step of the smallest COR of the whole model: a line for each family and seed.
 
-    A layer without a COR (no signal) stands at the lower edge; above the radii tried: an arrow.
-
-    Args:
-        ax: The panel.
-        recorded: Recordings of one reading.
-        reading: Its name.
+    A layer without a COR (no signal) is a mark at the lower edge; one above the radii tried is an arrow.
     """
     parts = [rows[rows["step"] == weakest_step(rows)] for _, rows in recorded.groupby(["family", "seed"], sort=False)]
     rows = pd.concat(parts)
     rows = rows[rows["group"] != TOTAL].sort_values("depth", kind="stable")
     groups = list(rows["group"].drop_duplicates())
-    ceiling = max(MEASURED["radii"])
-    good = rows[(rows["status"] == "ok") & np.isfinite(rows["cor"])]
-    ax.set_yscale("log")
-    least = float(good["cor"].min()) / 3 if len(good) else RHO / 3
-    shown = [*good["cor"], *good["cor_low"].clip(lower=least), *good["cor_high"], RHO / 1.6, RHO * 1.6, 1.6 * ceiling]
-    ax.set_ylim(log_limits(shown, edge_band=True))
-    tidy_log_axis(ax)
-    collapse_zone(ax, RHO).set_label("collapse zone: COR < 0.05")
-    edge_strip(ax)
+    cor_axis(ax, rows, RHO, ceiling=max(MEASURED["radii"]), edge_band=True, reach=3)
     for index, family in enumerate(name for name in FAMILIES if name in set(rows["family"])):
         for number, (_, run) in enumerate(rows[rows["family"] == family].groupby("seed")):
             shift = 0.13 * (index - 1.5) + 0.05 * number
@@ -254,14 +219,10 @@ def _draw_run(ax: Axes, run: pd.DataFrame, places: pd.Series, family: str, *, fi
     cor = np.where(status == "ok", run["cor"].to_numpy(dtype=float), np.nan)
     known = np.isfinite(cor)
     low, high = (run[f"cor_{end}"].to_numpy(dtype=float)[known] for end in ("low", "high"))
-    style: dict[str, Any] = {
-        "marker": MARKERS[family],
-        "markersize": 2.8,
-        "linewidth": 0.9,
-        "color": color,
-        "gid": family,
-    }
-    ax.plot(x, cor, linestyle="-" if first else (0, (4, 1.5)), label=family if first else None, zorder=4, **style)
+    ax.plot(
+        x, cor, linestyle="-" if first else (0, (4, 1.5)), label=family if first else None, marker=MARKERS[family],
+        markersize=2.8, linewidth=0.9, color=color, gid=family, zorder=4,
+    )  # fmt: skip
     ends = np.maximum(low, ax.get_ylim()[0]), np.minimum(high, ceiling)
     ax.vlines(x[known], *ends, color=color, linewidth=0.5, alpha=0.6)
     for name in ("no_signal", "undefined"):
@@ -272,11 +233,7 @@ def _draw_run(ax: Axes, run: pd.DataFrame, places: pd.Series, family: str, *, fi
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the script.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
+    """Run the script with command-line arguments; None reads those of the process."""
     run_study(compute, plot, __doc__, arguments)
 
 

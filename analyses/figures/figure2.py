@@ -1,4 +1,4 @@
-"""Figure 2: test AUC against SAM's radius, COR as a diamond on each curve, and the stretch around 0.05 enlarged.
+"""Figure 2: test AUC against the SAM radius, COR as a diamond on each curve, and the range around 0.05 enlarged.
 
 Claim (the paper's Figure 2): AUC falls to chance once rho exceeds a threshold that COR marks; on the least semantic
 family that threshold lies below the usual rho = 0.05. Command: ``python -m analyses.figures.figure2`` (``--replot``,
@@ -31,7 +31,7 @@ from gsnr_toolkit.sweeps.figure import plot_auc_radius
 ZOOM = (0.015, 0.13)
 
 PLACES = ("df", "f2f", "fs", "-", "--", "nt")
-"""Families by their place in the palette, so that each has the colour that it has in the other figures."""
+"""Families by their place in the palette, so that colours agree with those of the other figures."""
 
 _KEPT = [
     "setting", "model", "data", "strength", "tuning", "lr", "batch_size", "steps", "rho", "seed", "key", "status",
@@ -41,11 +41,7 @@ _KEPT = [
 
 
 def compute(chosen: argparse.Namespace) -> None:
-    """Train what is missing, and write the table.
-
-    Args:
-        chosen: Options of the script.
-    """
+    """Train what is missing, and write the table."""
     wanted = family_settings(chosen)
     for line in explore(wanted, chosen.seeds, chosen.runs, workers=chosen.workers, device=chosen.device):
         sys.stdout.write(line + "\n")
@@ -55,11 +51,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored table.
-
-    Args:
-        out: Folder of the table.
-    """
+    """Draw the figure from the table stored in a folder."""
     runs = read_table(out, "figure2")
     names = list(runs["data"].drop_duplicates())
     caption = caption_line(
@@ -75,14 +67,7 @@ def plot(out: Path) -> None:
 
 @in_paper_style
 def draw(runs: pd.DataFrame) -> Figure:
-    """Draw AUC over the whole range and around the usual radius.
-
-    Args:
-        runs: A row per run.
-
-    Returns:
-        The figure, two columns wide.
-    """
+    """Draw AUC over the whole range and around the usual radius; ``runs`` has a row per run."""
     runs = runs.drop(columns=["strength", "lr", "setting", "batch_size", "steps"], errors="ignore")
     order = sorted(runs["data"].unique(), key=lambda name: ["df", "fs", "f2f", "nt"].index(family_of(name)))
     runs = pd.concat([runs[runs["data"] == name] for name in order], ignore_index=True)
@@ -116,11 +101,7 @@ def _zoom(near: Axes, whole: Axes) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the script.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
+    """Run the script with command-line arguments; None reads those of the process."""
     run_study(compute, plot, __doc__, arguments)
 
 

@@ -1,12 +1,11 @@
-"""Figure 4: CoRIT's pipeline, drawn from one image that goes through the real code.
+"""Figure 4: the pipeline of CoRIT, drawn from one image that passes through the real code.
 
 Claim (the paper's Figure 4): an image and its self-blended counterpart go through a frozen encoder; the discrepancy of
 their tokens, the Contrastive Gradient Proxy (CGP), gives anchors, refined regions and region tokens, which a linear
-head reads at two layers. Command: ``python -m analyses.figures.figure4`` (``--replot``, ``--smoke``). Hardware: 1 CPU core, 10
-seconds. Obtained: the shipped ``corit-demo``, whose anchors are from the CGPs of many training images, on a forged face
-of ``demo-nt``; every number in it is the detector's.
-Tables: ``figures/data/figure4.csv`` (contributions to the logit, norms of region tokens by block, anchors) and
-``figure4_maps.csv`` (pixels and maps).
+head reads at two layers. Command: ``python -m analyses.figures.figure4`` (``--replot``, ``--smoke``). Hardware: 1 CPU
+core, 10 seconds. Obtained: the shipped ``corit-demo``, whose anchors are from the CGPs of many training images, on a
+forged face of ``demo-nt``; every number in it is the detector's. Tables: ``figures/data/figure4.csv`` (contributions
+to the logit, norms of region tokens by block, anchors) and ``figure4_maps.csv`` (pixels and maps).
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from numpy.typing import NDArray
@@ -46,10 +46,10 @@ HUES = ("vermillion", "sky", "green", "purple", "orange", "yellow", "blue", "bla
 
 @torch.no_grad()
 def compute(chosen: argparse.Namespace) -> None:
-    """Send the image through the detector, and write what every stage holds.
+    """Pass the image through the detector, and write the result of every stage.
 
     Args:
-        chosen: Options of the script; with ``data_root`` the first forged face of that folder's Deepfakes.
+        chosen: Options of the script; with ``data_root`` the image is the first forged face of that data set.
     """
     trained = load_trained()
     detector, spec = trained.model, trained.spec
@@ -86,7 +86,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def _image(chosen: argparse.Namespace, size: int) -> tuple[NDArray[np.uint8], str]:
-    """A forged face and what a caption calls its data."""
+    """Return a forged face, and the words for its data in the caption."""
     if chosen.data_root is None:
         return demo_pair(FAMILY, IDENTITY, size=size).fake, "embedded data"
     from gsnr_toolkit.data.registry import open_dataset
@@ -98,7 +98,7 @@ def _image(chosen: argparse.Namespace, size: int) -> tuple[NDArray[np.uint8], st
 
 
 def _maps(batch: torch.Tensor, other: torch.Tensor, spec: Any, seen: Any) -> pd.DataFrame:
-    """A row per pixel: both images' colours, the CGP's norm and the region."""
+    """Return a row per pixel: colours of both images, norm of the CGP, region."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
     pictures = {"input": batch[0] * std + mean, "other": other[0] * std + mean}
     columns = {
@@ -111,11 +111,7 @@ def _maps(batch: torch.Tensor, other: torch.Tensor, spec: Any, seen: Any) -> pd.
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored tables.
-
-    Args:
-        out: Folder of the tables.
-    """
+    """Draw the figure from the tables stored in a folder."""
     table, maps = read_table(out, "figure4"), read_table(out, "figure4_maps")
     caption = caption_line(
         str(table["caption"].iloc[0]),
@@ -127,25 +123,14 @@ def plot(out: Path) -> None:
 
 @in_paper_style
 def draw(table: pd.DataFrame, maps: pd.DataFrame) -> Figure:
-    """Draw all stages from left to right.
-
-    Args:
-        table: Contributions, tokens and anchors.
-        maps: A row per pixel.
-
-    Returns:
-        The figure, two columns wide.
-    """
+    """Draw all stages from left to right, from the stored tables."""
     side = round(len(maps) ** 0.5)
     figure = new_figure(TEXT_WIDTH, 3.1)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.05)
     grid = figure.add_gridspec(2, 5, width_ratios=(1, 1, 1, 1.05, 1.2), wspace=0.12)
     images = [figure.add_subplot(grid[row, 0]) for row in range(2)]
-    cgp, anchors, regions = (
-        figure.add_subplot(grid[:, 1]),
-        figure.add_subplot(grid[0, 2]),
-        figure.add_subplot(grid[1, 2]),
-    )
+    cgp = figure.add_subplot(grid[:, 1])
+    anchors, regions = (figure.add_subplot(grid[row, 2]) for row in range(2))
     tokens, heads = figure.add_subplot(grid[:, 3]), figure.add_subplot(grid[:, 4])
     pixels = {name: _picture(maps, name, side) for name in ("input", "other")}
     _bare(images[0], pixels["input"], "image")
@@ -179,8 +164,7 @@ def _bare(ax: Axes, image: NDArray[Any], title: str, cmap: str = "gray") -> None
     ax.set_title(title, loc="center", fontsize=7)
     ax.set_xticks([])
     ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    sns.despine(ax=ax, left=True, bottom=True)
 
 
 def _color(region: int) -> str:
@@ -200,16 +184,12 @@ def _regions(ax: Axes, grey: NDArray[Any], regions: NDArray[Any]) -> None:
     _bare(ax, grey, "RRM: refined regions")
     for index in range(int(regions.max()) + 1):
         layer = np.zeros((*regions.shape, 4))
-        layer[regions == index] = (*_rgb(_color(index + 1)), 0.65)
+        layer[regions == index] = to_rgba(_color(index + 1), 0.65)
         ax.imshow(layer, interpolation="nearest")
 
 
-def _rgb(color: str) -> tuple[float, float, float]:
-    return to_rgb(color)
-
-
 def _tokens(ax: Axes, table: pd.DataFrame) -> None:
-    """Norms of the region tokens after every block."""
+    """Draw the norms of the region tokens after every block."""
     rows = table[table["kind"] == "token"]
     for region, own in rows.groupby("region"):
         number = int(str(region))
@@ -225,7 +205,7 @@ def _tokens(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _heads(ax: Axes, table: pd.DataFrame) -> None:
-    """What class token and regions of each layer add to the logit."""
+    """Draw the contributions of class token and regions of each layer to the logit."""
     parts = table[table["kind"] == "part"]
     names = [f"{'class' if region == 0 else f'region {region}'}, l = {layer}"
              for region, layer in zip(parts["region"], parts["layer"], strict=True)]  # fmt: skip
@@ -242,29 +222,14 @@ def _heads(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _arrow(figure: Figure, start: Axes, end: Axes, to: tuple[float, float] = (-0.04, 0.5)) -> None:
-    """Point from the right side of a panel to a place, in fractions, beside another."""
-    figure.add_artist(
-        ConnectionPatch(
-            (1.03, 0.5),
-            to,
-            "axes fraction",
-            "axes fraction",
-            axesA=start,
-            axesB=end,
-            arrowstyle="-|>",
-            color=MUTED,
-            linewidth=0.8,
-            mutation_scale=7,
-        )
-    )
+    """Draw an arrow from the right side of a panel to a place, in fractions, beside another panel."""
+    style: dict[str, Any] = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 0.8, "mutation_scale": 7}
+    fractions = "axes fraction", "axes fraction"
+    figure.add_artist(ConnectionPatch((1.03, 0.5), to, *fractions, axesA=start, axesB=end, **style))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the script.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
+    """Run the script with command-line arguments; None reads those of the process."""
     run_study(compute, plot, __doc__, arguments)
 
 

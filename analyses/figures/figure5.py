@@ -1,8 +1,8 @@
-"""Figure 5: loss along training on the data set that is trained on (dashed) and on others (solid), by method.
+"""Figure 5: loss along training on the training data set (dashed) and on others (solid), by method.
 
 Claim (the paper's Figure 5): the compared methods' loss falls within a data set while it stays or rises across data
-sets. Command: ``python -m analyses.figures.figure5`` (``--replot``, ``--smoke``, ``--family``). Hardware: 2 CPU cores, 10
-minutes. Obtained: see ``analyses/README.md``. Table: ``figures/data/figure5.csv``, a row per method, seed, step and
+sets. Command: ``python -m analyses.figures.figure5`` (``--replot``, ``--smoke``, ``--family``). Hardware: 2 CPU cores,
+10 minutes. Obtained: see ``analyses/README.md``. Table: ``figures/data/figure5.csv``, a row per method, seed, step and
 test set; "across" is the mean over the other families, at the strengths of the laboratory, and people and camera that
 no run has seen (``demo-cdf``).
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -52,16 +53,17 @@ METHODS: dict[str, tuple[str, float, float]] = {
 
 EVERY, IMAGES = 50, 300
 OWN, ACROSS = "own", "across"
+_DASHES: dict[str, Any] = {OWN: (4, 2), ACROSS: ""}
 
 
 class LossCurves(Watcher):
     """Loss and AUC on several test sets along a run.
 
     Args:
-        config: Of the run.
-        model: What is trained.
-        data: Not used: test sets are opened by their names.
-        device: Where the model is.
+        config: Config of the run.
+        model: Model that is trained.
+        data: Not used; test sets are opened by name.
+        device: Device of the model.
     """
 
     def __init__(self, config: TrainConfig, model: torch.nn.Module, data: Any, device: torch.device) -> None:
@@ -72,20 +74,12 @@ class LossCurves(Watcher):
         self.rows: list[dict[str, Any]] = []
 
     def before_step(self, step: int) -> None:
-        """Evaluate where that is due.
-
-        Args:
-            step: Updates made so far.
-        """
+        """Evaluate at every ``EVERY``-th step."""
         if step % self._every == 0:
             self.finish(step)
 
     def finish(self, step: int) -> None:
-        """Evaluate now.
-
-        Args:
-            step: Updates made so far.
-        """
+        """Evaluate after `step` updates."""
         for name, loader in self._loaders.items():
             with preserved_rng():
                 found = evaluate(self._model, loader, self._device)
@@ -102,13 +96,13 @@ def _loader(config: TrainConfig, model: torch.nn.Module, name: str, strength: fl
 
 
 def test_sets(config: TrainConfig) -> dict[str, tuple[str, float | None]]:
-    """Where a run is evaluated: its own data set, the other families, and other people and camera.
+    """Return the test sets of a run: its own data set first, the other families, other people and camera.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
 
     Returns:
-        Name to data set and strength; its own comes first.
+        Name to data set and strength.
     """
     own, real = family_of(config.data), config.data_root is not None
     strengths: dict[str, float | None] = {**STRENGTHS, "cdf": 2.0}
@@ -121,12 +115,12 @@ def test_sets(config: TrainConfig) -> dict[str, tuple[str, float | None]]:
 
 
 def record_curves(config: TrainConfig, path: Path, device: str | None) -> pd.DataFrame:
-    """Train once and evaluate along the way, unless the file is there already.
+    """Train once and evaluate along the way, unless the file exists.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
         path: CSV file of the curves.
-        device: Where to train.
+        device: Device to train on.
 
     Returns:
         One row per step and test set.
@@ -141,11 +135,7 @@ def record_curves(config: TrainConfig, path: Path, device: str | None) -> pd.Dat
 
 
 def compute(chosen: argparse.Namespace) -> None:
-    """Train what is missing, and write the table.
-
-    Args:
-        chosen: Options of the script.
-    """
+    """Train what is missing, and write the table."""
     base = replace(BASE, data=f"demo-{chosen.family}", strength=STRENGTHS[chosen.family], stop_dead=0)
     methods = METHODS
     if chosen.smoke:
@@ -170,11 +160,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored table.
-
-    Args:
-        out: Folder of the table.
-    """
+    """Draw the figure from the table stored in a folder."""
     table = read_table(out, "figure5")
     others = ", ".join(table.loc[table["domain"] == ACROSS, "test"].drop_duplicates())
     caption = caption_line(
@@ -189,14 +175,7 @@ def plot(out: Path) -> None:
 
 @in_paper_style
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw loss over steps, within and across data sets, and the AUC beside it.
-
-    Args:
-        table: A row per method, seed, step and test set.
-
-    Returns:
-        The figure, two columns wide.
-    """
+    """Draw loss and AUC over steps; ``table`` has a row per method, seed, step and test set."""
     figure = new_figure(TEXT_WIDTH, 2.9)
     loss, auc = figure.subplots(1, 2)
     _panel(loss, table, "loss", "test loss (nats)")
@@ -204,17 +183,14 @@ def draw(table: pd.DataFrame) -> Figure:
     loss.axhline(PLATEAU, color=MUTED, linewidth=0.7, linestyle=(0, (1, 1.2)), zorder=1)
     auc.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (1, 1.2)), zorder=1)
     loss.set_yscale("log")
-    ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 5.0) if _inside(tick, loss.get_ylim())]
+    low, high = loss.get_ylim()
+    ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 3.0, 5.0) if low <= tick <= high]
     loss.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     loss.minorticks_off()
     dress(loss, title="(a) Loss along training", note="dashed: own data set, solid: across; dotted: ln 2")
     dress(auc, title="(b) AUC of the same runs", note="dotted: chance")
     figure.legend(handles=_legend(table), loc="outside right center", fontsize=6.5)
     return figure
-
-
-def _inside(value: float, limits: tuple[float, float]) -> bool:
-    return limits[0] <= value <= limits[1]
 
 
 def _colors(table: pd.DataFrame) -> dict[str, str]:
@@ -224,15 +200,13 @@ def _colors(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _panel(ax: Axes, table: pd.DataFrame, quantity: str, label: str) -> None:
-    by_seed = table.groupby(["method", "domain", "step", "seed"], sort=False)[quantity].mean().reset_index()
-    for method, color in _colors(table).items():
-        for domain, style in ((OWN, (0, (4, 2))), (ACROSS, "-")):
-            own = by_seed[(by_seed["method"] == method) & (by_seed["domain"] == domain)]
-            line = own.groupby("step")[quantity].agg(["mean", "min", "max"]).reset_index()
-            ax.plot(line["step"], line["mean"], color=color, linestyle=style, gid=f"{method}:{domain}")
-            ax.fill_between(line["step"], line["min"], line["max"], color=color, alpha=0.12, linewidth=0)
-    ax.set_xlabel("training step")
-    ax.set_ylabel(label)
+    """Draw the mean over seeds, and a band from the lowest seed to the highest."""
+    by_seed = table.groupby(["method", "domain", "step", "seed"], sort=False, as_index=False)[quantity].mean()
+    sns.lineplot(
+        by_seed, x="step", y=quantity, hue="method", palette=_colors(table), style="domain", dashes=_DASHES,
+        errorbar=("pi", 100), err_kws={"alpha": 0.12, "linewidth": 0}, legend=False, ax=ax,
+    )  # fmt: skip
+    ax.set(xlabel="training step", ylabel=label)
 
 
 def _legend(table: pd.DataFrame) -> list[Line2D]:
@@ -242,12 +216,7 @@ def _legend(table: pd.DataFrame) -> list[Line2D]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the script.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
-
+    """Run the script with command-line arguments; None reads those of the process."""
     def family(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--family", default="f2f", choices=FAMILIES, help="what is trained on")
 

@@ -1,9 +1,9 @@
-"""How far the plug-in GSNR is off at n samples, and whether the corrected one is right.
+"""Bias of the plug-in GSNR at n samples, and the corrected estimate beside it.
 
 Claim (Liu et al. 2020, and the toolkit's theory page): the plug-in estimate ``|mean|^2 / tr S`` is too large by 1/n,
-more than GSNR itself where the signal is weak; the corrected estimate is not. Command: ``python -m analyses.figures.gsnr_bias``
-(``--replot``, ``--smoke``). Hardware: 1 CPU core, 3 minutes. Obtained: at n = 16 in a model
-plug-in .067, corrected .004 with a wide interval, at n = 512 .0036 and .0018, of all 2000 images .0019. Table:
+more than GSNR itself where the signal is weak; the corrected estimate is not. Command: ``python -m
+analyses.figures.gsnr_bias`` (``--replot``, ``--smoke``). Hardware: 1 CPU core, 3 minutes. Obtained: at n = 16 in a
+model plug-in .067, corrected .004 with a wide interval, at n = 512 .0036 and .0018, of all 2000 images .0019. Table:
 ``figures/data/gsnr_bias.csv``, a row per case, n and draw. Two cases: Gaussian gradients, whose GSNR is known, and
 disjoint draws of images through ``clip-lab``, whose GSNR is taken from all images together.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def gaussian_rows(sizes: tuple[int, ...], draws: int) -> Iterator[dict[str, Any]
 
 
 def _dot(model: nn.Module, batch: Any) -> Tensor:
-    """A loss whose gradient is its input."""
+    """Return a loss whose gradient is the input."""
     return model(batch[0])[:, 0]
 
 
@@ -93,7 +94,7 @@ def model_rows(chosen: argparse.Namespace, sizes: tuple[int, ...], draws: int, i
     extra: dict[str, Any] = {"strength": STRENGTH} if chosen.data_root is None else {"root": chosen.data_root}
     dataset = open_dataset(name, split="train", image_size=spec.image_size, mean=spec.mean, std=spec.std, **extra)
     balanced = probe_indices(dataset.records, min(images, dataset.records["source"].nunique()))
-    # in no order of class: in draws balanced by class, noise between the classes shows as less than 1/n
+    # Shuffled: draws balanced by class would hide the noise between the classes, and show less than 1/n.
     rows = [balanced[i] for i in torch.randperm(len(balanced), generator=torch.Generator().manual_seed(0))]
     pixels = torch.stack([dataset[i][0] for i in rows])
     labels = torch.as_tensor(dataset.labels[rows])
@@ -109,11 +110,7 @@ def model_rows(chosen: argparse.Namespace, sizes: tuple[int, ...], draws: int, i
 
 
 def compute(chosen: argparse.Namespace) -> None:
-    """Estimate everything, and write the table.
-
-    Args:
-        chosen: Options of the script.
-    """
+    """Estimate everything, and write the table."""
     sizes, draws, images = ((16, 32), 2, 64) if chosen.smoke else (SIZES, DRAWS, IMAGES)
     gaussian = gaussian_rows(sizes, 3 if chosen.smoke else GAUSSIAN_DRAWS)
     table = pd.DataFrame([*gaussian, *model_rows(chosen, sizes, draws, images)])
@@ -122,11 +119,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored table.
-
-    Args:
-        out: Folder of the table.
-    """
+    """Draw the figure from the table stored in a folder."""
     table = read_table(out, "gsnr_bias")
     own = table[table["case"] == "model"]
     draws = {case: int(table[table["case"] == case].groupby("n")["draw"].nunique().max()) for case in CASES}
@@ -141,14 +134,7 @@ def plot(out: Path) -> None:
 
 @in_paper_style
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw both estimates against n, one panel for each case.
-
-    Args:
-        table: A row per case, n and draw.
-
-    Returns:
-        The figure, two columns wide.
-    """
+    """Draw both estimates against n, one panel per case; ``table`` has a row per case, n and draw."""
     figure = new_figure(TEXT_WIDTH, 2.8)
     for ax, (case, title) in zip(figure.subplots(1, 2), CASES.items(), strict=True):
         _panel(ax, table[table["case"] == case])
@@ -166,29 +152,28 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     means = drawn.groupby("n")[["plugin", "corrected"]].agg(["mean", "sem"])
     n = means.index.to_numpy(dtype=float)
     ends = [means[name]["mean"] + side * 2 * means[name]["sem"] for name in ("plugin", "corrected") for side in (-1, 1)]
-    gsnr_axis(ax, np.concatenate([[truth], *ends]), min(truth, 1 / n.max()) if truth > 0 else 1 / n.max())
     if is_model:
         ax.axhspan(whole["low"], whole["high"], color=MUTED, alpha=0.15, linewidth=0)
     ax.axhline(truth, color=MUTED, linewidth=0.9, label="true GSNR")
     ax.plot(n, truth + 1 / n, color=OKABE_ITO["orange"], linestyle=(0, (4, 2)), label="true GSNR + 1/n")
-    looks = {"plugin": ("vermillion", "s", "plug-in"), "corrected": ("blue", "o", "corrected (the toolkit's)")}
-    for name, (color, marker, label) in looks.items():
-        ax.errorbar(
-            n, means[name]["mean"], yerr=2 * means[name]["sem"], fmt=marker, color=OKABE_ITO[color], markersize=3.6,
-            elinewidth=0.8, label=label, zorder=4,
-        )  # fmt: skip
+    names = {"plugin": "plug-in", "corrected": "corrected (the toolkit's)"}
+    long = drawn.melt("n", list(names), "estimate", "gsnr").replace({"estimate": names})
+    sns.pointplot(
+        long, x="n", y="gsnr", hue="estimate", palette=[OKABE_ITO["vermillion"], OKABE_ITO["blue"]], markers=["s", "o"],
+        markersize=3.6, linestyle="none", errorbar=("se", 2), err_kws={"linewidth": 0.8}, native_scale=True, zorder=4,
+        ax=ax,
+    )  # fmt: skip
+    # The scale comes last: on a log axis seaborn would average logarithms.
+    gsnr_axis(ax, np.concatenate([[truth], *ends]), min(truth, 1 / n.max()) if truth > 0 else 1 / n.max())
+    ax.legend().remove()  # the first panel gets one for both
     ax.set_xscale("log")
     ax.set_xticks(n, [f"{value:g}" for value in n])
     ax.minorticks_off()
-    ax.set_xlabel("samples n")
+    ax.set(xlabel="samples n", ylabel="")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the script.
-
-    Args:
-        arguments: Of the command line; those of the process when None.
-    """
+    """Run the script with command-line arguments; None reads those of the process."""
     run_study(compute, plot, __doc__, arguments)
 
 

@@ -15,21 +15,21 @@ from gsnr_toolkit.report.plots.style import OKABE_ITO
 __all__ = ["draw_samples"]
 
 SIZE = 64
-"""Side of the images: that of ``clip-demo``; their traces are made for this grid."""
+"""Side of the images, that of ``clip-demo``: the forgery traces are made for its grid of patches."""
 
 IDENTITIES = (11, 4)
 GAP = 3
 GAIN = 4
-"""Factor on differences, so that the faintest family can be seen on paper."""
+"""Factor on differences, so that the faintest family is visible on paper."""
 
 
 def draw_samples(figure: SubFigure, families: Sequence[str], identities: Sequence[int] = IDENTITIES) -> None:
     """Draw three images of each family and person.
 
     Args:
-        figure: Where to.
+        figure: Figure to draw on.
         families: Such as ``["df", "nt"]``.
-        identities: Persons, one row each of real, forged and difference.
+        identities: Persons, one row each: real, forged and difference.
     """
     axes = figure.subplots(len(identities), len(families), squeeze=False)
     for row, identity in enumerate(identities):
@@ -42,7 +42,7 @@ def draw_samples(figure: SubFigure, families: Sequence[str], identities: Sequenc
 
 
 def _draw_triple(ax: Axes, pair: DemoPair) -> None:
-    """Put three images beside each other."""
+    """Draw real, forged and difference side by side, the forged region outlined."""
     difference = np.abs(pair.fake.astype(float) - pair.real.astype(float)).mean(-1, keepdims=True) * GAIN
     dark = (255 - difference.clip(0, 255)).astype(np.uint8).repeat(3, axis=2)
     gap = np.full((SIZE, GAP, 3), 255, dtype=np.uint8)

@@ -75,14 +75,14 @@ def _number(value: Any, form: str) -> str:
 
 
 def note(row: Row, limit: int = 140) -> str:
-    """Say in a few words what a row lacks.
+    """Describe in a few words what is wrong with a row.
 
     Args:
         row: A row.
-        limit: Most characters.
+        limit: Maximum number of characters.
 
     Returns:
-        Its failure, how far it is off, or what it covers; empty for a full and right result.
+        Its failure, its error or its coverage; empty for a complete and correct result.
 
     >>> note({"covers": 0.659, "missed": 5, "tensors": 12, "difference": 1e-7})
     'covers 66 %, misses 5 of 12 tensors'
@@ -94,7 +94,7 @@ def note(row: Row, limit: int = 140) -> str:
         return text if len(text) <= limit else text[: limit - 3] + "..."
     parts = []
     covers, difference = row.get("covers"), row.get("difference")
-    # a text stands for NaN or infinity
+    # NaN and infinity are stored as text.
     if covers != 0 and (isinstance(difference, str) or (difference is not None and difference > TOLERANCE)):
         parts.append(f"differs by {_number(difference, '.0e')}")
     if covers is not None and covers < 1:
@@ -103,7 +103,7 @@ def note(row: Row, limit: int = 140) -> str:
 
 
 def _percent(share: float) -> str:
-    # 99.6 % must not read as all of it
+    # 99.6 % must not be rounded to 100 %.
     if share == 1:
         return "100"
     return f"{min(100 * share, 99.9):.1f}" if share > 0.99 else f"{100 * share:.0f}"
@@ -111,14 +111,14 @@ def _percent(share: float) -> str:
 
 @in_paper_style
 def figure_of(rows: Sequence[Row]) -> Figure:
-    """Draw time and memory over plain: a pair of panels a model, a line a method, fastest first.
+    """Draw time and memory relative to a plain pass: two panels per model, a line per method, fastest first.
 
     Args:
         rows: Rows of the benchmark.
 
     Returns:
-        A figure 7 inches wide. Hollow marks stand for results that differ from the loop or miss parameters; methods
-        without a number keep their line, with the reason on it.
+        A figure 7 inches wide. Hollow marks are results that differ from the loop or miss parameters; a method
+        without a number keeps its line, with the reason.
     """
     models = list(dict.fromkeys(row["model"] for row in rows))
     grouped = {model: sorted((r for r in rows if r["model"] == model), key=_order) for model in models}
@@ -161,7 +161,7 @@ def _order(row: Row) -> tuple[bool, bool, float]:
 
 
 def _kind(row: Row) -> tuple[str, str]:
-    # moments are taken of per-sample gradients, so both end at the same product
+    # Moments come from per-sample gradients, so both have the same product.
     gives = row.get("gives", "")
     return row.get("family", ""), "moments" if gives == "gradients" else gives
 
@@ -199,7 +199,7 @@ def _remark(ax: Axes, y: int, row: Row) -> None:
     if row.get("time_ratio") is None:
         ax.text(0.01, y, note(row, 58) or "no time", transform=ax.get_yaxis_transform(), **style)
         return
-    # on the side of the mark that has room
+    # On the side of the mark that has room.
     low, high = ax.get_xlim()
     right = row["time_ratio"] ** 2 < low * high
     at, shift, side = (row["time_high"], 5, "left") if right else (row["time_low"], -5, "right")

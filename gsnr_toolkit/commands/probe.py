@@ -128,8 +128,8 @@ def _run(
         return None, EXIT_INTERRUPTED
     files: list[Path] | None = None
     with suppress(KeyboardInterrupt):
-        files = save_run(report, folder, overwrite=True)
-        files += [report.to_html(page, overwrite=True)] if html else []
+        formats = ("tables", "figures", "html") if html else ("tables", "figures")
+        files = save_run(report, folder, overwrite=True, formats=formats)
     _print(report, as_json=as_json, quiet=quiet)
     if files is None:
         errors.print(f"interrupted while drawing: the report is saved in {folder}, its figures are incomplete")

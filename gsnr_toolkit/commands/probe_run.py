@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -171,19 +171,21 @@ def _data_notes(dataset: ForgeryDataset) -> list[str]:
     return [*notes, f"{len(skipped)} entries of the data set were skipped, first {first['path']}: {first['reason']}"]
 
 
-def save_run(report: Report, folder: Path, *, overwrite: bool) -> list[Path]:
+def save_run(
+    report: Report, folder: Path, *, overwrite: bool, formats: Sequence[str] = ("tables", "figures")
+) -> list[Path]:
     """Write a report and its figures.
 
     Args:
         report: The report.
         folder: Folder of the report.
         overwrite: Replace a report made with other settings.
+        formats: Names of output formats; see ``report/formats.py``.
 
     Returns:
         The files, figures included.
     """
-    from gsnr_toolkit.report.plots.save_all import save_plots  # matplotlib is slow to import; not before the end
+    from gsnr_toolkit.report.formats import write_formats  # matplotlib is slow to import; not before the end
 
     report.save(folder, overwrite=overwrite)
-    tables = [folder / name for name in ("report.json", "layers.csv", "totals.csv", "drift.csv", "trajectory.csv")]
-    return tables + save_plots(report, folder)
+    return write_formats(report, folder, formats)

@@ -1,12 +1,11 @@
-"""One plain sentence about a radius: safe or not, by how much, which layer first, and why."""
+"""The verdict: one sentence that says whether a radius is safe, by how much, which layer fails first, and why."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gsnr_toolkit.report.attribution import attribution_terms
+from gsnr_toolkit.report.numbers import interval, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,31 +16,17 @@ _CAUSES = {
     "grad_norm": "its gradient is large for its scale",
 }
 _NOTABLE = -0.05
-"""Decades by which a term must lower COR against the median layer to be named as the cause."""
+"""In decades: a term is named as the cause only if it lowers COR by more than this against the median layer."""
 
 
 def weakest_group(layers: pd.DataFrame) -> str | None:
-    """Find the group whose COR is smallest among those that have one.
-
-    Args:
-        layers: Rows of one step.
-
-    Returns:
-        Its name; None if no group has a COR.
-    """
+    """Return the group with the smallest COR among the rows of one step; None if no group has a COR."""
     good = layers[layers["status"] == "ok"]
     return None if good.empty else str(good.loc[good["cor"].idxmin(), "group"])
 
 
 def describe_weakest(layers: pd.DataFrame) -> str:
-    """Say which layer loses its direction first, and why.
-
-    Args:
-        layers: Rows of one step.
-
-    Returns:
-        A clause, or an empty string when no layer has a COR.
-    """
+    """Describe the weakest layer of one step, and why it is weak; the empty string if no layer has a COR."""
     name = weakest_group(layers)
     if name is None:
         return ""
@@ -57,43 +42,16 @@ def describe_weakest(layers: pd.DataFrame) -> str:
     cause = min(_CAUSES, key=lambda term: float(own[term]))
     if own[cause] < _NOTABLE:
         clause += f", because {_CAUSES[cause]}"
-    floor = f"{row['noise_floor']:.2g}"
-    return f"{clause}: COR {interval(row, 'cor')}, GSNR {interval(row, 'gsnr')} against a noise floor of {floor}"
-
-
-def interval(row: Any, name: str) -> str:
-    """Write an estimate with its limits.
-
-    Returns:
-        Such as ``"0.006 [0.005, 0.008]"``.
-    """
-    return f"{number(row[name])} [{number(row[f'{name}_low'])}, {number(row[f'{name}_high'])}]"
-
-
-def number(value: float) -> str:
-    """Write a number in two significant digits.
-
-    Returns:
-        Such as ``"0.0062"``; ``"inf"`` and ``"nan"`` as they are.
-
-    >>> number(0.00623), number(1234.0), number(float("inf"))
-    ('0.0062', '1200', 'inf')
-    """
-    if not np.isfinite(value):
-        return str(value)
-    text = f"{value:.2g}"
-    return f"{float(text):g}" if "e+" in text else text
+    gsnr = f"GSNR {interval(row, 'gsnr')} against a noise floor of {row['noise_floor']:.2g}"
+    return f"{clause}: COR {interval(row, 'cor')}, {gsnr}"
 
 
 def gsnr_verdict(total: Any, layers: pd.DataFrame) -> str:
-    """Sentence for a report without COR.
+    """Return the sentence for a report without COR.
 
     Args:
-        total: The whole model's row.
+        total: Row of the whole model.
         layers: Rows of the same step.
-
-    Returns:
-        One sentence.
     """
     if total["status"] != "ok":
         return f"Whole model: {total['message']}."
@@ -110,16 +68,13 @@ def gsnr_verdict(total: Any, layers: pd.DataFrame) -> str:
 
 
 def cor_verdict(total: Any, layers: pd.DataFrame, rho: float, *, many_steps: bool) -> str:
-    """Sentence for a report with COR.
+    """Return the sentence for a report with COR.
 
     Args:
-        total: The whole model's row at the bottleneck step.
+        total: Row of the whole model at the bottleneck step.
         layers: Rows of that step.
-        rho: The SAM radius asked about.
-        many_steps: Whether the report covers several steps.
-
-    Returns:
-        One sentence.
+        rho: SAM radius in question.
+        many_steps: Whether the report covers several steps, so that the sentence names the step.
     """
     when = f" at step {int(total['step'])}" if many_steps else ""
     weakest = describe_weakest(layers)

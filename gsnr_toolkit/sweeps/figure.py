@@ -1,4 +1,4 @@
-"""Test AUC against the SAM radius: where training collapses, and where COR had put its diamond."""
+"""Test AUC against the SAM radius: where training collapses, and the COR of the runs without SAM as a diamond."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ from gsnr_toolkit.sweeps.over_seeds import average_over_seeds, plain_cor, rows_o
 if TYPE_CHECKING:
     import pandas as pd
 
-ZERO_GAP = 0.55  # decades from the smallest radius to where rho = 0 stands
+ZERO_GAP = 0.55  # decades from the smallest radius down to the place of rho = 0
 MARGIN = 0.14  # decades beside the outermost marks
 CHANCE_LEVEL = 0.5
 LOWEST_AUC = 0.4
 BRACKET_FLOOR = 0.03  # axes fraction of the lowest collapse bracket
 BRACKET_STEP = 0.032
-SEEDS_ASIDE = 10**0.018  # beside the mean, whose interval would hide them
+SEEDS_ASIDE = 10**0.018  # factor on x: the interval of the mean would hide the seeds
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Curve:
     """One setting on the axes.
 
     Attributes:
-        name: Its label.
-        color: Its colour.
+        name: Label.
+        color: Colour.
         shift: Factor on x that keeps settings apart.
         mean: AUC over seeds by radius.
-        runs: Every run.
-        collapse: Its row of :func:`collapse_radii`.
-        cor: COR of the rho = 0 runs with its interval; None without.
+        runs: All runs.
+        collapse: Row of :func:`collapse_radii`.
+        cor: COR of the runs at rho = 0 with its interval; None without one.
     """
 
     name: str
@@ -74,25 +74,25 @@ def plot_auc_radius(
 ) -> Axes:
     """Draw test AUC against rho, a line per setting: mean over seeds with its interval, seeds as dots.
 
-    rho = 0 stands left of a break in the logarithmic axis. A diamond on each curve is COR, measured in the runs
-    without SAM: the median over seeds; its bar reaches over the intervals of all seeds. The bar at the foot is the
-    bracket of the empirical collapse radius, with a tick at the radius itself. Red: from the smallest collapse radius
-    of any setting on.
+    rho = 0 is drawn left of a break in the logarithmic axis. The diamond on a curve is the COR of the runs without SAM:
+    the median over seeds; its bar covers the intervals of all seeds. The bar at the foot is the bracket of the
+    empirical collapse radius, with a tick at the radius. The red zone begins at the smallest collapse radius of any
+    setting.
 
     Args:
-        table: A sweep's table.
+        table: Table of a sweep.
         rho: A radius to mark, such as the usual one; None marks none.
-        title: What is shown.
-        note: Whether seeds, images and interval level stand above the axes.
-        legend: Whether a legend stands below the axes.
-        names: Data sets whose colours come first, so that one has the same colour in all panels of a figure.
-        ax: Axes to draw on; None makes a figure.
+        title: Title.
+        note: Whether to write seeds, images and interval level above the axes.
+        legend: Whether to draw a legend below the axes.
+        names: Data sets whose colours are assigned first, so that colours agree in all panels of a figure.
+        ax: Axes to draw on; None creates a figure.
 
     Returns:
         The axes; each setting's line carries its name as ``gid``.
 
     Raises:
-        ValueError: A column is missing, or no run at a set radius has come to an end.
+        ValueError: A column is missing, or no run at a fixed radius has ended.
 
     Example:
         >>> import pandas as pd
@@ -124,11 +124,11 @@ def plot_auc_radius(
 
 
 def _find_curves(table: "pd.DataFrame", names: Sequence[str]) -> list[Curve]:
-    """Sort a table into one curve per setting, labelled by the settings in which they differ."""
+    """Split a table into one curve per setting, labelled by the options in which the settings differ."""
     by = setting_columns(table)
     runs, means, radii = usable_runs(table), average_over_seeds(table), collapse_radii(table)
     if runs.empty:
-        raise ValueError("expected runs at a set radius that have come to an end, got none; go on with the sweep first")
+        raise ValueError("expected ended runs at a fixed radius, got none; resume the sweep first")
     told = [name for name in by if name == "data" or table[name].nunique(dropna=False) > 1]
     found = [(_name(row, told), row) for row in radii.to_dict("records") if row["num_runs"]]
     labels = list(dict.fromkeys([*names, *(name for name, _ in found)]))
@@ -155,7 +155,7 @@ def short_value(value: Any) -> str:
 
 
 def describe_runs(table: "pd.DataFrame") -> str:
-    """Return how many seeds and test images a figure stands on, and whether its data are the embedded ones."""
+    """Return the number of seeds and test images in words, and whether all data are embedded."""
     runs = usable_runs(table)
     count = runs["seed"].nunique()
     parts = [f"{count} seed{'s' if count > 1 else ''}"]
@@ -169,7 +169,7 @@ def describe_runs(table: "pd.DataFrame") -> str:
 
 
 def _set_axes(ax: Axes, curves: list[Curve], rho: float | None) -> float:
-    """Set limits and ticks; returns where rho = 0 stands."""
+    """Set limits and ticks; return the x of rho = 0."""
     radii = sorted({float(value) for curve in curves for value in curve.mean["rho"] if value > 0})
     cors = [curve.cor[0] for curve in curves if curve.cor and 0 < curve.cor[0] < np.inf]
     outer = [*radii, *cors] or [rho or 0.05]
@@ -190,7 +190,7 @@ def _set_axes(ax: Axes, curves: list[Curve], rho: float | None) -> float:
 
 
 def _label_radii(ax: Axes, radii: list[float], zero: float | None) -> None:
-    """Put ticks at the radii of the grid, thinned where their labels would touch, and a break after 0."""
+    """Label the radii of the grid, except where labels would touch, and draw the break after 0."""
     low, high = np.log10(ax.get_xlim())
     points = 0.85 * axes_width(ax) / (high - low)
     size = 0.62 * float(RC["xtick.labelsize"])
@@ -207,16 +207,11 @@ def _label_radii(ax: Axes, radii: list[float], zero: float | None) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     if zero is None:
         return
-    slash: dict[str, Any] = {
-        "marker": [(-0.5, -1), (0.5, 1)],
-        "markersize": 7,
-        "color": "black",
-        "markeredgewidth": 0.6,
-    }
     for side in (-0.025, 0.025):
         ax.plot(
             [zero * 10 ** (ZERO_GAP / 2 + side)], [0], transform=ax.get_xaxis_transform(), clip_on=False,
-            linestyle="none", gid="axis_break", **slash,
+            linestyle="none", marker=[(-0.5, -1), (0.5, 1)], markersize=7, color="black", markeredgewidth=0.6,
+            gid="axis_break",
         )  # fmt: skip
 
 
@@ -230,7 +225,7 @@ def _draw_zone(ax: Axes, curves: list[Curve]) -> None:
 
 
 def _draw_curve(ax: Axes, curve: Curve, zero: float) -> None:
-    """Draw the mean with its intervals and the seeds; the way from rho = 0 across the break is dotted."""
+    """Draw the mean with its intervals, and the seeds; the line is dotted across the break."""
     radius = curve.mean["rho"].to_numpy(dtype=float)
     x = np.where(radius > 0, radius, zero) * curve.shift
     mean, low, high = (curve.mean[name].to_numpy(dtype=float) for name in ("auc", "auc_low", "auc_high"))
@@ -249,7 +244,7 @@ def _draw_curve(ax: Axes, curve: Curve, zero: float) -> None:
 
 
 def _draw_bracket(ax: Axes, curve: Curve, zero: float, height: float) -> None:
-    """Draw the bracket of the collapse radius at the foot of the axes; an end without a limit is an arrow."""
+    """Draw the bracket of the collapse radius at the foot of the axes; an infinite end is an arrow."""
     radius, low, high = (float(curve.collapse[f"empirical_{name}"]) for name in ("radius", "low", "high"))
     if not np.isfinite(radius):
         return
@@ -265,7 +260,7 @@ def _draw_bracket(ax: Axes, curve: Curve, zero: float, height: float) -> None:
 
 
 def _draw_cor(ax: Axes, curve: Curve, zero: float) -> None:
-    """Put the diamond where COR lies on the curve; hollow where the curve does not reach so far."""
+    """Draw COR as a diamond on the curve; hollow if COR lies beyond the end of the curve."""
     if curve.cor is None:
         return
     cor, low, high = curve.cor
@@ -283,7 +278,7 @@ def _draw_cor(ax: Axes, curve: Curve, zero: float) -> None:
 
 
 def _name_marks(ax: Axes) -> None:
-    """Give the legend an entry, of no setting's colour, for each kind of mark that the axes has."""
+    """Add a grey legend entry for each kind of mark on the axes."""
     lines = [(str(line.get_gid()).partition(":")[0], line) for line in ax.get_lines()]
     diamonds = [line for kind, line in lines if kind == "cor"]
     if diamonds:
@@ -300,19 +295,28 @@ PANEL_HEIGHT = 2.2  # inches
 LEGEND_HEIGHT = 0.7
 
 
+def panel_settings(table: "pd.DataFrame") -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the combinations of settings, other than the data set, that vary, and the names of the data sets."""
+    runs = usable_runs(table)
+    names = [name for name in setting_columns(table) if name != "data" and runs[name].nunique(dropna=False) > 1]
+    keys = [key for key, _ in runs.groupby(names, dropna=False, sort=False)] if names else []
+    data = [str(name) for name in dict.fromkeys(runs["data"])] if "data" in runs else []
+    return [dict(zip(names, key, strict=True)) for key in keys], data
+
+
 @in_paper_style
 def plot_sweep(table: "pd.DataFrame", *, rho: float | None = 0.05) -> Figure:
     """Draw a sweep: data sets as colours, and a panel for every combination of the other settings that vary.
 
     Args:
-        table: A sweep's table.
+        table: Table of a sweep.
         rho: A radius to mark; None marks none.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: A column is missing, or no run at a set radius has come to an end.
+        ValueError: A column is missing, or no run at a fixed radius has ended.
 
     Example:
         >>> import pandas as pd
@@ -323,15 +327,13 @@ def plot_sweep(table: "pd.DataFrame", *, rho: float | None = 0.05) -> Figure:
         ['tuning full', 'tuning head']
     """
     runs = usable_runs(table)
-    names = [name for name in setting_columns(table) if name != "data" and runs[name].nunique(dropna=False) > 1]
-    if not names:
+    panels, labels = panel_settings(table)
+    if not panels:
         figure = new_figure(1.4 * COLUMN_WIDTH, 3.4)
         plot_auc_radius(table, rho=rho, ax=figure.add_subplot())
         return figure
-    panels = [dict(zip(names, key, strict=True)) for key, _ in runs.groupby(names, dropna=False, sort=False)]
     columns = 2 if len(panels) == 4 else min(MOST_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    labels = [str(name) for name in dict.fromkeys(runs["data"])] if "data" in runs else []
     figure = new_figure(TEXT_WIDTH, PANEL_HEIGHT * rows + LEGEND_HEIGHT)
     grid = figure.subplots(rows, columns, squeeze=False)
     for ax, at in zip(grid.flat, panels, strict=False):

@@ -1,4 +1,4 @@
-"""The page of a sweep: from which radius on training collapses, the figure, and every run with its status."""
+"""The page of a sweep: the radius from which training collapses, the figure, and every run with its status."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import numpy as np
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.report.pages.answer import BAD, GOOD, UNSURE, Answer, Fact
-from gsnr_toolkit.report.pages.cells import plain
-from gsnr_toolkit.report.pages.probe import value_table
+from gsnr_toolkit.report.pages.cells import plain, value_table
 from gsnr_toolkit.report.pages.render import render
 from gsnr_toolkit.report.pages.svg import Picture, draw
 from gsnr_toolkit.report.pages.write import check_page, write_page
+from gsnr_toolkit.report.plots.style import root_figure
 from gsnr_toolkit.sweeps.collapse import collapse_radii
+from gsnr_toolkit.sweeps.figure import describe_runs, panel_settings, plot_auc_radius
 from gsnr_toolkit.sweeps.folder import SweepFolder
 from gsnr_toolkit.sweeps.grid import label
-from gsnr_toolkit.sweeps.over_seeds import TRAINED, average_over_seeds, rows_of, setting_columns, usable_runs
+from gsnr_toolkit.sweeps.over_seeds import TRAINED, average_over_seeds, rows_of, usable_runs
 from gsnr_toolkit.sweeps.report_tables import radius_table, run_table, told_columns, troubled_runs
 from gsnr_toolkit.sweeps.table import read_table
 
@@ -59,21 +60,18 @@ def sweep_page(
     grid: Mapping[str, Any] | None = None,
     rho: float | None = 0.05,
 ) -> str:
-    """Write a sweep as one HTML page.
+    """Return a sweep as one HTML page that needs no other file and requests none.
 
     Args:
-        table: The sweep's table, with a row at least.
-        title: What stands on top.
+        table: Table of the sweep, with at least one row.
+        title: Title of the page.
         names: Key of a run to its name.
-        shown: Settings that name a run among the others.
+        shown: Settings that tell the runs apart.
         unfinished: Names of runs that have not ended.
         grid: Settings and their values.
         rho: A radius to mark in the figure; None marks none.
-
-    Returns:
-        The page; it needs no other file and asks for none.
     """
-    # where every run has failed, nothing has given the table its columns of results
+    # If every run has failed, the table has no columns of results.
     table = table.assign(**{name: math.nan for name in _RESULTS if name not in table})
     ended = table[table["status"] != "failed"]
     radii = collapse_radii(table)
@@ -102,7 +100,7 @@ def _counts(table: pd.DataFrame, unfinished: int) -> str:
 
 
 def _answer(radii: pd.DataFrame, table: pd.DataFrame) -> Answer:
-    """Say from which radius on the first setting collapses, or that none does."""
+    """Return the radius from which the first setting collapses, or the statement that none does."""
     told, total = told_columns(table), len(radii)
     finite = radii[np.isfinite(radii["empirical_radius"].astype(float))].sort_values("empirical_radius")
     unknown = int(radii["empirical_radius"].isna().sum())
@@ -141,20 +139,11 @@ def _facts(table: pd.DataFrame, radii: pd.DataFrame) -> list[Fact]:
 
 
 def _pictures(table: pd.DataFrame, rho: float | None) -> list[Picture]:
-    """A figure for everything but the data set that varies, each wide enough for a phone."""
-    from gsnr_toolkit.report.plots.style import root_figure
-    from gsnr_toolkit.sweeps.figure import describe_runs, plot_auc_radius
-
+    """Draw one panel per combination of the settings that vary, each narrow enough for a phone."""
     runs = usable_runs(table)
-    names = [name for name in setting_columns(table) if name != "data" and runs[name].nunique(dropna=False) > 1]
-    panels = (
-        [dict(zip(names, key, strict=True)) for key, _ in runs.groupby(names, dropna=False, sort=False)]
-        if names
-        else [{}]
-    )
-    data = [str(name) for name in dict.fromkeys(runs["data"])] if "data" in runs else []
+    panels, data = panel_settings(table)
     pictures = []
-    for index, at in enumerate(panels):
+    for index, at in enumerate(panels or [{}]):
         title = ", ".join(f"{name} {plain(value)}" for name, value in at.items()) or "AUC against the SAM radius"
         caption = f"{describe_runs(rows_of(runs, at))}. {_MARKS}" if len(runs) else _MARKS
 
@@ -171,13 +160,13 @@ def save_page(
     """Write a sweep, finished or not, as one HTML page.
 
     Args:
-        folder: The sweep's.
-        to: Where the page goes; ``report.html`` in the folder when None.
+        folder: Folder of the sweep.
+        to: File to write; ``report.html`` in the folder when None.
         rho: A radius to mark in the figure; None marks none.
-        overwrite: Whether a file that is no page of ours may be replaced.
+        overwrite: Whether a file that is not a page of this package may be replaced.
 
     Returns:
-        The page's path.
+        The file.
 
     Raises:
         ProbeError: If there is no sweep or no run that has ended, or the file cannot be written.
@@ -189,7 +178,7 @@ def save_page(
     table = read_table(folder) if place.table_file.exists() else None
     if table is None or table.empty:
         raise ProbeError(
-            f"expected a run that has ended in {folder}, got none of {len(configs)}; go on with the sweep first"
+            f"expected a run that has ended in {folder}, got none of {len(configs)}; resume the sweep first"
         )
     ended = set(table["key"])
     page = sweep_page(

@@ -1,4 +1,4 @@
-"""Tables of a sweep's page: collapse radii by setting, and the runs."""
+"""Tables of a sweep's page: collapse radii by setting, runs, and runs with problems."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gsnr_toolkit.report.numbers import cor_parts, limits, number
 from gsnr_toolkit.report.pages.answer import BAD, GOOD, UNSURE
-from gsnr_toolkit.report.pages.cells import Cell, Column, Table, estimate, numeral, plain, words
-from gsnr_toolkit.report.verdict import number
+from gsnr_toolkit.report.pages.cells import Cell, Column, Table, numeral, plain, words
 from gsnr_toolkit.sweeps.over_seeds import plain_cor, rows_of, setting_columns, usable_runs
 
 if TYPE_CHECKING:
@@ -20,26 +20,16 @@ _RUN_TONES = {"ok": GOOD, "dead": BAD, "diverged": BAD, "failed": UNSURE}
 
 
 def told_columns(table: pd.DataFrame) -> list[str]:
-    """Settings that name a setting among the others: the data set, and whatever varies.
-
-    Args:
-        table: A sweep's table.
-
-    Returns:
-        Columns.
-    """
+    """Return the columns that tell the settings of a sweep apart: the data set, and whatever else varies."""
     return [name for name in setting_columns(table) if name == "data" or table[name].nunique(dropna=False) > 1]
 
 
 def radius_table(radii: pd.DataFrame, table: pd.DataFrame) -> Table:
-    """The empirical collapse radius of every setting, beside the COR of its runs without SAM.
+    """Return the empirical collapse radius of every setting, beside the COR of its runs without SAM.
 
     Args:
-        radii: What :func:`gsnr_toolkit.sweeps.collapse.collapse_radii` returned for the table.
-        table: The sweep's table.
-
-    Returns:
-        One row per setting.
+        radii: ``collapse_radii(table)``.
+        table: Table of the sweep.
     """
     told, settings = told_columns(table), setting_columns(table)
     recorded = "cor" in table and bool(table["cor"].notna().any())
@@ -69,24 +59,21 @@ def _radius(row: Mapping[str, Any]) -> Cell:
 
 
 def _cor(runs: pd.DataFrame) -> Cell:
-    """COR of a setting's runs without SAM, as the figure's diamond shows it; or why there is none."""
+    """Return the COR of the runs without SAM, the diamond of the figure; or the reason why there is none."""
     found = plain_cor(runs)
     if found is None:
-        said = ", ".join(dict.fromkeys(str(status) for status in runs[runs["rho"] == 0]["cor_status"].dropna()))
-        return Cell(said or "not recorded")
+        statuses = runs[runs["rho"] == 0]["cor_status"].dropna().astype(str)
+        return Cell(", ".join(dict.fromkeys(statuses)) or "not recorded")
     middle, low, high = found
-    return Cell(number(middle), f"[{number(low)}, {number(high)}]", middle)
+    return Cell(number(middle), limits(low, high), middle)
 
 
 def run_table(table: pd.DataFrame, shown: Sequence[str]) -> Table:
-    """Every run that has ended, with its status.
+    """Return every run that has ended, with its status.
 
     Args:
-        table: The sweep's table.
-        shown: Settings that name a run among the others.
-
-    Returns:
-        One row per run.
+        table: Table of the sweep.
+        shown: Settings that tell the runs apart.
     """
     recorded = "cor" in table and bool(table["cor"].notna().any())
     columns = [Column(name, numeric=name in ("rho", "seed")) for name in shown]
@@ -106,7 +93,7 @@ def _run_row(row: Mapping[str, Any], shown: Sequence[str], *, recorded: bool) ->
 
 
 def _setting(name: str, value: Any) -> Cell:
-    """A setting; ``rho`` may be the word "auto"."""
+    """Return the cell of a setting; ``rho`` may be the word "auto"."""
     if name in ("rho", "seed"):
         try:
             return numeral(float(value), f"{float(value):g}")
@@ -137,12 +124,12 @@ def _loss(row: Mapping[str, Any]) -> Cell:
 
 
 def _recorded_cor(row: Mapping[str, Any]) -> Cell:
-    status = row.get("cor_status")
-    if status == "ok":
-        return estimate(row, "cor")
-    if status == "above_max_radius":
-        return Cell("above those tried", order=math.inf)
-    return Cell(str(status).replace("_", " ") if isinstance(status, str) else "not recorded")
+    if not isinstance(row.get("cor_status"), str):
+        return Cell("not recorded")
+    status = row["cor_status"]
+    order = {"ok": row["cor"], "above_max_radius": math.inf}.get(status)
+    # The table of a sweep does not say which radii were tried.
+    return Cell(*cor_parts({**row, "status": status}, "above those tried"), order=order)
 
 
 def _message(row: Mapping[str, Any]) -> str:
@@ -152,10 +139,10 @@ def _message(row: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Runs that did not end well.
+    """Runs with the same problem.
 
     Attributes:
-        told: What is the matter with them, and how many they are.
+        told: Their number, and the problem.
         runs: Their names.
     """
 
@@ -164,15 +151,15 @@ class Trouble:
 
 
 def troubled_runs(table: pd.DataFrame, names: Mapping[str, str], unfinished: Sequence[str]) -> list[Trouble]:
-    """Name the runs that did not end well.
+    """Group the runs that failed, died, diverged or have not ended by problem.
 
     Args:
-        table: The sweep's table.
+        table: Table of the sweep.
         names: Key of a run to its name.
         unfinished: Names of runs that have not ended.
 
     Returns:
-        One for each kind and message; none for a sweep in which every run has ended and trains.
+        One entry per problem and message; empty if every run has ended and trains.
     """
     status = table["status"]
     failed = table[status == "failed"].fillna({"message": "it gave no reason"})

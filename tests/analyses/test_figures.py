@@ -144,8 +144,11 @@ def test_a_control_of_which_a_seed_collapsed_is_hollow(tmp_path):
     )  # fmt: skip
     figure = draw_controls(table)
     auc, _ = figure.axes
-    faces = [line.get_markerfacecolor() for line in auc.get_lines() if line.get_marker() in ("o", "D")]
-    assert [face == "white" for face in faces] == [False, True, False, True]
+    marks = auc.collections[-1]
+    heights = marks.get_offset_transform().transform(marks.get_offsets())[:, 1]
+    white = (marks.get_facecolor()[:, :3] == 1).all(axis=1)
+    # from top to bottom: both families of "plain", both of "SAM 0.8"
+    assert white[np.argsort(-heights)].tolist() == [False, False, True, True]
     assert [label.get_text() for label in auc.get_yticklabels()] == ["plain", "SAM 0.8"]
     save(figure, tmp_path / "controls", formats=["png"])
 

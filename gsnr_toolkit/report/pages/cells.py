@@ -1,13 +1,13 @@
-"""Tables of a page: what a cell says, and what it is sorted by."""
+"""Tables of a page: the text of a cell, and the value by which it is sorted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gsnr_toolkit.report.verdict import number
+from gsnr_toolkit.report.numbers import limits, number
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,10 @@ class Cell:
     """One cell.
 
     Attributes:
-        text: What it says.
-        limits: Interval or bound, written beside it.
-        order: What it is sorted by; None goes last, whichever way.
-        tone: ``"bad"``, ``"good"``, ``"unsure"`` or nothing.
+        text: Its text.
+        limits: Interval or bound, written beside the text.
+        order: Sort key; a cell with None comes last in either direction.
+        tone: ``"bad"``, ``"good"``, ``"unsure"`` or empty.
     """
 
     text: str
@@ -28,22 +28,20 @@ class Cell:
 
     @property
     def key(self) -> str | None:
-        """What the page's script sorts by: infinity by its name in JavaScript."""
+        """Sort key for the script of the page, in which infinity is called ``Infinity``."""
         return (
-            {"inf": "Infinity", "-inf": "-Infinity"}.get(str(self.order), str(self.order))
-            if self.order is not None
-            else None
+            None if self.order is None else {"inf": "Infinity", "-inf": "-Infinity"}.get(text := str(self.order), text)
         )
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head.
+    """Head of a column.
 
     Attributes:
-        name: What stands there.
-        numeric: Whether it is sorted as numbers.
-        wide: Whether it holds sentences.
+        name: Its text.
+        numeric: Whether the column is sorted as numbers.
+        wide: Whether the column holds sentences.
     """
 
     name: str
@@ -56,11 +54,11 @@ class Table:
     """A table.
 
     Attributes:
-        caption: What it holds.
-        columns: Its heads.
-        rows: Its rows.
-        foot: Rows that stay below, however it is sorted.
-        marked: Indices of rows to mark.
+        caption: Its title.
+        columns: Heads.
+        rows: Body.
+        foot: Rows that stay at the bottom in any order.
+        marked: Indices of framed rows.
     """
 
     caption: str
@@ -71,23 +69,12 @@ class Table:
 
 
 def words(value: Any) -> Cell:
-    """A cell of text.
-
-    Returns:
-        The cell, sorted by its text.
-    """
+    """Return a cell of text, sorted by its text."""
     return Cell(str(value), order=str(value))
 
 
 def numeral(value: float, text: str | None = None) -> Cell:
-    """A cell of one number.
-
-    Args:
-        value: The number.
-        text: How it is written; two significant digits when None.
-
-    Returns:
-        The cell; a dash for NaN.
+    """Return a cell with one number, written as `text` or with two significant digits; NaN is a dash.
 
     >>> numeral(0.00623).text, numeral(float("nan")).text
     ('0.0062', '–')
@@ -97,28 +84,18 @@ def numeral(value: float, text: str | None = None) -> Cell:
     return Cell(number(value) if text is None else text, order=float(value))
 
 
-def estimate(row: Any, name: str) -> Cell:
-    """A cell of an estimate with its interval.
-
-    Args:
-        row: Holds ``name``, ``name_low`` and ``name_high``.
-        name: Column.
-
-    Returns:
-        The cell; the word "undefined" for NaN.
+def estimate(row: Mapping[str, Any], name: str) -> Cell:
+    """Return a cell with ``row[name]`` and its interval; NaN is the word "undefined".
 
     >>> estimate({"cor": 0.006, "cor_low": 0.005, "cor_high": 0.008}, "cor")
     Cell(text='0.006', limits='[0.005, 0.008]', order=0.006, tone='')
     """
     value, low, high = (float(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
-    if math.isnan(value):
-        return Cell("undefined")
-    limits = "" if math.isnan(low) and math.isnan(high) else f"[{number(low)}, {number(high)}]"
-    return Cell(number(value), limits, value)
+    return Cell("undefined") if math.isnan(value) else Cell(number(value), limits(low, high), value)
 
 
 def plain(value: Any) -> str:
-    """A setting's value in words.
+    """Write the value of a setting in words.
 
     Returns:
         Text.
@@ -137,3 +114,9 @@ def plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(item) for item in value) or "none"
     return str(value)
+
+
+def value_table(caption: str, values: Mapping[str, Any]) -> Table:
+    """Return a table of names and plain values."""
+    rows = [[words(name), words(plain(value))] for name, value in values.items()]
+    return Table(caption, (Column("name"), Column("value")), rows)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gsnr_toolkit.report.pages.answer import answer_of, facts_of
-from gsnr_toolkit.report.pages.cells import Column, Table, plain, words
+from gsnr_toolkit.report.pages.cells import Table, value_table
 from gsnr_toolkit.report.pages.probe_figures import probe_pictures
 from gsnr_toolkit.report.pages.probe_tables import every_step_table, layer_table, member_table, step_table
 from gsnr_toolkit.report.pages.render import render
+from gsnr_toolkit.report.pages.write import write_page
 
 if TYPE_CHECKING:
-    from gsnr_toolkit.report.report import Report
+    from gsnr_toolkit.report.like import ReportLike
 
 _PARTS = (
     ("figures", "Figures"),
@@ -34,15 +35,8 @@ _GSNR_CAVEATS = (
 )
 
 
-def probe_page(report: Report) -> str:
-    """Write a report as one HTML page.
-
-    Args:
-        report: Of :func:`estimate_gsnr`, :func:`estimate_cor` or :func:`probe`.
-
-    Returns:
-        The page; it needs no other file and asks for none.
-    """
+def probe_page(report: ReportLike) -> str:
+    """Return a report as one HTML page that needs no other file and requests none."""
     settings = report.settings
     return render(
         "probe.html",
@@ -62,34 +56,26 @@ def probe_page(report: Report) -> str:
     )
 
 
-def _subtitle(report: Report) -> str:
-    parts = [str(report.settings["caption"])] if report.settings.get("caption") else []
-    parts += [report.coverage["sentence"]] if report.coverage.get("sentence") else []
-    made = report.provenance.get("created")
-    return ". ".join([*parts, f"Measured {made}"] if made else parts)
+def write_probe_page(report: ReportLike, path: Path) -> list[Path]:
+    """Write `probe_page` to a file, in place of any other."""
+    return [write_page(path, probe_page(report), overwrite=True)]
 
 
-def _settings(report: Report) -> list[Table]:
+def _subtitle(report: ReportLike) -> str:
+    created = report.provenance.get("created")
+    parts = (report.settings.get("caption"), report.coverage.get("sentence"), created and f"Measured {created}")
+    return ". ".join(str(part) for part in parts if part)
+
+
+def _settings(report: ReportLike) -> list[Table]:
     settings = {key: value for key, value in report.settings.items() if key != "request"}
-    asked = report.settings.get("request") or {}
-    settings |= {key: value for key, value in asked.items() if key not in settings}
+    # The request holds the options as given; the settings say what they became.
+    request = report.settings.get("request") or {}
     coverage = {key: value for key, value in report.coverage.items() if key != "sentence"}
     return [
-        value_table("Every option that changes a number", settings),
+        value_table(
+            "Every option that changes a number", {**settings, **{k: request[k] for k in request if k not in settings}}
+        ),
         value_table("Engine and coverage", coverage),
         value_table("Where the numbers come from", report.provenance),
     ]
-
-
-def value_table(caption: str, values: Mapping[str, Any]) -> Table:
-    """Names and values.
-
-    Args:
-        caption: What they are.
-        values: Plain values.
-
-    Returns:
-        One row per name.
-    """
-    rows = [[words(name), words(plain(value))] for name, value in values.items()]
-    return Table(caption, (Column("name"), Column("value")), rows)

@@ -1,4 +1,4 @@
-"""Figures inside a page: SVG that several figures may share a document with."""
+"""Figures inside a page: SVG elements whose names do not clash with those of other figures."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+import matplotlib
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from gsnr_toolkit.report.plots.style import paper_style
 
 _REFERENCE = re.compile(r"#([^\s)\"']+)")
-_DROPPED = ("metadata", "style")  # names of outside places; rules that would reach the whole page
+_DROPPED = ("metadata", "style")  # the first names outside addresses, the second would style the whole page
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Picture:
     """A figure of a page.
 
     Attributes:
-        title: What is shown.
+        title: Title.
         caption: What to look at.
-        svg: The picture; None where it could not be drawn.
-        reason: Why not.
-        width: Its natural width, in points.
+        svg: The picture; None if it could not be drawn.
+        reason: Why it could not be drawn.
+        width: Natural width, in points.
     """
 
     title: str
@@ -41,13 +41,14 @@ def draw(name: str, title: str, caption: str, plot: Callable[[], Figure]) -> Pic
     """Draw a figure for a page.
 
     Args:
-        name: Distinguishes it from the page's other figures.
-        title: What is shown.
+        name: Distinguishes the figure from the others of the page.
+        title: Title.
         caption: What to look at.
-        plot: Makes the figure.
+        plot: Returns the figure.
 
     Returns:
-        The figure; a plot that raises a ValueError leaves its reason in its place, and the page its other figures.
+        The figure. If `plot` raises a ValueError, its message takes the place of the figure, and the page keeps its
+        other figures.
 
     >>> draw("a", "COR", "by layer", lambda: float("nothing")).reason
     "could not convert string to float: 'nothing'"
@@ -63,13 +64,13 @@ def draw(name: str, title: str, caption: str, plot: Callable[[], Figure]) -> Pic
 def inline_svg(figure: Figure, name: str, label: str) -> Markup:
     """Render a figure as an SVG element.
 
-    Letters are drawn as outlines, so that no font is needed. Every id that something refers to begins with ``name``,
-    all others are taken out: matplotlib gives the same ids to every figure.
+    Letters are drawn as outlines, so that no font is needed. matplotlib gives the same ids to every figure; here ids
+    that are referred to get the prefix `name`, and all others are removed.
 
     Args:
         figure: The figure.
         name: Letters and digits, different for every figure of a page.
-        label: The figure in words, for those who do not see it.
+        label: Description for screen readers.
 
     Returns:
         Markup that is safe in a page; equal figures give equal markup.
@@ -79,12 +80,8 @@ def inline_svg(figure: Figure, name: str, label: str) -> Markup:
     >>> markup.startswith('<svg viewBox='), 'aria-label="Nothing &lt; something"' in markup
     (True, True)
     """
-    import matplotlib as mpl
-
-    from gsnr_toolkit.report.plots.style import paper_style
-
     buffer = BytesIO()
-    with paper_style(), mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": name}):
+    with paper_style(), matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())
     attributes = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
@@ -96,7 +93,7 @@ def inline_svg(figure: Figure, name: str, label: str) -> Markup:
 
 
 def _clean(element: ElementTree.Element) -> None:
-    """Take out what has no place in a page, and the namespaces, which HTML knows without being told."""
+    """Remove what does not belong in a page, and the namespaces, which HTML does not need."""
     for child in list(element):
         if _local(child.tag) in _DROPPED:
             element.remove(child)
@@ -114,7 +111,7 @@ def _local(name: str) -> str:
 
 
 def _rename(root: ElementTree.Element, name: str) -> None:
-    """Give new names to ids that are referred to; take the others out."""
+    """Rename the ids that are referred to, and remove the others."""
     used = [value for element in root.iter() for key, value in element.attrib.items() if key != "id" and "#" in value]
     names = dict.fromkeys(found for value in used for found in _REFERENCE.findall(value))
     ids = {element.attrib["id"] for element in root.iter() if "id" in element.attrib}

@@ -1,4 +1,4 @@
-"""Where a page goes: a file of somebody else's is never replaced."""
+"""Write a page without replacing a file that is not a page of this package."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.report.pages.render import GENERATOR
 from gsnr_toolkit.support.atomic import write_text
 
-_HEAD = 4096  # bytes in which a page of ours has named its generator
+_HEAD = 4096  # bytes: the generator is named before this place
 
 
 def check_page(path: str | Path, *, overwrite: bool = False) -> Path:
-    """Refuse, before any work, a file that is not ours to replace.
+    """Check, before any work, that a page may be written to a path.
 
     Args:
-        path: Where a page is to go; what was written here as a page before may be replaced.
-        overwrite: Whether any other file may be, too.
+        path: File to write; a page of this package may be replaced.
+        overwrite: Whether any other file may be replaced, too.
 
     Returns:
         The path.
 
     Raises:
-        ProbeError: If a folder or a file of somebody else's is there, or the path cannot be one.
+        ProbeError: If the path is a folder or another file, or cannot be one.
     """
     path = Path(path)
     try:
@@ -41,14 +41,7 @@ def check_page(path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def is_page(path: Path) -> bool:
-    """Tell whether a file is a page that was written here.
-
-    Args:
-        path: The file.
-
-    Returns:
-        False for any other file.
-    """
+    """Return whether a file is a page of this package."""
     with path.open("rb") as stream:
         return f'<meta name="generator" content="{GENERATOR} '.encode() in stream.read(_HEAD)
 
@@ -57,21 +50,22 @@ def write_page(path: str | Path, page: str, *, overwrite: bool = False) -> Path:
     """Write a page, whole or not at all.
 
     Args:
-        path: Where to; its folder is made if missing.
+        path: File to write; its folder is created if missing.
         page: The page.
-        overwrite: Whether a file that is no page of ours may be replaced.
+        overwrite: Whether a file that is not a page of this package may be replaced.
 
     Returns:
         The path.
 
     Raises:
-        ProbeError: If the file cannot be written, or is not ours to replace.
+        ProbeError: If the file cannot be written, or may not be replaced.
     """
     path = check_page(path, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            path.open("ab").close()  # a read-only file in a folder that can be written is not to be replaced
+            # Renaming would replace even a read-only file, as long as its folder can be written.
+            path.open("ab").close()
         write_text(path, page)
     except OSError as error:
         raise ProbeError(_unwritable(path, error)) from error

@@ -1,7 +1,7 @@
-"""Figures from report tables: pure functions ``DataFrame -> matplotlib Axes``.
+"""Figures from report tables: pure functions ``DataFrame -> matplotlib Axes``, drawn with seaborn and matplotlib.
 
-Nothing here sees a model, and nothing is imported before it is used: ``import gsnr_toolkit.report.plots`` loads
-neither matplotlib nor pandas.
+Nothing here may see a model, estimate a number or import `report.report`. Modules are imported on first use, so that
+``import gsnr_toolkit.report.plots`` loads neither matplotlib nor pandas.
 
 Example:
     >>> import gsnr_toolkit.report.plots as plots

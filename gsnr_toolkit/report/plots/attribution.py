@@ -1,8 +1,7 @@
-"""Why a layer is fragile: its COR taken apart into signal, curvature and gradient size.
+"""Why a layer is fragile: its COR split into signal, curvature and gradient size.
 
-``log COR = log r/(1+r) - log m - log|mu|`` (the COR-GSNR decomposition, `docs/theory.md`), exactly. Each term
-is shown relative to a reference layer, the one whose COR is the median, so the bars of a layer add up to
-its log COR relative to that layer.
+``log COR = log r/(1+r) - log m - log|mu|`` holds exactly (the COR-GSNR decomposition, `docs/theory.md`). Each term is
+drawn relative to the layer with the median COR, so the bars of a layer add up to its log COR relative to that layer.
 """
 
 import math
@@ -45,18 +44,18 @@ def plot_attribution(
 ) -> Axes:
     """Draw each layer's COR relative to the median layer, as stacked bars of its three causes.
 
-    A bar above 1 raises the layer's COR, a bar below 1 lowers it; the dot is their product, the layer's COR
-    divided by the median layer's, with its interval. Layers without a COR are hollow marks at the lower edge.
+    A bar above 1 raises the COR of the layer, a bar below 1 lowers it. The dot with its interval is their product:
+    the COR of the layer divided by that of the median layer. Layers without a COR are hollow marks at the lower edge.
 
     Args:
         layers: ``report.layers``, one row per (step, group).
         settings: ``report.settings``; needs ``confidence``.
         step: Training step; None for the step of the lowest COR.
-        note: Whether n and interval level stand above the axes; off where a figure says them once.
-        ax: Axes to draw on; None makes a figure.
+        note: Whether to write n and interval level above the axes.
+        ax: Axes to draw on; None creates a figure.
 
     Returns:
-        The axes; layer i (in depth order) stands at x = i, y in decades.
+        The axes; layer i (in depth order) is at x = i, y in decades.
 
     Example:
         >>> import pandas as pd
@@ -80,25 +79,21 @@ def plot_attribution(
         above, below = above + np.maximum(height, 0), below + np.minimum(height, 0)
     ends = _draw_sum(ax, rows, terms, reference)
     _y_axis(ax, [*above, *below, *ends], edge_band=bool(missing.any()))
-    # a COR without its factors has no bar either, and is shown as undefined
+    # A COR without its factors has no bars either, so it is drawn as undefined.
     status = rows["status"].where(~(missing & (rows["status"] == "ok")), "undefined").to_numpy()
     for name in ("no_signal", "undefined", "above_max_radius"):
         if (status == name).any():
             edge_markers(ax, x[status == name], name)
     room = label_layers(ax, list(rows["group"]))
     ax.set_ylabel("COR / median COR")
-    dress(
-        ax,
-        title=f"Why layers differ, step {step}",
-        note=sample_note(rows, settings) if note else "",
-    )
+    dress(ax, title=f"Why layers differ, step {step}", note=sample_note(rows, settings) if note else "")
     handles = ax.get_legend_handles_labels()[0]
     legend_below(ax, sorted(handles, key=lambda handle: handle not in ax.containers), room=room)
     return ax
 
 
 def _draw_sum(ax: Axes, rows: "pd.DataFrame", terms: "pd.DataFrame", reference: str | None) -> list[float]:
-    """Return the interval ends drawn beside each layer's COR over the reference's."""
+    """Draw the COR of each layer over that of the reference layer; return the ends of the intervals."""
     x = np.arange(len(rows))
     label = "product: COR" + (f" (×1: {full_name(reference)})" if reference else "")
     ax.axhline(0.0, color="black", linewidth=0.6, zorder=3)
@@ -110,7 +105,7 @@ def _draw_sum(ax: Axes, rows: "pd.DataFrame", terms: "pd.DataFrame", reference: 
         return []
     scale = float(rows.loc[rows["group"] == reference, "cor"].iloc[0])
     ends = (rows[name].to_numpy(dtype=np.float64) for name in ("cor_low", "cor_high"))
-    # one hopeless interval must not flatten every bar
+    # One very wide interval must not flatten every bar.
     least, most = scale * 10 ** (terms["cor"].min() - 1), scale * 10 ** (terms["cor"].max() + 1)
     low, high = (np.log10(np.clip(end, least, most) / scale) for end in ends)
     known = (np.isfinite(low) & np.isfinite(high)) & terms["cor"].notna().to_numpy()
@@ -119,14 +114,10 @@ def _draw_sum(ax: Axes, rows: "pd.DataFrame", terms: "pd.DataFrame", reference: 
 
 
 def factor_ticks(low: float, high: float) -> list[float]:
-    """Choose round factors (…, 0.5, 1, 2, 5, …) between two powers of ten, at most about eight.
-
-    Args:
-        low: Lower limit, in decades.
-        high: Upper limit, in decades.
+    """Choose at most about eight round factors (…, 0.5, 1, 2, 5, …) between two limits, as ticks.
 
     Returns:
-        The ticks, in decades.
+        The ticks, in decades like the limits.
 
     Example:
         >>> [round(10**tick, 3) for tick in factor_ticks(-0.5, 0.5)]
@@ -143,7 +134,7 @@ def factor_ticks(low: float, high: float) -> list[float]:
 
 
 def _y_axis(ax: Axes, drawn: Sequence[float], *, edge_band: bool) -> None:
-    """Label logarithms as factors, and keep the lowest part free for layers without a COR."""
+    """Label logarithms as factors, and keep the lower edge free for layers without a COR."""
     low, high = min(-0.15, *drawn), max(0.15, *drawn)
     low, high = low - 0.08 * (high - low), high + 0.08 * (high - low)
     if edge_band:

@@ -1,28 +1,23 @@
-"""Questions that every figure asks of a report table: which step, which order, which bottleneck."""
+"""Look-ups in the tables of a report: step, order of the layers, bottleneck, number of samples."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from gsnr_toolkit.report.like import BottleneckLike
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Settings = Mapping[str, Any]
 
+__all__ = [
+    "STATUSES", "Bottleneck", "BottleneckLike", "Settings", "at_step", "default_step", "find_bottleneck",
+    "largest_radius", "ordered_groups", "read_setting", "require_columns", "sample_note",
+]  # fmt: skip
+
 STATUSES = ("ok", "no_signal", "above_max_radius", "undefined")
-
-
-class BottleneckLike(Protocol):
-    """Anything that names a step and a group, such as ``report.bottleneck``."""
-
-    @property
-    def step(self) -> int:
-        """Training step."""
-
-    @property
-    def group(self) -> str | None:
-        """Group name; None when no group has a COR at that step."""
 
 
 class Bottleneck(NamedTuple):
@@ -38,7 +33,7 @@ def require_columns(frame: "pd.DataFrame", columns: Sequence[str], what: str) ->
     Args:
         frame: Table from a report.
         columns: Columns that the figure reads.
-        what: What the table is, for the message.
+        what: Name of the table, for the message.
 
     Raises:
         ValueError: A column is missing, the table is empty, or a status is unknown.
@@ -46,40 +41,35 @@ def require_columns(frame: "pd.DataFrame", columns: Sequence[str], what: str) ->
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(
-            f"{what}: expected the columns {', '.join(columns)}; missing: {', '.join(missing)} "
-            f"(found {', '.join(map(str, frame.columns)) or 'none'}). "
-            "COR columns come from estimate_cor or probe; a report of estimate_gsnr has only GSNR columns."
+            f"{what}: expected the columns {', '.join(columns)}, got {', '.join(map(str, frame.columns)) or 'none'}; "
+            f"missing: {', '.join(missing)}. COR columns come from estimate_cor or probe; a report of estimate_gsnr "
+            "has only GSNR columns"
         )
     if frame.empty:
-        raise ValueError(f"{what}: expected at least one row, got an empty table; was a step measured?")
-    if "status" in frame.columns:
-        unknown = sorted(set(frame["status"]) - set(STATUSES))
-        if unknown:
-            raise ValueError(f"{what}: unknown status {', '.join(map(repr, unknown))}; expected one of {STATUSES}")
+        raise ValueError(f"{what}: expected at least one row, got an empty table; measure a step first")
+    unknown = sorted(set(frame["status"]) - set(STATUSES)) if "status" in frame.columns else []
+    if unknown:
+        raise ValueError(
+            f"{what}: expected one of the statuses {', '.join(STATUSES)}, got {', '.join(map(repr, unknown))}; pass "
+            "the tables of a report"
+        )
 
 
 def read_setting(settings: Settings, key: str) -> Any:
-    """Read one entry of ``report.settings``.
-
-    Args:
-        settings: The mapping.
-        key: Its key.
-
-    Returns:
-        The entry.
+    """Return one entry of ``report.settings``.
 
     Raises:
         ValueError: The entry is missing.
     """
     if key not in settings:
         raise ValueError(
-            f"settings[{key!r}] is needed for this figure; settings has {', '.join(settings) or 'nothing'}"
+            f"expected settings[{key!r}], got settings with {', '.join(settings) or 'nothing'}; pass report.settings"
         )
     return settings[key]
 
 
 def largest_radius(settings: Settings) -> float:
-    """Return the largest radius tried, the place of layers whose curve did not cross."""
+    """Return the largest radius tried, where layers without a crossing are drawn."""
     return float(max(read_setting(settings, "radii")))
 
 
@@ -95,36 +85,30 @@ def ordered_groups(frame: "pd.DataFrame") -> list[str]:
 
 
 def at_step(frame: "pd.DataFrame", step: int) -> "pd.DataFrame":
-    """Return one step's rows in depth order.
-
-    Args:
-        frame: Table with a row per (step, group).
-        step: Training step.
-
-    Returns:
-        The rows of that step.
+    """Return the rows of one step in depth order.
 
     Raises:
         ValueError: The step was not measured.
     """
     rows = frame[frame["step"] == step]
     if rows.empty:
-        raise ValueError(f"step {step} was not measured; measured steps: {sorted(set(frame['step']))}")
+        measured = ", ".join(str(known) for known in sorted(set(frame["step"])))
+        raise ValueError(f"expected one of the measured steps {measured}, got {step}; pass step=None for the default")
     return rows.sort_values("depth", kind="stable") if "depth" in rows.columns else rows
 
 
 def find_bottleneck(layers: "pd.DataFrame", totals: "pd.DataFrame | None" = None) -> Bottleneck | None:
     """Find the step of the lowest COR and the group that is lowest at that step.
 
-    The step is that of the whole model's lowest COR where `totals` has one, else that of the lowest COR
-    of any group. A row counts when its status is ``ok``.
+    The step is that of the lowest COR of the whole model if `totals` has one, else that of the lowest COR of any
+    group. Only rows with status ``ok`` count.
 
     Args:
         layers: Table with a row per (step, group).
         totals: Table with a row per step for the whole model.
 
     Returns:
-        The bottleneck, or None when no group has a COR.
+        The bottleneck, or None if no group has a COR.
 
     Example:
         >>> import pandas as pd
@@ -146,13 +130,13 @@ def find_bottleneck(layers: "pd.DataFrame", totals: "pd.DataFrame | None" = None
 
 
 def default_step(layers: "pd.DataFrame") -> int:
-    """Return the bottleneck step, or the last measured one when there is no COR."""
+    """Return the bottleneck step, or the last measured step if there is no COR."""
     found = find_bottleneck(layers) if {"cor", "status"} <= set(layers.columns) else None
     return int(layers["step"].max()) if found is None else found.step
 
 
 def sample_note(frame: "pd.DataFrame", settings: Settings) -> str:
-    """Return how many samples and which interval level a figure stands on, in words.
+    """Return the number of samples and the interval level of a figure, in words.
 
     Example:
         >>> import pandas as pd

@@ -1,4 +1,4 @@
-"""Words around an axis: layer names in depth order, thinned where they would touch, and the legend below."""
+"""Text around an axis: layer names in depth order, thinned so that they do not touch, and the legend below."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.legend import Legend
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
@@ -17,14 +16,18 @@ from gsnr_toolkit.report.plots.style import RC, root_figure
 _NUMBERED = re.compile(r"^(?:block|layer|stage)\s+(\d+)$")
 _LONGEST = 18
 _LONGEST_IN_TEXT = 12
-_LONGEST_UPRIGHT = 6  # longer names are written upwards
-LAYOUT_TAKES = 0.85  # the layout leaves an axes about this share of its first width
-LEFT_OF_AXIS = 26.0  # points that tick labels and title of the y axis take, which the legend may use
-BELOW_AXIS = 29.0  # points that one line of tick labels and the title take below an axis
+_LONGEST_HORIZONTAL = 6  # longer names are written upwards
+# Labels and legends are placed before the layout is known, so the room is estimated; lengths are in points.
+LAYOUT_TAKES = 0.85  # share of the initial width that the layout leaves to an axes
+LEFT_OF_AXIS = 26.0  # tick labels and title of the y axis; the legend may use this room
+BELOW_AXIS = 29.0  # one line of tick labels and the title
 
 
 def short_label(group: str) -> str:
-    """Return a group's name for an axis: the number of a numbered block, the end of a long path.
+    """Shorten the name of a group for an axis.
+
+    Returns:
+        The number of a numbered block, the end of a long path.
 
     Example:
         >>> short_label("block 7"), short_label("visual.transformer.resblocks.0.attn")
@@ -37,12 +40,12 @@ def short_label(group: str) -> str:
 
 
 def full_name(group: str) -> str:
-    """Return a group's name for running text, with the beginning of a long path left out."""
+    """Return the name of a group for running text, without the beginning of a long path."""
     return group if len(group) <= _LONGEST_IN_TEXT else short_label(group)
 
 
 def axis_title(groups: Sequence[str]) -> str:
-    """Return the name of the layer axis: "block" where groups are numbered blocks, else "layer".
+    """Return the title of the layer axis: "block" if groups are numbered blocks, else "layer".
 
     Example:
         >>> axis_title(["stem", "block 1", "head"])
@@ -82,41 +85,35 @@ def sparse_positions(widths: Sequence[float], spacing: float) -> list[int]:
 
 
 def axes_width(ax: Axes) -> float:
-    """Return the width of an axes before layout, in points: what its texts have to fit into."""
+    """Return the width of an axes before layout, in points."""
     return 72 * root_figure(ax).get_figwidth() * ax.get_position().width
 
 
-def legend_below(ax: Axes, handles: Sequence[Any] | None = None, *, room: float = BELOW_AXIS) -> Legend:
+def legend_below(ax: Axes, handles: Sequence[Any] | None = None, *, room: float = BELOW_AXIS) -> None:
     """Put the legend under the axis, where it hides no data, in as many columns (at most 3) as fit.
 
     Args:
         ax: Axes.
         handles: Legend entries; None for every labelled artist.
         room: Points to leave for tick labels and axis title.
-
-    Returns:
-        The legend.
     """
     handles = [legend_proxy(handle) for handle in (ax.get_legend_handles_labels()[0] if handles is None else handles)]
     size = float(RC["legend.fontsize"])
     widths = [0.57 * size * len(str(handle.get_label())) + 3.2 * size for handle in handles]
-    columns = next(n for n in (3, 2, 1) if n == 1 or _columns_width(widths, n) <= axes_width(ax) + LEFT_OF_AXIS)
+    available = axes_width(ax) + LEFT_OF_AXIS
+    # matplotlib fills the columns as array_split does, and a column is as wide as its widest entry.
+    columns = next((n for n in (3, 2) if sum(max(c, default=0) for c in np.array_split(widths, n)) <= available), 1)
     inches = root_figure(ax).dpi_scale_trans
     below = ax.transAxes + ScaledTranslation(-LEFT_OF_AXIS / 72, -room / 72, inches)
-    return ax.legend(
+    ax.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, ncols=columns,
         columnspacing=1, borderaxespad=0, fontsize=size,
     )  # fmt: skip
 
 
-def _columns_width(widths: Sequence[float], columns: int) -> float:
-    """Return the sum of the widest entries of all columns, filled as matplotlib fills them."""
-    return sum(max(column) for column in np.array_split(np.asarray(widths), columns) if len(column))
-
-
 def is_upright(groups: Sequence[str]) -> bool:
-    """Return whether some name is too long to be written along the axis."""
-    return max(len(short_label(group)) for group in groups) > _LONGEST_UPRIGHT
+    """Return whether a name is too long to be written along the axis."""
+    return max(len(short_label(group)) for group in groups) > _LONGEST_HORIZONTAL
 
 
 def room_below(groups: Sequence[str]) -> float:
@@ -128,20 +125,12 @@ def room_below(groups: Sequence[str]) -> float:
 
 
 def extra_height(groups: Sequence[str]) -> float:
-    """Return how much taller a figure must be than one with short names, in inches."""
+    """Return the height that upright names add to a figure, in inches."""
     return (room_below(groups) - BELOW_AXIS) / 72
 
 
 def label_layers(ax: Axes, groups: Sequence[str]) -> float:
-    """Write layer names below an axis on which layer i stands at x = i.
-
-    Args:
-        ax: Axes; its x limits are set to show every layer.
-        groups: Group names in depth order.
-
-    Returns:
-        Room that labels and title take below the axis, in points.
-    """
+    """Write layer names, in depth order, below an axis with layer i at x = i; return the room that they take."""
     labels = [short_label(group) for group in groups]
     room = LAYOUT_TAKES * axes_width(ax) / max(len(groups), 1)
     size = float(RC["xtick.labelsize"])

@@ -1,4 +1,4 @@
-"""COR and GSNR by layer at one step: which layer is fragile, and against what."""
+"""COR and GSNR by layer at one step: which layer is fragile, and compared with what."""
 
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,11 @@ from gsnr_toolkit.report.plots.frames import (
 )
 from gsnr_toolkit.report.plots.labels import extra_height, label_layers, legend_below
 from gsnr_toolkit.report.plots.marks import (
-    collapse_zone,
+    FLOOR_STYLE,
+    cor_axis,
     edge_markers,
-    edge_strip,
     gsnr_axis,
     interval_bars,
-    log_limits,
-    tidy_log_axis,
     up_arrows,
 )
 from gsnr_toolkit.report.plots.style import COLUMN_WIDTH, OKABE_ITO, axes_or_new, dress, in_paper_style, new_figure
@@ -46,18 +44,18 @@ def plot_cor_by_layer(
 ) -> Axes:
     """Draw the critical optimization radius of every layer, with the collapse zone ``COR < rho`` in red.
 
-    No layer is dropped: a layer without signal is a hollow circle at the lower edge, an undefined one a
-    hollow square, and one whose drift did not cross up to the largest radius tried an arrow starting there.
+    No layer is left out: a layer without signal is a hollow circle at the lower edge, an undefined one a hollow
+    square, and one whose drift did not cross up to the largest radius tried is an arrow that starts there.
 
     Args:
         layers: ``report.layers``, one row per (step, group).
         settings: ``report.settings``; needs ``rho``, ``confidence`` and, with such arrows, ``radii``.
         step: Training step; None for the step of the lowest COR.
-        note: Whether n and interval level stand above the axes; off where a figure says them once.
-        ax: Axes to draw on; None makes a figure.
+        note: Whether to write n and interval level above the axes.
+        ax: Axes to draw on; None creates a figure.
 
     Returns:
-        The axes; layer i (in depth order) stands at x = i.
+        The axes; layer i (in depth order) is at x = i.
 
     Example:
         >>> import pandas as pd
@@ -71,37 +69,15 @@ def plot_cor_by_layer(
     step = default_step(layers) if step is None else step
     rows = at_step(layers, step).reset_index(drop=True)
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.6 + extra_height(list(rows["group"])))
-    status = rows["status"].to_numpy()
-    x = np.arange(len(rows))
+    status, x = rows["status"].to_numpy(), np.arange(len(rows))
     valued, above = status == "ok", status == "above_max_radius"
-    rho = float(read_setting(settings, "rho"))
     ceiling = largest_radius(settings) if above.any() or np.isinf(rows["cor_high"]).any() else np.nan
-
-    ax.set_yscale("log")
-    ax.set_ylim(_cor_limits(rows, rho, ceiling, edge_band=bool((~valued & ~above).any())))
-    tidy_log_axis(ax)
-    collapse_zone(ax, rho)
-    if (~valued & ~above).any():
-        edge_strip(ax)
-    cor = rows["cor"].to_numpy(dtype=float)
-    interval_bars(
-        ax,
-        x[valued],
-        rows["cor_low"][valued],
-        rows["cor_high"][valued],
-        ceiling=ceiling,
-        color=OKABE_ITO["blue"],
-        gid="cor_interval",
-    )
-    ax.plot(
-        x,
-        np.where(valued, cor, np.nan),
-        "-o",
-        color=OKABE_ITO["blue"],
-        label="COR" if valued.any() else None,
-        gid="cor",
-        zorder=3,
-    )
+    undecided = bool((~valued & ~above).any())
+    cor_axis(ax, rows, float(read_setting(settings, "rho")), ceiling=ceiling, edge_band=undecided, reach=30)
+    color, good = OKABE_ITO["blue"], rows[valued]
+    interval_bars(ax, x[valued], good["cor_low"], good["cor_high"], ceiling=ceiling, color=color, gid="cor_interval")
+    label = "COR" if valued.any() else None
+    ax.plot(x, rows["cor"].where(valued), "-o", color=color, label=label, gid="cor", zorder=3)
     for name in ("no_signal", "undefined"):
         if (status == name).any():
             edge_markers(ax, x[status == name], name)
@@ -112,20 +88,6 @@ def plot_cor_by_layer(
     dress(ax, title=f"COR by layer, step {step}", note=sample_note(rows, settings) if note else "")
     legend_below(ax, room=room)
     return ax
-
-
-def _cor_limits(rows: "pd.DataFrame", rho: float, ceiling: float, *, edge_band: bool) -> tuple[float, float]:
-    """Return limits that show estimates, intervals and rho; a hopeless lower end does not set the axis."""
-    rows = rows[rows["status"] == "ok"]
-    cor = rows["cor"].to_numpy(dtype=float)
-    known = cor[np.isfinite(cor) & (cor > 0)]
-    lowest = known.min() / 30 if known.size else rho / 30
-    low = np.maximum(rows["cor_low"].to_numpy(dtype=float), lowest)
-    high = rows["cor_high"].to_numpy(dtype=float)
-    # an arrow needs some room above the largest radius
-    return log_limits(
-        [*known, *low, *high[np.isfinite(high)], rho / 1.6, rho * 1.6, 2.2 * ceiling], edge_band=edge_band
-    )
 
 
 @in_paper_style
@@ -139,18 +101,18 @@ def plot_gsnr_by_layer(
 ) -> Axes:
     """Draw the bias-corrected GSNR of every layer against the noise floor ``1/n``.
 
-    A negative estimate means no signal above the floor; where there is one, the axis is symmetric-log, linear
-    within one noise floor of zero. A layer without a GSNR (no variance) is a hollow square at the lower edge.
+    A negative estimate means no signal above the floor. If there is one, the axis is symmetric-log, linear within one
+    noise floor of zero. A layer without a GSNR (no variance) is a hollow square at the lower edge.
 
     Args:
         layers: ``report.layers``, one row per (step, group).
         settings: ``report.settings``; needs ``confidence``.
         step: Training step; None for the step of the lowest COR, or the last one.
-        note: Whether n and interval level stand above the axes; off where a figure says them once.
-        ax: Axes to draw on; None makes a figure.
+        note: Whether to write n and interval level above the axes.
+        ax: Axes to draw on; None creates a figure.
 
     Returns:
-        The axes; layer i (in depth order) stands at x = i.
+        The axes; layer i (in depth order) is at x = i.
 
     Example:
         >>> import pandas as pd
@@ -168,16 +130,12 @@ def plot_gsnr_by_layer(
     floor = rows["noise_floor"].to_numpy(dtype=float)
     gsnr_axis(ax, rows[["gsnr", "gsnr_low", "gsnr_high"]].to_numpy(dtype=float), float(np.nanmin(floor)))
     ax.step(
-        np.r_[-0.6, x, len(rows) - 0.4], np.r_[floor[0], floor, floor[-1]], where="mid", linewidth=0.9,
-        color=OKABE_ITO["orange"], linestyle=(0, (4, 2)), gid="noise_floor",
-        label=f"noise floor 1/n = {np.nanmin(floor):.2g}",
+        np.r_[-0.6, x, len(rows) - 0.4], np.r_[floor[0], floor, floor[-1]], where="mid", gid="noise_floor",
+        label=f"noise floor 1/n = {np.nanmin(floor):.2g}", **FLOOR_STYLE,
     )  # fmt: skip
-    interval_bars(
-        ax, x, rows["gsnr_low"], rows["gsnr_high"], ceiling=ax.get_ylim()[1], color=color, gid="gsnr_interval"
-    )
-    label = "GSNR, bias-corrected"
-    if (rows["gsnr"] <= 0).any():
-        label = "GSNR (≤ 0: nothing above the floor)"
+    top = ax.get_ylim()[1]
+    interval_bars(ax, x, rows["gsnr_low"], rows["gsnr_high"], ceiling=top, color=color, gid="gsnr_interval")
+    label = "GSNR (≤ 0: nothing above the floor)" if (rows["gsnr"] <= 0).any() else "GSNR, bias-corrected"
     ax.plot(x, rows["gsnr"].to_numpy(dtype=float), "-o", color=color, label=label, gid="gsnr", zorder=3)
     missing = rows["gsnr"].isna().to_numpy()
     if missing.any():
@@ -191,16 +149,7 @@ def plot_gsnr_by_layer(
 
 @in_paper_style
 def plot_layer_profile(layers: "pd.DataFrame", settings: Settings, *, step: int | None = None) -> Figure:
-    """Draw GSNR over COR by layer, one above the other, on a common layer axis.
-
-    Args:
-        layers: ``report.layers``, one row per (step, group).
-        settings: ``report.settings``.
-        step: Training step; None for the step of the lowest COR.
-
-    Returns:
-        A figure one column wide.
-    """
+    """Draw GSNR by layer above COR by layer, at one step (by default that of the lowest COR), one column wide."""
     require_columns(layers, sorted({*COR_COLUMNS, *GSNR_COLUMNS}), "plot_layer_profile")
     figure = new_figure(COLUMN_WIDTH, 5.0 + 2 * extra_height(list(layers["group"])))
     top, bottom = figure.subplots(2, 1, height_ratios=(1, 1.15))

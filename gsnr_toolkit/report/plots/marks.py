@@ -1,7 +1,7 @@
-"""Marks shared by the figures: interval bars, collapse zone, and the stated places of rows without a COR."""
+"""Marks and axes shared by the figures: intervals, collapse zone, and the fixed places of rows without a COR."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,12 +10,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.path import Path as MarkerPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, ZONE_COLOR
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    import pandas as pd
 
+FLOOR_STYLE: dict[str, Any] = {
+    "color": OKABE_ITO["orange"], "linestyle": (0, (4, 2)), "linewidth": 0.9, "zorder": 1,
+}  # fmt: skip
 # an arrow that starts at its data point and points up
 UP_ARROW = MarkerPath(
     [(0, 0), (0, 1), (-0.35, 0.55), (0, 1), (0.35, 0.55)],
@@ -33,15 +37,12 @@ ARROW_LABEL = "above the largest radius tried, {:g}"
 
 
 def log_limits(values: ArrayLike, *, edge_band: bool = False, pad: float = 0.08) -> tuple[float, float]:
-    """Limits of a log axis that show every positive finite value, with room for a band of edge marks.
+    """Return limits of a log axis that show every positive finite value.
 
     Args:
-        values: Everything that must be visible; values that a log axis can't show are left out.
-        edge_band: Whether to keep the lowest tenth of the axis free.
+        values: Everything that must be visible; values that a log axis cannot show are ignored.
+        edge_band: Whether to keep the lowest tenth of the axis free, for marks at the edge.
         pad: Free margin at both ends, as a fraction of the span.
-
-    Returns:
-        Lower and upper limit.
 
     Example:
         >>> low, high = log_limits([0.01, 1.0, float("nan"), -3.0])
@@ -63,18 +64,18 @@ def log_limits(values: ArrayLike, *, edge_band: bool = False, pad: float = 0.08)
 def interval_bars(
     ax: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, *, ceiling: float = np.inf, **style: Any
 ) -> LineCollection:
-    """Draw vertical intervals; an end that is infinite is drawn as far as `ceiling`.
+    """Draw vertical intervals, except those with a NaN end.
 
     Args:
         ax: Axes whose y limits are already set.
         x: Positions.
         low: Lower ends.
         high: Upper ends.
-        ceiling: Where to stop an interval whose upper end is infinite.
+        ceiling: End of an interval whose upper end is infinite.
         **style: Passed to ``Axes.vlines``.
 
     Returns:
-        The artist that holds one segment per row with a finite-or-infinite interval.
+        The artist.
     """
     at, bottom, top = (np.asarray(values, dtype=np.float64) for values in (x, low, high))
     known = ~(np.isnan(bottom) | np.isnan(top))
@@ -85,77 +86,95 @@ def interval_bars(
     return ax.vlines(at[known], bottom[known], top[known], **{"linewidth": 0.9, **style})
 
 
-def collapse_zone(ax: Axes, rho: float) -> Rectangle:
-    """Return the shaded zone ``COR < rho``, from the lower end of the axis up to `rho`."""
+def line_with_band(
+    ax: Axes, x: ArrayLike, y: ArrayLike, ends: tuple[ArrayLike, ArrayLike] | None, *, name: str, color: Any,
+    **style: Any,
+) -> Line2D:  # fmt: skip
+    """Draw a line, called `name` in its ``gid``, and the band between the `ends` of its intervals, if any."""
+    if ends is not None:
+        # A log axis has no place for an end of 0 or below, and infinite ends would spoil the polygon.
+        floor = ax.get_ylim()[0] if ax.get_yscale() == "log" else -np.inf
+        low, high = np.maximum(ends[0], floor), np.minimum(ends[1], ax.get_ylim()[1])
+        ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0, zorder=2, gid=f"band:{name}")
+    return ax.plot(x, y, color=color, gid=name, **style)[0]
+
+
+def cor_axis(
+    ax: Axes, rows: "pd.DataFrame", rho: float, *, ceiling: float = np.nan, edge_band: bool, reach: float = 10.0
+) -> None:
+    """Set a log axis for COR, with the collapse zone below `rho`.
+
+    Args:
+        ax: Axes.
+        rows: ``cor``, ``cor_low``, ``cor_high`` and ``status`` of everything on the axes.
+        rho: SAM radius in question.
+        ceiling: A radius that must be visible, with room for an arrow above it; NaN for none.
+        edge_band: Whether rows without a COR are drawn in a strip at the lower edge.
+        reach: Factor below the smallest COR at which an interval is cut off, lest one wide interval set the axis.
+    """
+    rows = rows[(rows["status"] == "ok") & np.isfinite(rows["cor"])]
+    cor, low, high = (rows[name].to_numpy(dtype=float) for name in ("cor", "cor_low", "cor_high"))
+    lowest = min(cor[cor > 0], default=rho) / reach
+    ax.set_yscale("log")
+    shown = [*cor, *np.maximum(low, lowest), *high, rho / 1.6, rho * 1.6, 2.2 * ceiling]
+    ax.set_ylim(log_limits(shown, edge_band=edge_band))
+    tidy_log_axis(ax)
+    collapse_zone(ax, rho)
+    if edge_band:
+        _edge_strip(ax)
+
+
+def collapse_zone(ax: Axes, rho: float) -> None:
+    """Shade the zone ``COR < rho``, from the lower end of the axis up to `rho`."""
     zone = ax.axhspan(ax.get_ylim()[0], rho, color=ZONE_COLOR, alpha=0.13, linewidth=0, zorder=0)
     zone.set_label(rf"collapse zone: COR < $\rho$ = {rho:g}")
     ax.axhline(rho, color=ZONE_COLOR, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
-    return zone
 
 
-def edge_strip(ax: Axes) -> Rectangle:
-    """Return the white strip under the data in which rows without a COR stand: in no zone, since undecided."""
+def _edge_strip(ax: Axes) -> None:
+    """Draw a white strip at the lower edge, over the zone: rows without a COR are undecided, not in the zone."""
     strip = Rectangle(
         (0, 0), 1, 2 * EDGE, transform=ax.transAxes, facecolor="white", edgecolor="none", zorder=0.5, gid="edge_strip"
     )  # fmt: skip
     ax.add_artist(strip)
     ax.plot([0, 1], [2 * EDGE] * 2, transform=ax.transAxes, color=MUTED, linewidth=0.4, alpha=0.6, zorder=0.6)
-    return strip
 
 
 def edge_markers(
     ax: Axes, x: ArrayLike, status: str, *, colors: Any = MUTED, label: str | None = None
 ) -> PathCollection:
-    """Draw rows that have no number as hollow marks at the lower edge.
+    """Draw rows without a number as hollow marks at the lower edge; their y is in axes fractions.
 
     Args:
         ax: Axes.
         x: Positions along x, in data units.
         status: Status other than ``ok``: sets the shape and the default label.
         colors: One edge colour, or one per mark.
-        label: Legend text; None for the status's own.
+        label: Legend text; None for that of the status.
 
     Returns:
-        The artist; its y is in axes fractions.
+        The artist.
     """
-    positions = np.asarray(x, dtype=float)
     return ax.scatter(
-        positions,
-        np.full(positions.shape, EDGE),
-        transform=ax.get_xaxis_transform(),
-        marker=EDGE_MARKERS[status],
-        s=13,
-        facecolors="white",
-        edgecolors=colors,
-        linewidths=0.8,
-        zorder=5,
+        x, np.full(np.shape(x), EDGE), transform=ax.get_xaxis_transform(), marker=EDGE_MARKERS[status], s=13,
+        facecolors="white", edgecolors=colors, linewidths=0.8, zorder=5, gid=f"edge:{status}",
         label=EDGE_LABELS[status] if label is None else label,
-        gid=f"edge:{status}",
-    )
+    )  # fmt: skip
 
 
 def up_arrows(ax: Axes, x: ArrayLike, height: float, *, colors: Any = MUTED) -> PathCollection:
-    """Return arrows for rows whose radius lies above the largest one tried; they start at that radius."""
-    positions = np.asarray(x, dtype=float)
+    """Draw arrows for rows whose radius lies above the largest one tried; they start at that radius."""
     return ax.scatter(
-        positions,
-        np.full(positions.shape, height),
-        marker=UP_ARROW,
-        s=130,
-        facecolors="none",
-        edgecolors=colors,
-        linewidths=1.0,
-        zorder=4,
-        label=ARROW_LABEL.format(height),
-        gid="above_max_radius",
-    )
+        x, np.full(np.shape(x), height), marker=UP_ARROW, s=130, facecolors="none", edgecolors=colors, linewidths=1.0,
+        zorder=4, label=ARROW_LABEL.format(height), gid="above_max_radius",
+    )  # fmt: skip
 
 
 def gsnr_axis(ax: Axes, values: ArrayLike, floor: float) -> None:
-    """Choose a scale on which GSNR is shown honestly: log, or symmetric log when some value is not positive.
+    """Set the scale for GSNR: log, or symmetric log if a value is not positive.
 
-    The symmetric log axis is linear within one noise floor of zero, so a negative estimate (no signal
-    above the floor) stays on the picture, below the zero line.
+    The symmetric log axis is linear within one noise floor of zero, so that a negative estimate (no signal above the
+    floor) stays visible, below the zero line.
 
     Args:
         ax: Axes.
@@ -176,8 +195,13 @@ def gsnr_axis(ax: Axes, values: ArrayLike, floor: float) -> None:
     _symlog_ticks(ax, floor)
 
 
+def noise_floor_line(ax: Axes, floor: float) -> None:
+    """Draw and label the noise floor ``1/n``."""
+    ax.axhline(floor, label=f"noise floor 1/n = {floor:.2g}", **FLOOR_STYLE)
+
+
 def _symlog_ticks(ax: Axes, floor: float) -> None:
-    """Put ticks at 0 and at powers of ten outside the linear part, at most about seven."""
+    """Set about seven ticks: 0, and powers of ten outside the linear part."""
     low, high = ax.get_ylim()
     first = int(np.ceil(np.log10(floor)))
     last = int(np.floor(np.log10(high))) if high > 0 else first
@@ -186,14 +210,6 @@ def _symlog_ticks(ax: Axes, floor: float) -> None:
     lowest = int(np.floor(np.log10(-low))) if low < 0 else first - 1
     ticks += [-(10.0**k) for k in range(first, lowest + 1, max(stride, 1 + (lowest - first) // 2))]
     ax.set_yticks(sorted(ticks))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_of_ten(value)))
-
-
-def _power_of_ten(value: float) -> str:
-    if value == 0:
-        return "0"
-    sign = "-" if value < 0 else ""
-    return rf"${sign}10^{{{round(np.log10(abs(value)))}}}$"
 
 
 def tidy_log_axis(ax: Axes, which: str = "y") -> None:
@@ -211,7 +227,7 @@ def tidy_log_axis(ax: Axes, which: str = "y") -> None:
 
 
 def status_proxy(status: str) -> Line2D:
-    """Return a legend entry for a status that has a mark at the edge, independent of any group's colour."""
+    """Return a legend entry, in no group's colour, for a status with a mark at the edge."""
     return Line2D(
         [], [], linestyle="none", marker=EDGE_MARKERS[status], markersize=3.8, markerfacecolor="white",
         markeredgecolor=MUTED, markeredgewidth=0.8, label=EDGE_LABELS[status],
@@ -219,7 +235,7 @@ def status_proxy(status: str) -> Line2D:
 
 
 def legend_proxy(handle: Any) -> Any:
-    """Return the legend's handle; an arrow, which starts at its point, is centred there instead."""
+    """Return the handle for the legend; an arrow is centred there, not drawn from its point upwards."""
     if not str(getattr(handle, "get_gid", str)()).startswith("above_max_radius"):
         return handle
     centred = MarkerPath(UP_ARROW.vertices - np.array([0.0, 0.5]), UP_ARROW.codes)
@@ -230,7 +246,7 @@ def legend_proxy(handle: Any) -> Any:
 
 
 def diamond_style(color: Any, *, main: bool) -> dict[str, Any]:
-    """Return the bottleneck diamond's style: edged for the bottleneck group, small for the others."""
+    """Return the style of a bottleneck diamond: large and edged for the bottleneck group, small for the others."""
     return {
         "marker": "D",
         "markersize": 5.5 if main else 3.8,

@@ -1,4 +1,4 @@
-"""The one picture of a report: which layers are in the collapse zone, when, and how the drift got there."""
+"""A report in one figure: which layers lie in the collapse zone, at which step, and the drift that puts them there."""
 
 from typing import TYPE_CHECKING
 
@@ -34,9 +34,9 @@ def plot_overview(
 ) -> Figure:
     """Draw a report on one page width: COR by layer, COR over steps, drift curve.
 
-    The first and the last panel show the bottleneck step. A report of a single step has no trajectory; the
-    middle panel then shows GSNR by layer. The title names model and data; the caption line at the bottom says
-    which data were used, how many samples, and at which interval level.
+    The first and the last panel show the bottleneck step. A report of a single step has no trajectory; its middle
+    panel shows GSNR by layer. The title names model and data; the caption names data, number of samples and interval
+    level.
 
     Args:
         layers: ``report.layers``.
@@ -60,12 +60,8 @@ def plot_overview(
     else:
         plot_gsnr_by_layer(layers, settings, step=step, note=False, ax=middle)
     plot_radius_curve(drift, layers, settings, step=step, totals=totals, note=False, ax=curve)
-    figure.suptitle(
-        f"{read_setting(settings, 'model')} on {read_setting(settings, 'data')}",
-        fontsize=9,
-        x=0.01,
-        ha="left",
-    )
-    caption = f"Data: {settings.get('caption') or read_setting(settings, 'data')}. {sample_note(layers, settings)}."
+    data = read_setting(settings, "data")
+    figure.suptitle(f"{read_setting(settings, 'model')} on {data}", fontsize=9, x=0.01, ha="left")
+    caption = f"Data: {settings.get('caption') or data}. {sample_note(layers, settings)}."
     figure.supxlabel(caption, fontsize=6.5, color=MUTED, x=0.01, ha="left")
     return figure

@@ -1,4 +1,4 @@
-"""The drift curve: how a SAM perturbation turns each layer's gradient, and where that undoes the signal."""
+"""The drift curve: how far a SAM perturbation turns the gradient of each layer, and where it outweighs the signal."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from gsnr_toolkit.report.plots.frames import (
     sample_note,
 )
 from gsnr_toolkit.report.plots.labels import full_name, legend_below
-from gsnr_toolkit.report.plots.marks import log_limits, tidy_log_axis
+from gsnr_toolkit.report.plots.marks import line_with_band, log_limits, tidy_log_axis
 from gsnr_toolkit.report.plots.style import (
     COLUMN_WIDTH,
     MANY_GROUPS,
@@ -27,13 +27,14 @@ from gsnr_toolkit.report.plots.style import (
     dress,
     in_paper_style,
 )
-from gsnr_toolkit.report.plots.trajectory import TOTAL, add_depth_key
+from gsnr_toolkit.report.plots.trajectory import TOTAL, TOTAL_DASHES, add_depth_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DRIFT_COLUMNS = ("step", "group", "rho", "drift", "drift_low", "drift_high", "grad_norm")
 COR_COLUMNS = ("step", "group", "depth", "cor", "cor_low", "cor_high", "status")
+DOTS: Any = (0, (1, 1.2))
 SILENT_LABEL = "no signal: crossing uncertain"
 FLOOR_IN_DECADES = 2.0  # how far below the crossing the picture reaches
 
@@ -52,12 +53,11 @@ def plot_radius_curve(
 ) -> Axes:
     """Draw ``|Delta(rho)| / |mu|`` against rho; the first crossing of 1 is the COR.
 
-    Each group's drift is divided by its own gradient norm, so that one line at 1 serves them all. The
-    band is the interval of the drift; the interval of COR, which also holds the uncertainty of ``|mu|``, is
-    the bar at the crossing of the whole model. With more than six groups only the whole model gets a band.
-    A group without signal has a dotted curve and no mark of a COR; one whose estimated ``|mu|`` is not even
-    above zero has no finite ratio, and is a hollow circle at the upper edge. Where noise exceeds the debiased drift
-    itself (``drift`` 0), a curve has a gap.
+    The drift of each group is divided by the gradient norm of that group, so that one line at 1 serves all groups. A
+    band is the interval of the drift. The interval of COR also includes the uncertainty of ``|mu|``; it is the bar at
+    the crossing of the whole model. With more than six groups only the whole model gets a band. A group without signal
+    has a dotted curve and no COR mark. A group whose estimated ``|mu|`` is not above zero has no finite ratio; it is a
+    hollow circle at the upper edge. A curve has a gap where noise exceeds the debiased drift (``drift`` 0).
 
     Args:
         drift: ``report.drift``, one row per (step, group, rho); the whole model is the group ``total``.
@@ -65,9 +65,9 @@ def plot_radius_curve(
         settings: ``report.settings``; needs ``rho`` and ``confidence``.
         step: Training step; None for the step of the lowest COR.
         totals: ``report.totals``: COR of the whole model; None marks no crossing for it.
-        depth_key: Whether many groups get a colour bar.
-        note: Whether n and interval level stand above the axes; off where a figure says them once.
-        ax: Axes to draw on; None makes a figure.
+        depth_key: Whether to add a colour bar for many groups.
+        note: Whether to write n and interval level above the axes.
+        ax: Axes to draw on; None creates a figure.
 
     Returns:
         The axes; each group's line carries its name as ``gid``.
@@ -90,12 +90,11 @@ def plot_radius_curve(
     step = _default_step(drift, layers) if step is None else step
     rows = drift[drift["step"] == step]
     if rows.empty:
-        raise ValueError(f"no drift curve for step {step}; measured steps: {sorted(set(drift['step']))}")
+        measured = ", ".join(str(found) for found in sorted(set(drift["step"])))
+        raise ValueError(f"expected a step with a drift curve, {measured}, got {step}; pass step=None for the default")
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.9)
-    known = ordered_groups(layers)
-    present = set(rows["group"])
-    groups = [group for group in known if group in present]
-    groups += sorted(present - set(known) - {TOTAL})
+    known, present = ordered_groups(layers), set(rows["group"])
+    groups = [group for group in known if group in present] + sorted(present - {*known, TOTAL})
     names = groups + ([TOTAL] if TOTAL in present else [])
     colors = {**depth_colors(groups), TOTAL: TOTAL_COLOR}
     banded = set(names) if len(groups) <= MANY_GROUPS else {TOTAL}
@@ -118,7 +117,7 @@ def plot_radius_curve(
 
 
 def _default_step(drift: "pd.DataFrame", layers: "pd.DataFrame") -> int:
-    """Return the step of the lowest COR, or the last one with a curve when that step has none."""
+    """Return the step of the lowest COR, or the last step with a curve if that step has none."""
     step = default_step(layers)
     return step if (drift["step"] == step).any() else int(drift["step"].max())
 
@@ -135,19 +134,19 @@ def _ratio(curve: "pd.DataFrame", column: str) -> np.ndarray:
 
 
 def _drawn_ratio(curve: "pd.DataFrame") -> np.ndarray:
-    """Return the curve's ratios, NaN where the debiased drift is not above zero: no log axis has such a place."""
+    """Return the ratios of a curve, NaN where a log axis cannot show them: the debiased drift is not above zero."""
     ratio = _ratio(curve, "drift")
     return np.where(ratio > 0, ratio, np.nan)
 
 
 def _alone(values: np.ndarray) -> list[int]:
-    """Return the places of finite values between gaps, which no line reaches."""
+    """Return the indices of finite values between two gaps, which need a marker since no line reaches them."""
     known = np.r_[False, np.isfinite(values), False]
     return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:]).tolist()
 
 
 def _set_axes(ax: Axes, curves: "dict[str, pd.DataFrame]", rho: float) -> None:
-    """Set log axes around the crossing, the line at 1, and the zone in which a crossing means collapse."""
+    """Set log axes around the crossing; draw the line at 1, and the zone in which a crossing means collapse."""
     ratios = np.concatenate([_drawn_ratio(curve) for curve in curves.values()])
     radii = np.concatenate([curve["rho"].to_numpy(dtype=float) for curve in curves.values()])
     finite = ratios[np.isfinite(ratios)]
@@ -166,30 +165,17 @@ def _set_axes(ax: Axes, curves: "dict[str, pd.DataFrame]", rho: float) -> None:
 
 
 def _draw_curve(ax: Axes, name: str, curve: "pd.DataFrame", color: Any, *, band: bool, silent: bool) -> None:
-    """Draw one curve, dotted where the gradient norm it is divided by is not certain to be above zero."""
+    """Draw one curve, dotted if the gradient norm in its denominator may be zero."""
     total = name == TOTAL
     if not np.isfinite(_ratio(curve, "drift")).any():
         return
-    rho, ratio = curve["rho"].to_numpy(dtype=float), _drawn_ratio(curve)
-    dashes: Any = (0, (1, 1.2)) if silent else (0, (5, 1.5)) if total else "-"
-    width, order = (1.5, 4) if total else (0.9, 3)
-    line = ax.plot(
-        rho, ratio, color=color, linewidth=width, linestyle=dashes, zorder=order, gid=name,
-        marker="o", markersize=1.5 * width, markevery=_alone(ratio),
-    )[0]  # fmt: skip
+    ratio, width = _drawn_ratio(curve), 1.5 if total else 0.9
+    line = line_with_band(
+        ax, curve["rho"], ratio, (_ratio(curve, "drift_low"), _ratio(curve, "drift_high")) if band else None,
+        name=name, color=color, linewidth=width, linestyle=DOTS if silent else TOTAL_DASHES if total else "-",
+        zorder=4 if total else 3, marker="o", markersize=1.5 * width, markevery=_alone(ratio),
+    )  # fmt: skip
     line.set_label(SILENT_LABEL if silent else "_curve")
-    if band:
-        low = np.maximum(_ratio(curve, "drift_low"), ax.get_ylim()[0] / 10)
-        ax.fill_between(
-            rho,
-            low,
-            _ratio(curve, "drift_high"),
-            color=color,
-            alpha=0.15,
-            linewidth=0,
-            zorder=2,
-            gid=f"band:{name}",
-        )
 
 
 def _draw_unbounded(ax: Axes, curves: "dict[str, pd.DataFrame]", colors: dict[str, Any]) -> None:
@@ -211,7 +197,7 @@ def _abbreviate(names: list[str]) -> str:
 
 
 def _draw_crossings(ax: Axes, table: "pd.DataFrame", colors: dict[str, Any]) -> None:
-    """Put a dot on the line at 1 for each COR, and its interval as a horizontal bar for the whole model."""
+    """Draw each COR as a dot on the line at 1, and the interval of the whole model as a horizontal bar."""
     table = table[table["status"] == "ok"]
     cor, low, high = (table[name].to_numpy(dtype=np.float64) for name in ("cor", "cor_low", "cor_high"))
     for index, name in enumerate(table["group"]):
@@ -231,11 +217,10 @@ def _legend(ax: Axes, groups: list[str], names: list[str], colors: dict[str, Any
     if len(groups) <= MANY_GROUPS:
         handles += [Line2D([], [], color=colors[group], label=full_name(group)) for group in groups]
     if TOTAL in names:
-        handles.append(Line2D([], [], color=TOTAL_COLOR, linestyle=(0, (5, 1.5)), linewidth=1.5, label="whole model"))
-    handles.append(
-        Line2D([], [], linestyle="none", marker="o", markersize=4, color=MUTED, label="COR (bar: its interval)")
-    )
+        handles.append(Line2D([], [], color=TOTAL_COLOR, linestyle=TOTAL_DASHES, linewidth=1.5, label="whole model"))
+    dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4}
+    handles.append(Line2D([], [], color=MUTED, label="COR (bar: its interval)", **dot))
     if any(line.get_label() == SILENT_LABEL for line in ax.get_lines()):
-        handles.append(Line2D([], [], color=MUTED, linestyle=(0, (1, 1.2)), label=SILENT_LABEL))
+        handles.append(Line2D([], [], color=MUTED, linestyle=DOTS, label=SILENT_LABEL))
     handles += [handle for handle in ax.get_legend_handles_labels()[0] if handle.get_label() != SILENT_LABEL]
     legend_below(ax, handles)

@@ -1,25 +1,22 @@
-"""The look of every figure: one rc dictionary, one palette, one way to write files.
+"""The look of every figure: one theme, one palette, one way to write files.
 
-The style is applied by a context manager, so importing or plotting never changes the user's global
-matplotlib settings. Fonts are embedded as TrueType (type 42), which publishers ask for and which keeps
-the text of a PDF searchable.
+The style is applied by a context manager, so neither importing nor plotting changes the global settings of matplotlib
+or seaborn. Fonts are embedded as TrueType (type 42), as publishers require; the text of a PDF stays searchable.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import matplotlib
+import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 COLUMN_WIDTH = 3.3  # inches: one column of a two-column paper
 TEXT_WIDTH = 7.0  # inches: both columns
@@ -40,14 +37,12 @@ ZONE_COLOR = "#D62728"
 MUTED = "#5A5A5A"
 MANY_GROUPS = 6  # above this many groups, colour means depth and only the groups that matter get intervals
 
+# Seaborn's theme for papers, scaled to a figure one column wide, with a few settings of our own.
 RC: dict[Any, Any] = {  # keys are typed differently by different versions of matplotlib
-    "font.family": "sans-serif",
+    **sns.axes_style("ticks"),
+    **sns.plotting_context("paper", font_scale=0.8),
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same picture everywhere
-    "font.size": 7.5,
     "axes.titlesize": 8,
-    "axes.labelsize": 7.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
     "legend.fontsize": 6.5,
     "legend.frameon": False,
     "legend.handlelength": 1.6,
@@ -70,7 +65,7 @@ RC: dict[Any, Any] = {  # keys are typed differently by different versions of ma
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Apply the toolkit's figure style for the length of a ``with`` block.
+    """Apply the style of the toolkit's figures inside a ``with`` block.
 
     Example:
         >>> import matplotlib
@@ -85,27 +80,12 @@ def paper_style() -> Iterator[None]:
         yield
 
 
-def in_paper_style(function: Callable[P, R]) -> Callable[P, R]:
-    """Return a plotting function that runs inside `paper_style`."""
-
-    @wraps(function)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> R:
-        with paper_style():
-            return function(*args, **kwargs)
-
-    return styled
+in_paper_style = paper_style()
+"""Decorator: run a plotting function inside `paper_style`."""
 
 
 def new_figure(width: float = COLUMN_WIDTH, height: float = 2.4) -> Figure:
-    """Make an empty figure that belongs to no window system and to no pyplot state.
-
-    Args:
-        width: Width in inches.
-        height: Height in inches.
-
-    Returns:
-        A figure on the Agg canvas with constrained layout.
-    """
+    """Return an empty figure, sized in inches, with constrained layout; it has no window and is unknown to pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -117,49 +97,33 @@ def axes_or_new(ax: Axes | None, width: float = COLUMN_WIDTH, height: float = 2.
 
 
 def root_figure(ax: Axes) -> Figure:
-    """Return the figure that an axes, possibly of a subfigure, belongs to.
-
-    Args:
-        ax: Axes.
-
-    Returns:
-        The outermost figure.
+    """Return the outermost figure of an axes, which may belong to a subfigure.
 
     Raises:
         ValueError: The axes were removed from their figure.
     """
-    figure = getattr(ax.figure, "figure", None)  # a subfigure names its root so, in every version of matplotlib
+    figure = getattr(ax.figure, "figure", None)  # the root, in every version of matplotlib
     if not isinstance(figure, Figure):
         raise ValueError("expected axes of a figure, got removed axes; pass ax=None for a new figure")
     return figure
 
 
 def dress(ax: Axes, *, title: str, note: str) -> None:
-    """Set the title, the sample note under it, and tick sizes.
-
-    Ticks are made lazily, often after the style's context has ended, so their size is stored on the axes.
-
-    Args:
-        ax: Axes to dress.
-        title: What is shown.
-        note: With how many samples and at which interval level; empty for no note.
-    """
+    """Set the title, the note under it (number of samples, interval level; may be empty), and the size of the ticks."""
     ax.set_title(title, loc="left", fontsize=RC["axes.titlesize"], pad=15 if note else 6)
     if note:
         ax.annotate(
             note, xy=(0, 1), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points",
             fontsize=RC["legend.fontsize"], color=MUTED, gid="note",
         )  # fmt: skip
+    # matplotlib creates ticks lazily, often after the style's context has ended, so the axes must keep their size.
     ax.tick_params(axis="both", which="both", labelsize=RC["xtick.labelsize"], width=0.6)
     ax.tick_params(axis="both", which="major", length=3)
     ax.tick_params(axis="both", which="minor", length=1.8)
 
 
 def depth_colors(groups: Sequence[str]) -> dict[str, Any]:
-    """Give each group a colour: distinct hues for a few groups, a sequential map by depth for many.
-
-    Args:
-        groups: Group names in depth order.
+    """Assign colours to groups in depth order: distinct hues to a few groups, a sequential map to many.
 
     Returns:
         Colour by group name.
@@ -168,25 +132,24 @@ def depth_colors(groups: Sequence[str]) -> dict[str, Any]:
         >>> depth_colors(["stem", "head"])
         {'stem': '#0072B2', 'head': '#E69F00'}
     """
-    hues = list(OKABE_ITO.values())
     if len(groups) <= MANY_GROUPS:
-        return dict(zip(groups, hues, strict=False))
-    # viridis without its palest end, which vanishes on white paper
-    colormap = matplotlib.colormaps["viridis"]
-    return {group: colormap(0.88 * index / (len(groups) - 1)) for index, group in enumerate(groups)}
+        return dict(zip(groups, OKABE_ITO.values(), strict=False))
+    # Without the palest end of viridis, which vanishes on white paper.
+    shades = sns.color_palette("viridis", as_cmap=True)(0.88 * np.linspace(0, 1, len(groups)))
+    return dict(zip(groups, map(tuple, shades), strict=True))
 
 
 def save(
     figure: Figure, stem: str | os.PathLike[str], *, formats: Sequence[str] = ("png", "pdf"), dpi: int = 300
 ) -> list[Path]:
-    """Write a figure in several formats, all or none of them, never half a file.
+    """Write a figure in several formats: all of the files, or none.
 
-    Every format is rendered in memory first; the files then appear by atomic renaming. A failure while
-    rendering leaves whatever was there before untouched.
+    Every format is rendered in memory first, and the files then appear by atomic renaming. A failure leaves the
+    previous files untouched.
 
     Args:
         figure: The figure.
-        stem: Path without suffix; its folder is made when missing.
+        stem: Path without suffix; its folder is created if missing.
         formats: File formats known to matplotlib, without dots.
         dpi: Resolution of bitmaps.
 

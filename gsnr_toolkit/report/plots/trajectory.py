@@ -1,8 +1,9 @@
 """GSNR or COR over training steps, a line per layer, the bottleneck step marked by a diamond."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -28,21 +29,19 @@ from gsnr_toolkit.report.plots.labels import (
     sparse_positions,
 )
 from gsnr_toolkit.report.plots.marks import (
-    collapse_zone,
+    cor_axis,
     diamond_style,
     edge_markers,
-    edge_strip,
     gsnr_axis,
-    log_limits,
+    line_with_band,
+    noise_floor_line,
     status_proxy,
-    tidy_log_axis,
     up_arrows,
 )
 from gsnr_toolkit.report.plots.style import (
     COLUMN_WIDTH,
     MANY_GROUPS,
     MUTED,
-    OKABE_ITO,
     RC,
     TOTAL_COLOR,
     axes_or_new,
@@ -52,20 +51,18 @@ from gsnr_toolkit.report.plots.style import (
     root_figure,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 NAMES = {"cor": "critical radius (COR)", "gsnr": "GSNR"}
 TOTAL = "total"
+TOTAL_DASHES = (0, (5, 1.5))
 
 
 @in_paper_style
 def plot_trajectory(
-    layers: "pd.DataFrame",
+    layers: pd.DataFrame,
     settings: Settings,
     *,
     quantity: str = "cor",
-    totals: "pd.DataFrame | None" = None,
+    totals: pd.DataFrame | None = None,
     bottleneck: BottleneckLike | None = None,
     depth_key: bool = True,
     note: bool = True,
@@ -73,19 +70,19 @@ def plot_trajectory(
 ) -> Axes:
     """Draw COR or GSNR over steps by layer, with interval bands and the bottleneck step as diamonds.
 
-    With more than six groups, colour means depth (dark: input, light: output), and bands and diamonds are
-    kept for the bottleneck group and the whole model. Measured steps without a COR are hollow marks at the
-    lower edge, and COR above the largest radius tried are arrows; neither is dropped.
+    With more than six groups, colour means depth (dark: input, light: output), and only the bottleneck group and the
+    whole model get bands and diamonds. No step is left out: one without a COR is a hollow mark at the lower edge, and
+    a COR above the largest radius tried is an arrow.
 
     Args:
         layers: ``report.layers``, one row per (step, group).
         settings: ``report.settings``; needs ``confidence`` and, for COR, ``rho`` (and ``radii``).
         quantity: ``"cor"`` or ``"gsnr"``.
-        totals: ``report.totals``; None leaves the whole model out.
+        totals: ``report.totals``; None omits the whole model.
         bottleneck: ``report.bottleneck``; None finds it in the tables.
-        depth_key: Whether many groups get a colour bar; off where a neighbouring panel has it.
-        note: Whether n and interval level stand above the axes; off where a figure says them once.
-        ax: Axes to draw on; None makes a figure.
+        depth_key: Whether to add a colour bar for many groups.
+        note: Whether to write n and interval level above the axes.
+        ax: Axes to draw on; None creates a figure.
 
     Returns:
         The axes; each group's line carries its name as ``gid``.
@@ -102,7 +99,9 @@ def plot_trajectory(
         [[5.0]]
     """
     if quantity not in NAMES:
-        raise ValueError(f"quantity must be one of {', '.join(NAMES)}, got {quantity!r}")
+        raise ValueError(
+            f"expected quantity to be one of {', '.join(NAMES)}, got {quantity!r}; pass the name of a column"
+        )
     columns = ["step", "group", "depth", "num_samples", quantity, f"{quantity}_low", f"{quantity}_high"]
     columns.append("status" if quantity == "cor" else "noise_floor")
     require_columns(layers, columns, "plot_trajectory")
@@ -133,90 +132,53 @@ def plot_trajectory(
     return ax
 
 
-def _set_axes(ax: Axes, tables: "list[pd.DataFrame]", settings: Settings, quantity: str) -> None:
-    names = [quantity, f"{quantity}_low", f"{quantity}_high"]
-    values = np.concatenate([table[names].to_numpy(dtype=float) for table in tables])
+def _set_axes(ax: Axes, tables: list[pd.DataFrame], settings: Settings, quantity: str) -> None:
+    rows = pd.concat(tables)
     if quantity == "gsnr":
-        floor = min(float(table["noise_floor"].min()) for table in tables)
-        gsnr_axis(ax, values, floor)
-        ax.axhline(
-            floor,
-            color=OKABE_ITO["orange"],
-            linestyle=(0, (4, 2)),
-            linewidth=0.9,
-            label=f"noise floor 1/n = {floor:.2g}",
-        )
+        floor = float(rows["noise_floor"].min())
+        gsnr_axis(ax, rows[["gsnr", "gsnr_low", "gsnr_high"]].to_numpy(dtype=float), floor)
+        noise_floor_line(ax, floor)
         return
-    status = np.concatenate([table["status"].to_numpy() for table in tables])
-    rho = float(read_setting(settings, "rho"))
-    values = values[status == "ok"]
-    known = values[:, 0][np.isfinite(values[:, 0]) & (values[:, 0] > 0)]
-    lowest = known.min() / 10 if known.size else rho / 10
-    shown = [
-        *known,
-        *np.maximum(values[:, 1], lowest),
-        *values[:, 2][np.isfinite(values[:, 2])],
-        rho / 1.6,
-        rho * 1.6,
-    ]
-    if (status == "above_max_radius").any():
-        shown.append(2.2 * largest_radius(settings))
-    ax.set_yscale("log")
-    without_number = bool(np.isin(status, ["no_signal", "undefined"]).any())
-    ax.set_ylim(log_limits(shown, edge_band=without_number))
-    tidy_log_axis(ax)
-    collapse_zone(ax, rho)
-    if without_number:
-        edge_strip(ax)
+    ceiling = largest_radius(settings) if (rows["status"] == "above_max_radius").any() else np.nan
+    undecided = bool(rows["status"].isin(["no_signal", "undefined"]).any())
+    cor_axis(ax, rows, float(read_setting(settings, "rho")), ceiling=ceiling, edge_band=undecided)
 
 
 def _offsets(names: list[str], steps: np.ndarray) -> dict[str, float]:
-    """Return a sideways shift by group: for a single step's points, and for marks that would coincide."""
-    gap = float(np.diff(steps).min()) if steps.size > 1 else 1.0
-    reach = 0.35 * gap
+    """Return a sideways shift by group, for points of a single step and for marks that would coincide."""
+    reach = 0.35 * (float(np.diff(steps).min()) if steps.size > 1 else 1.0)
     shifts = np.linspace(-reach, reach, len(names)) if len(names) > 1 else np.zeros(1)
     return dict(zip(names, map(float, shifts), strict=True))
 
 
 def _draw_group(
-    ax: Axes, name: str, table: "pd.DataFrame", quantity: str, color: Any, offset: float, focus: bool
+    ax: Axes, name: str, table: pd.DataFrame, quantity: str, color: Any, offset: float, focus: bool
 ) -> None:
-    """Draw one line, and its band when it is in focus; with a single step, a point and its bar."""
-    single = len(table) == 1
+    """Draw one line, and its band if it is in focus; for a single step, a point and its bar."""
+    single, wide = len(table) == 1, name == TOTAL or focus
     x = table["step"].to_numpy(dtype=float) + (offset if single else 0.0)
-    y = table[quantity].to_numpy(dtype=float)
-    low, high = (table[f"{quantity}_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
-    low, high = (
-        np.clip(low, ax.get_ylim()[0] if ax.get_yscale() == "log" else -np.inf, None),
-        np.minimum(high, ax.get_ylim()[1]),
-    )
-    if quantity == "cor":
-        y = np.where(table["status"] == "ok", y, np.nan)
-    wide = name == TOTAL or focus
-    ax.plot(
-        x, y, marker="o", color=color, markersize=3 if single or focus else 2, linewidth=1.3 if wide else 0.8,
-        linestyle=(0, (5, 1.5)) if name == TOTAL else "-", zorder=4 if wide else 3, gid=name,
+    y = table[quantity].where(table["status"] == "ok") if quantity == "cor" else table[quantity]
+    ends = table[f"{quantity}_low"].to_numpy(dtype=float), table[f"{quantity}_high"].to_numpy(dtype=float)
+    line_with_band(
+        ax, x, y, ends if focus and not single else None, name=name, color=color, marker="o",
+        markersize=3 if single or focus else 2, linewidth=1.3 if wide else 0.8,
+        linestyle=TOTAL_DASHES if name == TOTAL else "-", zorder=4 if wide else 3,
     )  # fmt: skip
     if single:
-        ax.vlines(x, low, high, color=color, linewidth=0.8, gid=f"band:{name}")
-    elif focus:
-        ax.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0, zorder=2, gid=f"band:{name}")
+        ax.vlines(x, *np.clip(ends, *ax.get_ylim()), color=color, linewidth=0.8, gid=f"band:{name}")
 
 
 def _draw_without_number(
-    ax: Axes, name: str, table: "pd.DataFrame", settings: Settings, color: Any, offset: float
+    ax: Axes, name: str, table: pd.DataFrame, settings: Settings, color: Any, offset: float
 ) -> None:
-    for status in ("no_signal", "undefined"):
-        steps = table.loc[table["status"] == status, "step"].to_numpy(dtype=float)
-        if steps.size:
-            edge_markers(ax, steps + offset, status, colors=[color], label="_nolegend_").set_gid(
-                f"edge:{status}:{name}"
-            )
-    steps = table.loc[table["status"] == "above_max_radius", "step"].to_numpy(dtype=float)
-    if steps.size:
-        arrows = up_arrows(ax, steps + offset, largest_radius(settings), colors=[color])
-        arrows.set(gid=f"above_max_radius:{name}", sizes=[70])
-        _keep_one_label(ax, arrows)
+    for status, rows in table[table["status"] != "ok"].groupby("status"):
+        steps = rows["step"].to_numpy(dtype=float) + offset
+        if status == "above_max_radius":
+            arrows = up_arrows(ax, steps, largest_radius(settings), colors=[color])
+            arrows.set(gid=f"above_max_radius:{name}", sizes=[70])
+            _keep_one_label(ax, arrows)
+        else:
+            edge_markers(ax, steps, str(status), colors=[color], label="_nolegend_").set_gid(f"edge:{status}:{name}")
 
 
 def _keep_one_label(ax: Axes, artist: Any) -> None:
@@ -225,13 +187,7 @@ def _keep_one_label(ax: Axes, artist: Any) -> None:
 
 
 def _draw_diamond(
-    ax: Axes,
-    name: str,
-    table: "pd.DataFrame",
-    quantity: str,
-    bottleneck: BottleneckLike,
-    color: Any,
-    offset: float,
+    ax: Axes, name: str, table: pd.DataFrame, quantity: str, bottleneck: BottleneckLike, color: Any, offset: float
 ) -> None:
     here = table[table["step"] == bottleneck.step]
     if quantity == "cor":
@@ -255,7 +211,7 @@ def _x_axis(ax: Axes, steps: np.ndarray) -> None:
 
 
 def add_depth_key(ax: Axes, groups: list[str]) -> None:
-    """Add a colour bar that reads depth, one cell per group in depth order."""
+    """Add a colour bar for depth, one cell per group in depth order."""
     figure = root_figure(ax)
     colormap = ListedColormap(list(depth_colors(groups).values()))
     norm = BoundaryNorm(np.arange(len(groups) + 1) - 0.5, len(groups))
@@ -273,34 +229,22 @@ def add_depth_key(ax: Axes, groups: list[str]) -> None:
 def _legend(
     ax: Axes,
     groups: list[str],
-    tables: "dict[str, pd.DataFrame]",
+    tables: dict[str, pd.DataFrame],
     colors: dict[str, Any],
     bottleneck: BottleneckLike | None,
 ) -> None:
-    """List the groups when they are few, then the total, the diamond, and the marks without a number."""
+    """List the groups if they are few, then the total, the diamond, and the marks without a number."""
+    dot: dict[str, Any] = {"marker": "o", "markersize": 3}
     handles: list[Any] = []
     if len(groups) <= MANY_GROUPS:
-        handles += [
-            Line2D([], [], color=colors[group], marker="o", markersize=3, label=full_name(group)) for group in groups
-        ]
+        handles += [Line2D([], [], color=colors[group], label=full_name(group), **dot) for group in groups]
     if TOTAL in tables:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=TOTAL_COLOR,
-                linestyle=(0, (5, 1.5)),
-                marker="o",
-                markersize=3,
-                label="whole model",
-            )
-        )
+        handles.append(Line2D([], [], color=TOTAL_COLOR, linestyle=TOTAL_DASHES, label="whole model", **dot))
     if any(str(line.get_gid()).startswith("diamond:") for line in ax.get_lines()) and bottleneck is not None:
         color = colors.get(bottleneck.group or TOTAL, MUTED)
         label = f"bottleneck: step {bottleneck.step:g}, {full_name(bottleneck.group or 'whole model')}"
         handles.append(Line2D([], [], **diamond_style(color, main=True), label=label))
     handles += ax.get_legend_handles_labels()[0]
-    if "status" in next(iter(tables.values())).columns and ax.get_yscale() == "log":
-        present = {status for table in tables.values() for status in table["status"]}
-        handles += [status_proxy(status) for status in ("no_signal", "undefined") if status in present]
+    edges = {str(found.get_gid()).split(":")[1] for found in ax.collections if str(found.get_gid()).startswith("edge:")}
+    handles += [status_proxy(status) for status in ("no_signal", "undefined") if status in edges]
     legend_below(ax, handles)

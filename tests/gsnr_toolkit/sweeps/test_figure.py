@@ -146,7 +146,7 @@ def test_nothing_leaves_the_figure_and_no_tick_labels_touch(rendered):
 def test_one_data_point_is_drawn_and_no_run_is_refused():
     root_figure(plot_auc_radius(sweep_table(families=["demo-nt"], seeds=1, radii=[0.0]))).canvas.draw()
     root_figure(plot_auc_radius(sweep_table(families=["demo-nt"], seeds=1, radii=[0.01]))).canvas.draw()
-    with pytest.raises(ValueError, match="expected runs at a set radius that have come to an end, got none"):
+    with pytest.raises(ValueError, match="expected ended runs at a fixed radius, got none"):
         plot_auc_radius(sweep_table().assign(status="failed"))
     with pytest.raises(ValueError, match="got one without rho"):
         plot_auc_radius(sweep_table().drop(columns="rho"))

@@ -92,7 +92,9 @@ def test_every_kind_of_answer(changes, head, tone, cell):
     assert head in page.text
     assert f'class="verdict {tone}"' in raw
     assert page.table_like("1 settings")["rows"][0][1] == cell
-    assert ("could not be drawn: expected runs at a set radius" in page.text) == (changes == {"status": "failed"})
+    assert ("could not be drawn: expected ended runs at a fixed radius" in page.text) == (
+        changes == {"status": "failed"}
+    )
     check_page(page)
 
 
@@ -120,7 +122,7 @@ def test_auto_radii_and_cor_without_a_value_are_words():
     found = runs.table_like("runs that have ended")
     column = {name: [row[found["heads"].index(name)] for row in found["rows"]] for name in found["heads"]}
     assert column["rho"] == ["0", "0.01", "0.05", "auto"]
-    assert column["COR"] == ["no signal", "0.02 [0.01, 0.2]", "above those tried", "not recorded"]
+    assert column["COR"] == ["no signal at most 0.2", "0.02 [0.01, 0.2]", "above those tried", "not recorded"]
     assert runs.table_like("1 settings")["rows"][0][2] == "no_signal"
 
 
@@ -142,7 +144,7 @@ def test_a_folder_without_a_sweep_or_without_ended_runs(folder, tmp_path):
     with pytest.raises(ProbeError, match=r"to hold a sweep, but its sweep\.json cannot be read"):
         save_page(tmp_path)
     (tmp_path / "sweep.json").write_bytes((folder / "sweep.json").read_bytes())
-    with pytest.raises(ProbeError, match=r"expected a run that has ended in .*, got none of 8; go on with the sweep"):
+    with pytest.raises(ProbeError, match=r"expected a run that has ended in .*, got none of 8; resume the sweep"):
         save_page(tmp_path)
     (tmp_path / "sweep.csv").write_text("key,status,message\n")
     with pytest.raises(ProbeError, match="got none of 8"):

@@ -135,11 +135,11 @@ def test_errors_name_what_is_missing(synthetic_report):
     report = synthetic_report(steps=1)
     with pytest.raises(ValueError, match=r"missing: cor_low.*estimate_cor"):
         plot_cor_by_layer(report.layers.drop(columns="cor_low"), report.settings)
-    with pytest.raises(ValueError, match=r"step 99 was not measured; measured steps: \[0\]"):
+    with pytest.raises(ValueError, match="expected one of the measured steps 0, got 99; pass step=None"):
         plot_cor_by_layer(report.layers, report.settings, step=99)
-    with pytest.raises(ValueError, match=r"settings\['rho'\] is needed"):
+    with pytest.raises(ValueError, match=r"expected settings\['rho'\], got settings with confidence, radii; pass"):
         plot_cor_by_layer(report.layers, {"confidence": 0.95, "radii": [1.0]})
-    with pytest.raises(ValueError, match="unknown status 'fine'"):
+    with pytest.raises(ValueError, match=r"expected one of the statuses ok, .*, got 'fine'; pass"):
         plot_cor_by_layer(report.layers.assign(status="fine"), report.settings)
     with pytest.raises(ValueError, match="at least one row"):
         plot_cor_by_layer(report.layers.iloc[:0], report.settings)

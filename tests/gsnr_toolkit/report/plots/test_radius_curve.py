@@ -82,5 +82,5 @@ def test_zone_ends_at_rho(synthetic_report):
 
 def test_step_without_curve_is_refused(synthetic_report):
     report = synthetic_report(steps=2)
-    with pytest.raises(ValueError, match="no drift curve for step 7; measured steps: \\[0, 10\\]"):
+    with pytest.raises(ValueError, match="expected a step with a drift curve, 0, 10, got 7; pass step=None"):
         plot_radius_curve(report.drift, report.layers, report.settings, step=7)

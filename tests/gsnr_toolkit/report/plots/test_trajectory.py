@@ -96,5 +96,5 @@ def test_single_step_spreads_the_groups(synthetic_report, by_gid):
 
 def test_unknown_quantity_is_refused(synthetic_report):
     report = synthetic_report(steps=1)
-    with pytest.raises(ValueError, match="one of cor, gsnr, got 'loss'"):
+    with pytest.raises(ValueError, match="expected quantity to be one of cor, gsnr, got 'loss'; pass"):
         plot_trajectory(report.layers, report.settings, quantity="loss")
