@@ -217,6 +217,7 @@ def _legend(table: pd.DataFrame) -> list[Line2D]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the script with command-line arguments; None reads those of the process."""
+
     def family(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--family", default="f2f", choices=FAMILIES, help="what is trained on")
 

@@ -8,7 +8,8 @@ from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.training.run import read_result
 
 CONFIG = TrainConfig(
-    model="tests.support.tiny_detector:tiny_model", data="demo-df", strength=3.0, steps=24, batch_size=8, train_samples=64,
+    model="tests.support.tiny_detector:tiny_model", data="demo-df", strength=3.0, steps=24, batch_size=8,
+    train_samples=64,
     eval_samples=60, lr=3e-3,
 )  # fmt: skip
 
