@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gsnr_toolkit.support.lazy import lazy_exports
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:  # the same names for type checkers and editors
     from gsnr_toolkit.data.loaders import probe_loader as probe_loader

@@ -158,8 +158,8 @@ def test_no_numpy_leaks_into_json():
 
 def test_proxy_check(tmp_path, capsys):
     output = run(
-        "proxy-check", "--encoder", "tests.support.tiny_clip:tiny_clip", "--data", "demo-df", "--samples", 16, "--steps", "0,1",
-        "--pool", "mean", "--layerwise", "readout", "--device", "cpu", "--out", "proxy", "-q",
+        "proxy-check", "--encoder", "tests.support.tiny_clip:tiny_clip", "--data", "demo-df", "--samples", 16,
+        "--steps", "0,1", "--pool", "mean", "--layerwise", "readout", "--device", "cpu", "--out", "proxy", "-q",
     )  # fmt: skip
     assert "rank correlation of proxy and true GSNR" in output
     table = pd.read_csv("proxy/proxy_gsnr.csv")
