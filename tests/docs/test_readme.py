@@ -33,7 +33,7 @@ def test_the_api_example_runs(tmp_path, monkeypatch, capsys):
 def test_both_commands_set_up_everything():
     main, tests = _blocks("bash")
     assert main.strip().endswith(".venv/bin/gsnr-probe")
-    assert tests.strip().endswith(".venv/bin/pytest")
+    assert tests.strip().endswith(".venv/bin/pytest -n auto")
     for command in (main, tests):
         assert "python3 -m venv .venv && .venv/bin/pip install" in command
 
