@@ -106,7 +106,8 @@ def _run(
     """
     from rich.console import Console
 
-    from gsnr_toolkit.commands.probe_run import run_probe, save_run
+    from gsnr_toolkit.commands.probe_run import run_probe
+    from gsnr_toolkit.report.formats import write_formats
     from gsnr_toolkit.report.pages.write import check_page, is_page
 
     folder = out or request.default_folder
@@ -129,7 +130,7 @@ def _run(
     files: list[Path] | None = None
     with suppress(KeyboardInterrupt):
         formats = ("tables", "figures", "html") if html else ("tables", "figures")
-        files = save_run(report, folder, overwrite=True, formats=formats)
+        files = write_formats(report, folder, formats)
     _print(report, as_json=as_json, quiet=quiet)
     if files is None:
         errors.print(f"interrupted while drawing: the report is saved in {folder}, its figures are incomplete")

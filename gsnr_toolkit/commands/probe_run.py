@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -169,23 +168,3 @@ def _data_notes(dataset: ForgeryDataset) -> list[str]:
         return notes
     first = skipped.iloc[0]
     return [*notes, f"{len(skipped)} entries of the data set were skipped, first {first['path']}: {first['reason']}"]
-
-
-def save_run(
-    report: Report, folder: Path, *, overwrite: bool, formats: Sequence[str] = ("tables", "figures")
-) -> list[Path]:
-    """Write a report and its figures.
-
-    Args:
-        report: The report.
-        folder: Folder of the report.
-        overwrite: Replace a report made with other settings.
-        formats: Names of output formats; see ``report/formats.py``.
-
-    Returns:
-        The files, figures included.
-    """
-    from gsnr_toolkit.report.formats import write_formats  # matplotlib is slow to import; not before the end
-
-    report.save(folder, overwrite=overwrite)
-    return write_formats(report, folder, formats)

@@ -33,7 +33,7 @@ def test_forms_of_batches(batch, paired, labelled):
 def test_other_forms_are_refused():
     with pytest.raises(ProbeError, match=r"expected a batch \(images, counterparts, labels\).*got NoneType in place"):
         split_pairs({"pixels": IMAGES, "labels": LABELS})
-    with pytest.raises(ProbeError, match="expected a batch of the form"):
+    with pytest.raises(ProbeError, match=r"expected a batch \(inputs, labels\)"):
         split_pairs("images")
 
 

@@ -206,7 +206,7 @@ def test_batches_are_the_same_wherever_one_starts():
     ("changes", "message"),
     [
         ({"rho": -1.0}, r"expected rho to be a number from 0, got -1.0"),
-        ({"method": "head"}, r"expected method 'probe'"),
+        ({"method": "head"}, r"use method 'probe'"),
         ({"method": "lora"}, r"expected a tuning .* got 'lora'"),
         ({"batch_size": 7}, r"expected an even batch_size"),
         ({"fakes": "given", "method": "sbi"}, r"self-blended fakes with method 'sbi'"),

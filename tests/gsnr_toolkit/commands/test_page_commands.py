@@ -53,7 +53,7 @@ def made(monkeypatch):
     torch.manual_seed(0)
     inputs = torch.randn(32, 4)
     report = estimate_cor(nn.Linear(4, 1), [(inputs, (inputs[:, 0] > 0).long())], progress=False)
-    monkeypatch.setattr(runner, "save_run", lambda *args, **kw: [])
+    monkeypatch.setattr("gsnr_toolkit.report.plots.save_all.save_plots", lambda *args: [])
     return lambda note: monkeypatch.setattr(runner, "run_probe", lambda *a, **k: [replace(report, notes=(note,))])
 
 
@@ -98,7 +98,7 @@ def test_the_sweep_writes_its_page(call, sweep_folder, tmp_path):
         ("report SWEEP --to mine.txt", "'mine.txt' is something else; choose another file, or overwrite it"),
         ("report SWEEP --to empty", "expected a file for the page, got the folder 'empty'"),
         ("report SWEEP --to mine.txt/page.html", "expected a file that can be written for the page"),
-        ("--rho 0 report SWEEP", "expected no options before 'report', got rho; leave them out"),
+        ("--rho 0 report SWEEP", "expected no options before 'report', got rho; remove them"),
     ],
 )
 def test_wrong_ways_are_one_message(call, sweep_folder, tmp_path, command, message):

@@ -260,7 +260,7 @@ def test_ctrl_c_while_drawing_says_what_is_saved(run, monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "save_run", interrupted)
+    monkeypatch.setattr("gsnr_toolkit.report.formats.write_formats", interrupted)
     small = [*SMALL, "--quiet", "--steps", "0", "--layerwise", "readout"]
     code, out, err = run(*small, "--out", "here")
     assert code == 130

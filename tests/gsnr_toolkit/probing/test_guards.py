@@ -26,7 +26,7 @@ def test_guard_empty_and_used_up_loaders():
     _raises(ProbeError, "got none; check the data set's length", loader=[])
     used = iter(make_loader())
     list(used)
-    _raises(ProbeError, "used up: pass the DataLoader itself", loader=used)
+    _raises(ProbeError, "exhausted: pass the DataLoader itself", loader=used)
 
 
 def test_guard_too_few_samples():
@@ -115,8 +115,8 @@ def test_guard_options():
     _raises(ProbeError, "perturb to be one of", perturb="some")
     _raises(ProbeError, "confidence to be between 0 and 1", confidence=95)
     _raises(ProbeError, "engine to be one of 'auto'", engine="gpu")
-    _raises(ProbeError, "refine to be 0 to 5", refine=9)
-    _raises(ProbeError, "max_samples to be 1 or more", max_samples=0)
+    _raises(ProbeError, "refine to be a whole number from 0 up to 5", refine=9)
+    _raises(ProbeError, "max_samples to be a whole number from 1", max_samples=0)
 
 
 def test_a_diverging_run_says_so():

@@ -63,7 +63,7 @@ def test_runs_that_share_open_data_give_the_same_and_draw_once(finished, tmp_pat
     first = run_training(CONFIG, tmp_path / "first", device="cpu", opened=opened)
     assert len(opened) == 3  # train, val, test
     kept = dict(opened)
-    monkeypatch.setattr(type(next(iter(opened.values()))), "_make", None)  # drawing again would be an error
+    monkeypatch.setattr(type(next(iter(opened.values()))), "_render", None)  # drawing again would be an error
     second = run_training(replace(CONFIG, rho=0.02), tmp_path / "second", device="cpu", opened=opened)
     assert opened == kept
     _assert_same(_steady(first), _steady(finished[1]))

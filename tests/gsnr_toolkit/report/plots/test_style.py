@@ -22,7 +22,7 @@ def test_importing_the_package_loads_no_plotting_library():
 def test_every_public_name_resolves_and_others_say_so():
     for name in plots.__all__:
         assert callable(getattr(plots, name))
-    with pytest.raises(AttributeError, match="no attribute 'plot_everything'; it has paper_style"):
+    with pytest.raises(AttributeError, match="no attribute 'plot_everything'; public names: paper_style"):
         _ = plots.plot_everything
 
 
