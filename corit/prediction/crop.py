@@ -91,15 +91,9 @@ def _yunet(path: Path) -> Any:
 
 
 def cut_square(image: Pixels, box: tuple[float, float, float, float], margin: float) -> Pixels:
-    """Crop a square around a box; at the image's edge the square is moved in, and limited to the image.
+    """Return a square crop around a box (left, top, right, bottom), with a margin on each side relative to the box.
 
-    Args:
-        image: (H, W, 3).
-        box: Left, top, right, bottom.
-        margin: Margin on each side, relative to the box.
-
-    Returns:
-        (S, S, 3), or a smaller rectangle if the image is too small for the square.
+    At the image's edge the square is moved in. If the image is too small for it, the crop is a smaller rectangle.
 
     >>> cut_square(np.zeros((100, 80, 3), np.uint8), (10, 10, 30, 30), 0.5).shape
     (40, 40, 3)

@@ -40,13 +40,7 @@ _BATCH, _LR, _TRAIN_IMAGES = 32, 1e-4, 1000
 
 
 def read_steps(text: str) -> tuple[int, ...]:
-    """Read training steps from text.
-
-    Args:
-        text: Non-negative integers, separated by commas.
-
-    Returns:
-        The steps, ascending.
+    """Return the training steps in a text of non-negative integers, separated by commas, ascending.
 
     Raises:
         ProbeError: If a part is not a non-negative integer.
@@ -138,18 +132,9 @@ def fine_tuned(
     progress: bool,
     lr: float = _LR,
 ) -> Iterator[int]:
-    """Train a model from one step to the next.
+    """Train a model in place, with AdamW on batches of 32, and yield each of the steps when it is reached.
 
-    Args:
-        model: Trained in place, with AdamW on batches of 32.
-        open_training: Opens the training images; called only if there is a step to train.
-        steps: Where to stop.
-        seed: Seed of the order.
-        progress: Show progress bars (on a terminal).
-        lr: Learning rate.
-
-    Yields:
-        Each step, after the model has been trained up to it.
+    ``open_training`` is called only if there is a step to train. ``seed`` is that of the order.
     """
     done = 0
     batches: Iterator[Any] | None = None

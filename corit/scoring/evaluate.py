@@ -155,14 +155,9 @@ def protocol_of(trained: Trained, dataset: ForgeryDataset, scores: pd.DataFrame)
 
 
 def wide_table(table: pd.DataFrame, level: str = "video") -> pd.DataFrame:
-    """Put the metrics side by side.
+    """Return the metrics of a level side by side, as text with their intervals.
 
-    Args:
-        table: A table of metrics.
-        level: ``"frame"`` or ``"video"``.
-
-    Returns:
-        A row for each detector, data set and perturbation; metrics as text with their intervals.
+    There is a row for each detector, data set and perturbation.
     """
     chosen = table[table["level"] == level].copy()
     chosen["text"] = [
@@ -175,14 +170,7 @@ def wide_table(table: pd.DataFrame, level: str = "video") -> pd.DataFrame:
 
 
 def markdown_table(table: pd.DataFrame, columns: Mapping[str, str]) -> str:
-    """Write columns of a table as Markdown.
-
-    Args:
-        table: Any table.
-        columns: Column to heading.
-
-    Returns:
-        Lines.
+    """Return columns of a table as Markdown, under the given headings.
 
     >>> print(markdown_table(pd.DataFrame({"a": [1]}), {"a": "A"}))
     | A |

@@ -52,17 +52,7 @@ class Task(Protocol):
 
 
 def build_untrained(config: DetectorTraining) -> nn.Module:
-    """Build the untrained detector of a config, with ``requires_grad`` set on the parameters to train.
-
-    Args:
-        config: The training's config.
-
-    Returns:
-        CoRIT, or a detector of the toolkit.
-
-    Raises:
-        ProbeError: If the encoder's model is not a :class:`gsnr_toolkit.models.Detector`.
-    """
+    """Build the untrained detector of a config, with ``requires_grad`` set on the parameters to train."""
     if config.method != "corit":
         model = build_model(config.encoder, weights=config.weights, seed=config.seed)
         if not isinstance(model, Detector):

@@ -68,11 +68,7 @@ demo is not trained on self-blended images alone, as `corit train` does by defau
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, test on every embedded data set, and write the weights and the card.
-
-    Args:
-        arguments: Command-line arguments; those of the process when None.
-    """
+    """Train, test on every embedded data set, and write the weights and the card."""
     parser = argparse.ArgumentParser(prog="python -m corit.training.train_demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=DEMO_FILE.parent, help="folder for weights and card")
     parser.add_argument("--cache", type=Path, help="folder for cached features, to resume an interrupted run")
