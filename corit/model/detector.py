@@ -308,8 +308,8 @@ class CoRIT(nn.Module):
     def regions_of(self, cgp: Tensor, images: Tensor) -> Regions:
         """Return the K regions of each image from the CGP ``(N, T, d)`` of one layer.
 
-        An image that equals its counterpart has no regions. Shared regions ignore the values of the CGP, and so do random
-        and fixed anchors without RRM. Random anchors are drawn from the pixels of the images.
+        An image that equals its counterpart has no regions. Shared regions ignore the values of the CGP, and so do
+        random and fixed anchors without RRM. Random anchors are drawn from the pixels of the images.
         """
         if self.shared is not None:
             return self.shared(len(images))
@@ -327,7 +327,7 @@ class CoRIT(nn.Module):
         return assign_by_distance(self.squared, anchors, valid)
 
     def block_regions(self, cgp: Mapping[int, Tensor], images: Tensor) -> list[Regions]:
-        """Return the regions of each of the L blocks, from the CGP ``(N, T, d)`` of the layers that ``cgp_layer`` needs."""
+        """Return the regions of each of the L blocks, from the CGP ``(N, T, d)`` of each layer that ``cgp_layer`` needs."""
         config, last = self.config, self._shape.num_layers
         if not config.needs_counterparts:
             return [self.regions_of(next(iter(cgp.values())), images)] * last

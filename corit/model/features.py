@@ -133,8 +133,8 @@ class FeatureMaker:
 def find_shared_regions(detector: CoRIT, dataset: ForgeryDataset, folder: str | Path | None = None) -> None:
     """Set the regions that all images share, from the first :data:`CALIBRATION` real images of a data set.
 
-    Of self-blended pairs, the first view is used. The inner products are cached in ``folder`` like features. They depend
-    neither on the number of regions nor on the threshold.
+    Of self-blended pairs, the first view is used. The inner products are cached in ``folder`` like features. They
+    depend neither on the number of regions nor on the threshold.
     """
     rows = np.flatnonzero(np.asarray(dataset.labels) == REAL)[:CALIBRATION].tolist()
     layer = int(detector.config.cgp_layer or 0)

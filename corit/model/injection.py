@@ -61,8 +61,8 @@ def attention_mask(valid: Tensor, frozen: int, heads: int, dtype: torch.dtype, *
     """Return the numbers to add to the attention logits: 0, or minus infinity where attention is blocked.
 
     Each of the F frozen tokens attends to frozen tokens. A region token attends to frozen tokens, itself, and the
-    regions that exist, ``valid`` ``(N, K)``. The shape is ``(N * heads, F + K, F + K)``, or ``(N * heads, K, F + K)`` for
-    the region tokens only.
+    regions that exist, ``valid`` ``(N, K)``. The shape is ``(N * heads, F + K, F + K)``. For the region tokens only, it
+    is ``(N * heads, K, F + K)``.
 
     >>> attention_mask(torch.tensor([[True, False]]), 1, 1, torch.float32)[0].tolist()
     [[0.0, -inf, -inf], [0.0, 0.0, -inf], [0.0, 0.0, 0.0]]

@@ -131,7 +131,7 @@ def join_by_similarity(
 
 
 def assign_by_distance(squared: Tensor, anchors: Tensor, valid: Tensor) -> Regions:
-    """Assign each token to the nearest anchor on the grid, by squared distances ``(T, T)``; to none if there is no anchor."""
+    """Assign each token to the nearest anchor, by squared distances ``(T, T)``; to none if there is no anchor."""
     distance = squared[anchors].mT.to(torch.float32).masked_fill(~valid[:, None], torch.inf)
     members = _one_hot(distance.argmin(2), anchors) & valid[:, None]
     return Regions(anchors, valid, members)

@@ -74,8 +74,8 @@ def tower_shape(encoder: nn.Module) -> TowerShape:
 def iter_layers(encoder: nn.Module, images: Tensor, last: int | None = None) -> Iterator[Tensor]:
     """Run a visual transformer block by block, with the same calls as its own forward pass.
 
-    Yield the tokens ``(N, 1 + T, d)``, class token first: the input of the first block (layer 0), then the output of each
-    block up to ``last``; of every block when None.
+    Yield the tokens ``(N, 1 + T, d)``, class token first: the input of the first block (layer 0), then the output of
+    each block up to layer ``last``, or of every block when None.
 
     Raises:
         ProbeError: If the images have another size, or tokens were dropped.

@@ -120,8 +120,8 @@ class _Labelled:
 def compare_proxy(proxy: pd.DataFrame, true: pd.DataFrame) -> ProxyCheck:
     """Return the layers in both a table of proxies and a table of true values, and their correlations.
 
-    Both tables, of :func:`corit.proxy.gsnr.proxy_gsnr` and of ``report.to_frame()``, have two more columns: ``data`` and
-    ``step``.
+    The tables are those of :func:`corit.proxy.gsnr.proxy_gsnr` and of ``report.to_frame()``, each with two more
+    columns: ``data`` and ``step``.
 
     Raises:
         ProbeError: If no layer is in both.
