@@ -25,7 +25,7 @@ _CODE = ("content_hash.py", "counterparts.py", "detector.py", "injection.py", "r
 
 
 def item_digests(dataset: ForgeryDataset, rows: Sequence[int], view: int = 0) -> list[str]:
-    """Return a digest of what determines each item: pixels and transform; of self-blended pairs also recipe, face, seeds.
+    """Return a digest of what determines each item: pixels and transform; for a blend also recipe, face and seeds.
 
     The pair itself is not computed. ``view`` is the number of the blend, for data sets with several blends of an image.
     """

@@ -327,7 +327,7 @@ class CoRIT(nn.Module):
         return assign_by_distance(self.squared, anchors, valid)
 
     def block_regions(self, cgp: Mapping[int, Tensor], images: Tensor) -> list[Regions]:
-        """Return the regions of each of the L blocks, from the CGP ``(N, T, d)`` of each layer that ``cgp_layer`` needs."""
+        """Return the regions of each of the L blocks, from the CGP ``(N, T, d)`` of the layers they depend on."""
         config, last = self.config, self._shape.num_layers
         if not config.needs_counterparts:
             return [self.regions_of(next(iter(cgp.values())), images)] * last

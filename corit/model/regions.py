@@ -46,11 +46,6 @@ class Regions:
         numbers = torch.arange(1, self.members.shape[2] + 1, device=self.members.device)
         return (self.members * numbers).sum(2) - 1
 
-    @property
-    def outliers(self) -> Tensor:
-        """Whether a token belongs to no region, ``(N, T)``, bool."""
-        return ~self.members.any(2)
-
 
 def grid_offsets(grid: tuple[int, int]) -> Tensor:
     """Return the absolute offsets in rows and columns between all patches of a grid, ``(T, T, 2)``.

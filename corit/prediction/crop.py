@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,8 @@ __all__ = ["Cropper", "FaceCropper", "cut_square"]
 Pixels = NDArray[np.uint8]
 
 
-class Cropper(Protocol):
-    """Crops an image, or returns None if it finds nothing to crop."""
-
-    def __call__(self, image: Pixels) -> Pixels | None:
-        """Return the crop of an image (H, W, 3), or None."""
-        ...
+#: Crops an image (H, W, 3), or returns None if it finds nothing to crop.
+Cropper = Callable[[Pixels], Pixels | None]
 
 
 class FaceCropper:

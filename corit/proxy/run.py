@@ -14,7 +14,7 @@ from corit.model.counterparts import SelfBlendedCounterparts
 from corit.model.tower import tower_of
 from corit.proxy.check import ProxyCheck, check_proxy, join_checks
 from gsnr_toolkit.data.base import ForgeryDataset
-from gsnr_toolkit.data.loaders import BalancedBatches, probe_loader
+from gsnr_toolkit.data.loaders import endless, probe_loader, train_loader
 from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.preserve import preserved_rng
@@ -141,7 +141,7 @@ def fine_tuned(
     optimizer = SAM((p for p in model.parameters() if p.requires_grad), torch.optim.AdamW, rho=0.0, lr=lr)
     for step in sorted(steps):
         if step > done:
-            batches = batches or _endless(open_training(), seed)
+            batches = batches or endless(train_loader(open_training(), _BATCH, seed))
             device = next(model.parameters()).device
             with preserved_rng(seed=seed), stage("training", step - done, show=progress) as advance:
                 model.train()
@@ -150,14 +150,6 @@ def fine_tuned(
             done = step
             _insist_finite(model, step)
         yield step
-
-
-def _endless(dataset: ForgeryDataset, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    epochs = BalancedBatches(dataset.labels, _BATCH, seed)
-    while True:
-        for rows in epochs:
-            items = [dataset[row] for row in rows]
-            yield torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items])
 
 
 def _insist_finite(model: Any, step: int) -> None:

@@ -94,7 +94,7 @@ def self_blend(
 def blend_images(
     image: Pixels, outline: Points, rng: np.random.Generator, recipe: Recipe
 ) -> tuple[Pixels, Pixels, Mask]:
-    """Return target and blend, (H, W, 3) each, and the mask (H, W): steps 4 to 7, in which source and target are changed.
+    """Return target and blend, (H, W, 3) each, and the mask (H, W): steps 4 to 7, which change source and target.
 
     Where the mask is 0, blend and target are equal bit for bit. ``outline`` is a convex polygon: its corners, (K, 2).
     """

@@ -135,7 +135,7 @@ class SelfBlended(ForgeryDataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[Place]) -> list[tuple[Tensor, int]]:
-        """Read rows, or tuples of row and epoch, as ``(image, label)``; a pair of which both rows are read is made once."""
+        """Read rows, or tuples of row and epoch, as ``(image, label)``; make a pair once if both its rows are read."""
         if get_worker_info() is not None:
             cv2.setNumThreads(0)  # the workers already run in parallel
         made: dict[tuple[int, int], SelfBlend] = {}
