@@ -114,7 +114,7 @@ def assign_by_similarity(cgp: Tensor, anchors: Tensor, valid: Tensor, threshold:
 def join_by_similarity(
     similarity: Tensor, nonzero: Tensor, anchors: Tensor, valid: Tensor, threshold: float
 ) -> Regions:
-    """Assign tokens by the cosines ``(N, T, K)`` with the anchors' CGPs; where ``nonzero`` is False, to no region."""
+    """Assign tokens as :func:`assign_by_similarity`, by their cosines with the anchors' CGPs, ``(N, T, K)``."""
     similarity = similarity.masked_fill(~valid[:, None], -torch.inf)
     # an anchor always joins its own region, even if an earlier anchor has the same CGP, or rounding puts its cosine
     # with itself below the threshold
