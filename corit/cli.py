@@ -337,9 +337,10 @@ def _cache(folder: Path | None, none: bool) -> Path | None:
 
 
 def _print_settings() -> None:
-    from corit.training.config import describe_training
+    from corit.training.config import DetectorTraining
+    from gsnr_toolkit.support.settings import describe_settings
 
-    for name, text in describe_training().items():
+    for name, text in describe_settings(DetectorTraining).items():
         typer.echo(f"{name:<18} {text}")
 
 

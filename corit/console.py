@@ -39,13 +39,7 @@ def show_training(result: dict[str, Any], folder: Path) -> None:
 
 
 def show_evaluation(found: pd.DataFrame, level: str, folder: Path | None) -> None:
-    """Print a table of metrics, and what it is based on.
-
-    Args:
-        found: A table, columns :data:`corit.scoring.evaluate.COLUMNS`.
-        level: ``"video"`` or ``"frame"``.
-        folder: Where it was saved, if it was.
-    """
+    """Print the metrics of a level, ``"video"`` or ``"frame"``, and the folder they were saved to, if they were."""
     console = _console()
     wide = wide_table(found, level)
     perturbed = wide["perturbation"].nunique() > 1
@@ -78,15 +72,7 @@ def show_evaluation(found: pd.DataFrame, level: str, folder: Path | None) -> Non
 def show_predictions(
     found: Predictions, trained: Trained, folder: Path | None, *, as_json: bool = False, asked_for_maps: bool = True
 ) -> None:
-    """Print the scores of files.
-
-    Args:
-        found: The scores.
-        trained: The detector.
-        folder: Where they were saved, if they were.
-        as_json: Print JSON, and nothing else on stdout.
-        asked_for_maps: Whether heat maps were requested.
-    """
+    """Print the scores of files: as a table, or with ``as_json`` as JSON and nothing else on stdout."""
     if as_json:
         rows = [
             {name: None if value != value else value for name, value in row.items()}

@@ -76,18 +76,7 @@ class CoRITConfig(Settings):
         return self.num_regions > 0 and self.anchors != "shared" and (self.anchors == "cgp" or self.rrm)
 
     def resolved(self, num_layers: int, num_patches: int) -> CoRITConfig:
-        """Fill in the layers for an encoder, and check that the encoder has them.
-
-        Args:
-            num_layers: Blocks of the encoder, L.
-            num_patches: Patch tokens of an image.
-
-        Returns:
-            A configuration without None.
-
-        Raises:
-            ProbeError: If the encoder has too few blocks or patches.
-        """
+        """Fill in the layers for an encoder of this many blocks and patch tokens, and check that it has them."""
         mid = max(1, num_layers // 2) if self.mid_layer is None else self.mid_layer
         cgp = mid if self.cgp_layer is None else self.cgp_layer
         if mid > num_layers - self.hri:

@@ -25,17 +25,9 @@ _CODE = ("content_hash.py", "counterparts.py", "detector.py", "injection.py", "r
 
 
 def item_digests(dataset: ForgeryDataset, rows: Sequence[int], view: int = 0) -> list[str]:
-    """Digest what determines each item: pixels and transform; for self-blended pairs also recipe, face and seeds.
+    """Return a digest of what determines each item: pixels and transform; for a blend also recipe, face and seeds.
 
-    The self-blended pair itself is not computed.
-
-    Args:
-        dataset: The data set.
-        rows: Row numbers.
-        view: Number of the blend, for data sets with several blends of an image.
-
-    Returns:
-        A digest for each row.
+    The pair itself is not computed. ``view`` is the number of the blend, for data sets with several blends of an image.
     """
     common = {"size": dataset.image_size, "mean": dataset.mean, "std": dataset.std, "fit": dataset.fit}
     if _is_self_blended(dataset):
@@ -51,13 +43,7 @@ def content_digest(dataset: ForgeryDataset, row: int) -> str:
 
 
 def digest(*parts: Any) -> str:
-    """Digest values that JSON can hold.
-
-    Args:
-        *parts: The values.
-
-    Returns:
-        32 characters.
+    """Return a digest of values that JSON can hold, as 32 characters.
 
     >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a", 2)
     (True, False)

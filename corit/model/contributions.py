@@ -18,15 +18,9 @@ __all__ = ["contributions"]
 
 @torch.no_grad()
 def contributions(detector: CoRIT, features: Tensor) -> Tensor:
-    """Split logits into the contribution of each vector.
+    """Return what each vector adds to the logits of :meth:`corit.CoRIT.features`, ``(N, layers, 1 + K)``.
 
-    Args:
-        detector: CoRIT.
-        features: The output of :meth:`corit.CoRIT.features`, ``(N, feature_dim)``.
-
-    Returns:
-        ``(N, layers, 1 + K)``: class token first, then regions, strongest anchor first. Their sum plus the head's bias
-        is the logit.
+    The class token comes first, then the regions, strongest anchor first. Their sum plus the head's bias is the logit.
 
     >>> detector = CoRIT.from_encoder("clip-demo", num_regions=1, counterpart=lambda images: images.flip(3))
     >>> images = torch.randn(2, 3, 64, 64)

@@ -306,15 +306,10 @@ class CoRIT(nn.Module):
         )
 
     def regions_of(self, cgp: Tensor, images: Tensor) -> Regions:
-        """Find the regions of images from their CGP.
+        """Return the K regions of each image from the CGP ``(N, T, d)`` of one layer.
 
-        Args:
-            cgp: CGP of the patch tokens of one layer, ``(N, T, d)``. Shared regions ignore its values, and so do random
-                and fixed anchors without RRM.
-            images: The images; random anchors are drawn from their pixels.
-
-        Returns:
-            K regions of each image; none if an image equals its counterpart.
+        An image that equals its counterpart has no regions. Shared regions ignore the values of the CGP, and so do
+        random and fixed anchors without RRM. Random anchors are drawn from the pixels of the images.
         """
         if self.shared is not None:
             return self.shared(len(images))
@@ -332,15 +327,7 @@ class CoRIT(nn.Module):
         return assign_by_distance(self.squared, anchors, valid)
 
     def block_regions(self, cgp: Mapping[int, Tensor], images: Tensor) -> list[Regions]:
-        """Find the regions of each block.
-
-        Args:
-            cgp: CGP of the patch tokens, ``(N, T, d)``, by layer: at least the layers that ``cgp_layer`` needs.
-            images: The images.
-
-        Returns:
-            Regions of each of the L blocks.
-        """
+        """Return the regions of each of the L blocks, from the CGP ``(N, T, d)`` of the layers they depend on."""
         config, last = self.config, self._shape.num_layers
         if not config.needs_counterparts:
             return [self.regions_of(next(iter(cgp.values())), images)] * last

@@ -38,14 +38,7 @@ class Explanation:
 
 
 def upsample(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Enlarge maps on the grid of patches to the size of the image.
-
-    Args:
-        grid: ``(N, R, C)``; floating-point maps are interpolated, integers repeated.
-        size: Height and width in pixels.
-
-    Returns:
-        ``(N, H, W)``, of the same dtype.
+    """Return maps ``(N, R, C)`` enlarged to ``(N, H, W)``: floating-point maps are interpolated, integers repeated.
 
     >>> import torch
     >>> upsample(torch.tensor([[[0, 1]]]), (2, 4)).tolist()

@@ -100,17 +100,7 @@ class FeatureMaker:
     def __call__(
         self, dataset: ForgeryDataset, view: int = 0, *, label: str | None = None, progress: bool = False
     ) -> Tensor:
-        """Compute or read the features of all items.
-
-        Args:
-            dataset: The data set.
-            view: Number of the blend, for data sets with several blends of an image.
-            label: Text of the progress bar.
-            progress: Show a bar (on a terminal).
-
-        Returns:
-            ``(N, feature_dim)``, float32, on the CPU.
-        """
+        """Return the features of all items, ``(N, feature_dim)``, float32, on the CPU; ``view`` is the blend's number."""
         parts = []
         with stage(label or f"features of {dataset.name}", len(dataset), show=progress) as advance:
             for start in range(0, len(dataset), SHARD):
@@ -141,15 +131,10 @@ class FeatureMaker:
 
 
 def find_shared_regions(detector: CoRIT, dataset: ForgeryDataset, folder: str | Path | None = None) -> None:
-    """Find the regions that all images share, from the first :data:`CALIBRATION` real images of a data set.
+    """Set the regions that all images share, from the first :data:`CALIBRATION` real images of a data set.
 
-    The inner products are cached on disk like features; they depend neither on the number of regions nor on the
-    threshold.
-
-    Args:
-        detector: A CoRIT with ``anchors="shared"``; changed in place.
-        dataset: Images; of self-blended pairs, the first view is used.
-        folder: Folder of the files; None keeps nothing on disk.
+    Of self-blended pairs, the first view is used. The inner products are cached in ``folder`` like features. They
+    depend neither on the number of regions nor on the threshold.
     """
     rows = np.flatnonzero(np.asarray(dataset.labels) == REAL)[:CALIBRATION].tolist()
     layer = int(detector.config.cgp_layer or 0)
@@ -200,17 +185,7 @@ def _loader(
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
-    """Describe everything in a model that its features depend on.
-
-    Args:
-        model: CoRIT or a detector of the toolkit.
-
-    Returns:
-        Plain values.
-
-    Raises:
-        ProbeError: If its counterparts have no description.
-    """
+    """Describe everything in a model that its features depend on, as plain values."""
     whole: Any = model
     described: dict[str, Any] = {
         "format": _FORMAT,
@@ -287,19 +262,7 @@ def image_logits(
     num_workers: int = 0,
     advance: Any = None,
 ) -> NDArray[np.float64]:
-    """Compute the logits of a data set's images, in eval mode.
-
-    Args:
-        model: One logit for each image.
-        dataset: The images.
-        device: Device of the model.
-        batch_size: Images per forward pass.
-        num_workers: Processes that read images.
-        advance: Called with the number of images done.
-
-    Returns:
-        ``(N,)``.
-    """
+    """Compute the logits ``(N,)`` of a data set's images in eval mode; ``advance`` takes the number of images done."""
     parts = []
     with in_eval_mode(model), preserved_rng():
         for images, _ in _loader(dataset, range(len(dataset)), 0, batch_size, num_workers):

@@ -29,13 +29,9 @@ _SHARED = "shared."
 
 
 def encoder_hash(encoder: nn.Module) -> str:
-    """Hash an encoder's weights, independently of the file they were read from.
+    """Return the SHA-256 of an encoder's weights in hexadecimal, independent of the file they were read from.
 
-    Args:
-        encoder: Any module.
-
-    Returns:
-        SHA-256 over names, shapes and values (as float32) of its parameters and buffers, in hexadecimal.
+    It is taken over names, shapes and values (as float32) of the parameters and buffers.
 
     >>> encoder_hash(nn.Identity())[:8]
     'e3b0c442'
@@ -59,17 +55,7 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, s
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a detector's tensors and metadata.
-
-    Args:
-        path: A ``.safetensors`` file.
-
-    Returns:
-        Tensors by name, and the metadata.
-
-    Raises:
-        WeightsError: If the file does not exist or cannot be read.
-    """
+    """Read a detector's tensors by name, and its metadata, from a ``.safetensors`` file."""
     path = Path(path)
     if not path.is_file():
         raise WeightsError(

@@ -24,15 +24,10 @@ __all__ = ["attention_mask", "inject", "region_step"]
 
 
 def inject(blocks: Sequence[Any], tokens: Sequence[Tensor], regions: Sequence[Regions]) -> list[Tensor]:
-    """Run region tokens through all blocks.
+    """Return the region tokens ``(N, K, d)`` after each of the encoder's L blocks.
 
-    Args:
-        blocks: The encoder's L blocks.
-        tokens: Frozen tokens of layers 0 to L - 1 (later ones are ignored), ``(N, 1 + T, d)`` each.
-        regions: Regions of each block.
-
-    Returns:
-        Region tokens ``(N, K, d)`` after each of the L blocks.
+    ``tokens`` are the frozen tokens ``(N, 1 + T, d)`` of layers 0 to L - 1; later ones are ignored. ``regions`` are
+    those of each block.
     """
     found: list[Tensor] = []
     for block, frozen, region in zip(blocks, tokens, regions, strict=False):
@@ -43,19 +38,10 @@ def inject(blocks: Sequence[Any], tokens: Sequence[Tensor], regions: Sequence[Re
 
 
 def region_step(block: Any, tokens: Tensor, regions: Tensor, valid: Tensor) -> Tensor:
-    """Run region tokens through one block, together with the frozen tokens that enter it.
+    """Return the region tokens ``(N, K, d)`` that leave a block, which they enter with the frozen tokens ``(N, F, d)``.
 
     With ``nn.MultiheadAttention``, only the regions' queries are computed. Any other block runs on the whole sequence
-    under a mask, and the frozen part of its output is dropped.
-
-    Args:
-        block: A block of an open_clip transformer.
-        tokens: Frozen tokens that enter it, ``(N, F, d)``.
-        regions: Region tokens that enter it, ``(N, K, d)``.
-        valid: Which regions exist, ``(N, K)``.
-
-    Returns:
-        Region tokens that leave it, ``(N, K, d)``.
+    under a mask, and the frozen part of its output is dropped. ``valid`` ``(N, K)`` says which regions exist.
     """
     joined = torch.cat([tokens, regions], 1)
     frozen, heads = tokens.shape[1], block.attn.num_heads
@@ -72,20 +58,11 @@ def region_step(block: Any, tokens: Tensor, regions: Tensor, valid: Tensor) -> T
 
 
 def attention_mask(valid: Tensor, frozen: int, heads: int, dtype: torch.dtype, *, regions_only: bool = False) -> Tensor:
-    """Return which token may attend to which, as numbers to add to the attention logits.
+    """Return the numbers to add to the attention logits: 0, or minus infinity where attention is blocked.
 
-    Frozen tokens attend to frozen tokens. A region token attends to frozen tokens, itself, and the existing regions.
-
-    Args:
-        valid: Which regions exist, ``(N, K)``.
-        frozen: Number F of frozen tokens.
-        heads: Number of attention heads.
-        dtype: Type of the tokens.
-        regions_only: Return the rows of the region tokens only.
-
-    Returns:
-        ``(N * heads, F + K, F + K)``, or ``(N * heads, K, F + K)`` for region tokens only: 0, or minus infinity where
-        attention is blocked.
+    Each of the F frozen tokens attends to frozen tokens. A region token attends to frozen tokens, itself, and the
+    regions that exist, ``valid`` ``(N, K)``. The shape is ``(N * heads, F + K, F + K)``. For the region tokens only, it
+    is ``(N * heads, K, F + K)``.
 
     >>> attention_mask(torch.tensor([[True, False]]), 1, 1, torch.float32)[0].tolist()
     [[0.0, -inf, -inf], [0.0, 0.0, -inf], [0.0, 0.0, 0.0]]

@@ -72,19 +72,7 @@ def _is_images(part: object) -> bool:
 
 
 def make_counterparts(images: Tensor, counterparts: Tensor | None, maker: Counterpart | None) -> Tensor:
-    """Return the given counterparts, or make them.
-
-    Args:
-        images: ``(N, 3, H, W)``.
-        counterparts: The same shape, or None.
-        maker: Makes counterparts from images.
-
-    Returns:
-        Counterparts, on the images' device and in their dtype.
-
-    Raises:
-        ProbeError: If counterparts and maker are missing, or the shapes differ.
-    """
+    """Return the given counterparts, or what ``maker`` makes, on the images' device and in their dtype."""
     if counterparts is None:
         if maker is None:
             raise ProbeError(

@@ -46,20 +46,11 @@ class Regions:
         numbers = torch.arange(1, self.members.shape[2] + 1, device=self.members.device)
         return (self.members * numbers).sum(2) - 1
 
-    @property
-    def outliers(self) -> Tensor:
-        """Whether a token belongs to no region, ``(N, T)``, bool."""
-        return ~self.members.any(2)
-
 
 def grid_offsets(grid: tuple[int, int]) -> Tensor:
-    """Return the offsets between the patches of a grid.
+    """Return the absolute offsets in rows and columns between all patches of a grid, ``(T, T, 2)``.
 
-    Args:
-        grid: Rows and columns.
-
-    Returns:
-        ``(T, T, 2)``: absolute difference in rows and in columns, in patches; tokens are numbered row by row.
+    Patches are numbered row by row.
 
     >>> grid_offsets((2, 3))[0].tolist()
     [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
@@ -70,17 +61,10 @@ def grid_offsets(grid: tuple[int, int]) -> Tensor:
 
 
 def pick_anchors(scores: Tensor, far: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Pick the highest-scoring tokens that are far from each other: non-maximum suppression on the grid.
+    """Return anchors ``(N, K)``, by descending score, and whether each exists: non-maximum suppression on the grid.
 
-    The first token wins a tie.
-
-    Args:
-        scores: ``(N, T)``; tokens with a score of 0 or less, or NaN, are never picked.
-        far: ``(T, T)``, bool: which pairs of tokens are far enough apart.
-        count: Maximum number of anchors, K.
-
-    Returns:
-        Anchors ``(N, K)``, by descending score, and whether each exists ``(N, K)``.
+    The first token wins a tie. Tokens with a score ``(N, T)`` of 0 or less, or NaN, are never picked. ``far``
+    ``(T, T)`` says which pairs of tokens are far enough apart, and ``count`` is K.
 
     >>> far = torch.tensor([[False, False, True], [False, False, False], [True, False, False]])
     >>> [found.tolist() for found in pick_anchors(torch.tensor([[3.0, 2.0, 1.0]]), far, 2)]
@@ -97,15 +81,9 @@ def pick_anchors(scores: Tensor, far: Tensor, count: int) -> tuple[Tensor, Tenso
 
 
 def random_scores(images: Tensor, pixels: Tensor, factors: Tensor) -> Tensor:
-    """Draw a pseudo-random number for each patch from the image's own pixels, so that it is reproducible.
+    """Return pseudo-random numbers ``(N, T)``, 0 (exclusive) to 1, float64, which depend on each image's pixels alone.
 
-    Args:
-        images: ``(N, 3, H, W)``.
-        pixels: Which pixel values of an image to read, ``(J,)``, int64.
-        factors: Distinct large integers, ``(T,)``, int64.
-
-    Returns:
-        ``(N, T)``, from 0 (exclusive) to 1, float64.
+    ``pixels`` ``(J,)`` are the places of the pixel values to read. ``factors`` ``(T,)`` are distinct large integers.
 
     >>> scores = random_scores(torch.randn(2, 3, 4, 4), torch.tensor([3, 7]), torch.tensor([10007, 10009, 10037]))
     >>> scores.shape, bool((scores[0] != scores[1]).any())
@@ -120,21 +98,12 @@ def random_scores(images: Tensor, pixels: Tensor, factors: Tensor) -> Tensor:
 
 
 def assign_by_similarity(cgp: Tensor, anchors: Tensor, valid: Tensor, threshold: float) -> Regions:
-    r"""Assign each token to the anchor with the most similar CGP, unless the token is an outlier.
+    r"""Return regions: each token joins the anchor with the most similar CGP ``(N, T, d)``, unless it is an outlier.
 
     .. math:: k(t) = \arg\max_k \cos(c_t, c_{a_k}), \qquad
         t \text{ is an outlier if } \cos(c_t, c_{a_{k(t)}}) < \tau \text{ or } c_t = 0
 
     An anchor belongs to its own region whatever the threshold, so that an existing region is never empty.
-
-    Args:
-        cgp: CGP of the patch tokens, ``(N, T, d)``.
-        anchors: ``(N, K)``.
-        valid: ``(N, K)``.
-        threshold: Minimum cosine.
-
-    Returns:
-        The regions.
     """
     norms = torch.linalg.vector_norm(cgp, dim=-1, keepdim=True)
     units = cgp / torch.where(norms > 0, norms, 1)
@@ -145,18 +114,7 @@ def assign_by_similarity(cgp: Tensor, anchors: Tensor, valid: Tensor, threshold:
 def join_by_similarity(
     similarity: Tensor, nonzero: Tensor, anchors: Tensor, valid: Tensor, threshold: float
 ) -> Regions:
-    """Assign tokens by the cosine with each anchor's CGP, ``(N, T, K)``; see :func:`assign_by_similarity`.
-
-    Args:
-        similarity: The cosines.
-        nonzero: Whether a token's CGP is nonzero, ``(N, T)``.
-        anchors: ``(N, K)``.
-        valid: ``(N, K)``.
-        threshold: Minimum cosine.
-
-    Returns:
-        The regions.
-    """
+    """Assign tokens as :func:`assign_by_similarity`, by their cosines with the anchors' CGPs, ``(N, T, K)``."""
     similarity = similarity.masked_fill(~valid[:, None], -torch.inf)
     # an anchor always joins its own region, even if an earlier anchor has the same CGP, or rounding puts its cosine
     # with itself below the threshold
@@ -168,31 +126,14 @@ def join_by_similarity(
 
 
 def assign_by_distance(squared: Tensor, anchors: Tensor, valid: Tensor) -> Regions:
-    """Assign each token to the nearest anchor on the grid; no token is an outlier if there is an anchor.
-
-    Args:
-        squared: Squared distances between patches, ``(T, T)``.
-        anchors: ``(N, K)``.
-        valid: ``(N, K)``.
-
-    Returns:
-        The regions; without any anchor, no token belongs to one.
-    """
+    """Assign each token to the nearest anchor, by squared distances ``(T, T)``; to none if there is no anchor."""
     distance = squared[anchors].mT.to(torch.float32).masked_fill(~valid[:, None], torch.inf)
     members = _one_hot(distance.argmin(2), anchors) & valid[:, None]
     return Regions(anchors, valid, members)
 
 
 def pool_regions(tokens: Tensor, regions: Regions) -> Tensor:
-    """Average the tokens of each region.
-
-    Args:
-        tokens: Patch tokens, ``(N, T, d)``.
-        regions: Their regions.
-
-    Returns:
-        ``(N, K, d)``; zero for a region that does not exist.
-    """
+    """Return the mean token of each region, ``(N, K, d)``; zero for a region that does not exist."""
     weights = regions.members.to(tokens.dtype)
     count = weights.sum(1)
     return (weights.mT @ tokens) / torch.where(count > 0, count, 1)[..., None]

@@ -29,11 +29,7 @@ _UNKNOWN = -2  # not found yet; -1 is a missing anchor or an outlier
 
 
 class SharedRegions(nn.Module):
-    """One set of regions for every image.
-
-    Args:
-        num_regions: K.
-        num_patches: T.
+    """One set of K regions of T patches for every image.
 
     Attributes:
         anchors: Token of each anchor, ``(K,)``, int64; -1 for a missing anchor.
@@ -64,17 +60,7 @@ class SharedRegions(nn.Module):
         self.assignment.copy_(regions.assignment[0])
 
     def forward(self, count: int) -> Regions:
-        """Return the regions, repeated for N images.
-
-        Args:
-            count: Number of images, N.
-
-        Returns:
-            Regions of N images.
-
-        Raises:
-            ProbeError: If they have not been set yet.
-        """
+        """Return the regions, repeated for ``count`` images; an error if they have not been set yet."""
         if not self.known:
             raise ProbeError(
                 "expected regions found from training images, got none yet; call corit.calibrate(detector, loader) "
@@ -88,21 +74,7 @@ class SharedRegions(nn.Module):
 
 @torch.no_grad()
 def contrast_products(detector: Any, loader: Loader, layer: int, *, max_images: int = 256) -> Tensor:
-    """Average the inner products of the tokens' CGPs over real images.
-
-    Args:
-        detector: A CoRIT.
-        loader: Batches as :func:`corit.model.pairs.split_pairs` reads them; of labelled ones, only real images are
-            used.
-        layer: Layer of the CGP.
-        max_images: Maximum number of images.
-
-    Returns:
-        G, ``(T, T)``, float64.
-
-    Raises:
-        ProbeError: If there are no real images.
-    """
+    """Return G ``(T, T)``, float64: inner products of the tokens' CGPs at a layer, averaged over the real images."""
     patches = tower_shape(detector.encoder).num_patches
     total, seen = torch.zeros(patches, patches, dtype=torch.float64), 0
     for batch in loader:

@@ -32,16 +32,10 @@ class TowerShape:
 
 
 def tower_of(model: nn.Module) -> nn.Module:
-    """Find the visual transformer of a model.
-
-    Args:
-        model: A visual transformer of open_clip, or a model with one as ``encoder``.
-
-    Returns:
-        The visual transformer.
+    """Return the visual transformer of a model: the model itself, or its ``encoder``.
 
     Raises:
-        ProbeError: If the model is of another kind.
+        ProbeError: If it is not one of open_clip's.
 
     >>> tower_of(nn.Linear(2, 2))
     Traceback (most recent call last):
@@ -80,14 +74,8 @@ def tower_shape(encoder: nn.Module) -> TowerShape:
 def iter_layers(encoder: nn.Module, images: Tensor, last: int | None = None) -> Iterator[Tensor]:
     """Run a visual transformer block by block, with the same calls as its own forward pass.
 
-    Args:
-        encoder: A visual transformer of open_clip.
-        images: Normalised images ``(N, 3, H, W)``.
-        last: Stop after this layer; the last block when None.
-
-    Yields:
-        Tokens ``(N, 1 + T, d)``, class token first: the input of the first block (layer 0), then the output of each
-        block.
+    Yield the tokens ``(N, 1 + T, d)``, class token first: the input of the first block (layer 0), then the output of
+    each block up to layer ``last``, or of every block when None.
 
     Raises:
         ProbeError: If the images have another size, or tokens were dropped.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,8 @@ __all__ = ["Cropper", "FaceCropper", "cut_square"]
 Pixels = NDArray[np.uint8]
 
 
-class Cropper(Protocol):
-    """Crops an image, or returns None if it finds nothing to crop."""
-
-    def __call__(self, image: Pixels) -> Pixels | None:
-        """Return the crop of an image (H, W, 3), or None."""
-        ...
+#: Crops an image (H, W, 3), or returns None if it finds nothing to crop.
+Cropper = Callable[[Pixels], Pixels | None]
 
 
 class FaceCropper:
@@ -91,15 +88,9 @@ def _yunet(path: Path) -> Any:
 
 
 def cut_square(image: Pixels, box: tuple[float, float, float, float], margin: float) -> Pixels:
-    """Crop a square around a box; at the image's edge the square is moved in, and limited to the image.
+    """Return a square crop around a box (left, top, right, bottom), with a margin on each side relative to the box.
 
-    Args:
-        image: (H, W, 3).
-        box: Left, top, right, bottom.
-        margin: Margin on each side, relative to the box.
-
-    Returns:
-        (S, S, 3), or a smaller rectangle if the image is too small for the square.
+    At the image's edge the square is moved in. If the image is too small for it, the crop is a smaller rectangle.
 
     >>> cut_square(np.zeros((100, 80, 3), np.uint8), (10, 10, 30, 30), 0.5).shape
     (40, 40, 3)

@@ -56,19 +56,7 @@ class Picture:
 
 @torch.no_grad()
 def look(trained: Trained, image: NDArray[np.uint8], device: torch.device | str = "cpu") -> Picture:
-    """Compute what a detector sees in an image.
-
-    Args:
-        trained: CoRIT with regions.
-        image: uint8 (H, W, 3), RGB.
-        device: Device of the detector.
-
-    Returns:
-        The arrays to draw.
-
-    Raises:
-        ProbeError: If the detector has no regions to show.
-    """
+    """Compute what CoRIT with regions sees in an RGB image, uint8 (H, W, 3), as the arrays to draw."""
     detector = trained.model
     if not (isinstance(detector, CoRIT) and trained.has_regions):
         raise ProbeError(
@@ -108,19 +96,7 @@ def draw_heatmap(
     frame: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Path:
-    """Draw what a detector sees in an image, and write it as PNG.
-
-    Args:
-        trained: CoRIT with regions.
-        image: uint8 (H, W, 3), RGB.
-        path: The file; its folder is created if missing.
-        title: Name of the image.
-        frame: Number of the frame in a video.
-        device: Device of the detector.
-
-    Returns:
-        The path.
-    """
+    """Draw what CoRIT with regions sees in an RGB image, uint8 (H, W, 3), and write it as PNG; return the path."""
     picture = look(trained, image, device)
     name = title if frame is None else f"{title}, frame {frame}"
     figure = draw_picture(picture, name, "demo detector" if trained.is_demo else trained.name)

@@ -45,13 +45,10 @@ class Frame:
 
 
 def find_inputs(given: Sequence[str | Path]) -> list[Path]:
-    """Find the files named by files, folders and patterns.
+    """Return the files named by files, folders and patterns, without repetition, in the order given.
 
-    Args:
-        given: Files, folders (all images and videos in and below them), or patterns such as ``"shots/*.png"``.
-
-    Returns:
-        Files without repetition, in the order given, sorted within a folder or pattern.
+    A folder stands for all images and videos in and below it, and a pattern such as ``"shots/*.png"`` for those that
+    match it, both sorted.
 
     Raises:
         ProbeError: If something does not exist, contains no image or video, or is of another kind.
@@ -105,15 +102,9 @@ def _known() -> str:
 
 
 def read_frames(path: Path, *, frames_per_video: int = 16, cropper: Cropper | None = None) -> Iterator[Frame]:
-    """Read an image, or frames of a video evenly spaced over its length.
+    """Yield an image, or evenly spaced frames of a video.
 
-    Args:
-        path: A file.
-        frames_per_video: Maximum number of frames of a video.
-        cropper: Crops the face; the whole image is used when None.
-
-    Yields:
-        Frames. An unreadable image, or one without a face, has no pixels but a note with the reason.
+    An unreadable image, or one in which ``cropper`` finds no face, has no pixels but a note with the reason.
     """
     pictures = _video(path, frames_per_video) if _kind(path) == "video" else _image(path)
     for frame in pictures:

@@ -45,16 +45,7 @@ class Predictions:
 
 
 def predict_pixels(trained: Trained, images: Sequence[NDArray[np.uint8]], device: Any = "cpu") -> NDArray[np.float64]:
-    """Compute the logits of images of any size.
-
-    Args:
-        trained: The detector.
-        images: uint8 (H, W, 3) each, RGB.
-        device: Device of the detector.
-
-    Returns:
-        ``(N,)``, positive for fake.
-    """
+    """Compute the logits ``(N,)``, positive for fake, of RGB images of any size, uint8 (H, W, 3) each."""
     with torch.no_grad():
         return trained.model(as_batch(trained, images).to(device)).reshape(-1).double().cpu().numpy()
 
@@ -192,13 +183,9 @@ class _Drawer:
 
 
 def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Name files by as few of their last folders as distinguish them.
+    """Return a name for each file: as few of its last folders as distinguish the files, joined with underscores.
 
-    Args:
-        paths: Different files.
-
-    Returns:
-        Path to name; folders are joined with underscores, and numbers are added if that is not enough.
+    Numbers are added if that is not enough.
 
     >>> list(unique_names([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")]).values())
     ['a_1.png', 'b_1.png', 'b_2.png']

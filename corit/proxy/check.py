@@ -118,14 +118,10 @@ class _Labelled:
 
 
 def compare_proxy(proxy: pd.DataFrame, true: pd.DataFrame) -> ProxyCheck:
-    """Join a table of proxies and a table of true values.
+    """Return the layers in both a table of proxies and a table of true values, and their correlations.
 
-    Args:
-        proxy: Rows of :func:`corit.proxy.gsnr.proxy_gsnr` with columns ``data`` and ``step``.
-        true: Rows of reports (``report.to_frame()``) with the same two columns.
-
-    Returns:
-        The layers in both tables, and their correlations.
+    The tables are those of :func:`corit.proxy.gsnr.proxy_gsnr` and of ``report.to_frame()``, each with two more
+    columns: ``data`` and ``step``.
 
     Raises:
         ProbeError: If no layer is in both.

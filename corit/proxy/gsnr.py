@@ -37,7 +37,7 @@ from gsnr_toolkit.types import Loader
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["POOLS", "layer_proxies", "proxy_gsnr"]
+__all__ = ["POOLS", "proxy_gsnr"]
 
 #: The proxy of one sample at a layer, by name.
 POOLS = {
@@ -47,25 +47,6 @@ POOLS = {
     "regions": "the mean CGP of each of CoRIT's regions, strongest anchor first",
     "injected": "CoRIT's region tokens after RSI: the image's minus the counterpart's, in the image's regions",
 }
-
-
-@torch.no_grad()
-def layer_proxies(model: nn.Module, images: Tensor, counterparts: Tensor) -> list[Tensor]:
-    """Compute the CGP of every token at every layer.
-
-    Args:
-        model: A visual transformer of open_clip, or a model with one as ``encoder``.
-        images: ``(N, 3, S, S)``.
-        counterparts: The same shape.
-
-    Returns:
-        For layers 0 to L, ``z(x) - z(x')``, ``(N, 1 + T, d)``, class token first.
-    """
-    return [tokens - others for tokens, others in _both(tower_of(model), images, counterparts)]
-
-
-def _both(encoder: nn.Module, images: Tensor, counterparts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(iter_layers(encoder, images), iter_layers(encoder, counterparts), strict=True)
 
 
 def proxy_gsnr(
@@ -143,7 +124,7 @@ def _pooled_batches(
         if len(pairs.images):
             with torch.no_grad():
                 images, counterparts = pairs.complete(maker)
-                layers = list(_both(encoder, images, counterparts))
+                layers = list(zip(*(iter_layers(encoder, each) for each in (images, counterparts)), strict=True))
                 found = _pooled(model, images, layers, pool)
             yield {kind: dict(zip(labels, values, strict=True)) for kind, values in found.items()}
         advance(batch_length(batch))

@@ -14,7 +14,7 @@ from corit.model.counterparts import SelfBlendedCounterparts
 from corit.model.tower import tower_of
 from corit.proxy.check import ProxyCheck, check_proxy, join_checks
 from gsnr_toolkit.data.base import ForgeryDataset
-from gsnr_toolkit.data.loaders import BalancedBatches, probe_loader
+from gsnr_toolkit.data.loaders import endless, probe_loader, train_loader
 from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.preserve import preserved_rng
@@ -40,13 +40,7 @@ _BATCH, _LR, _TRAIN_IMAGES = 32, 1e-4, 1000
 
 
 def read_steps(text: str) -> tuple[int, ...]:
-    """Read training steps from text.
-
-    Args:
-        text: Non-negative integers, separated by commas.
-
-    Returns:
-        The steps, ascending.
+    """Return the training steps in a text of non-negative integers, separated by commas, ascending.
 
     Raises:
         ProbeError: If a part is not a non-negative integer.
@@ -138,25 +132,16 @@ def fine_tuned(
     progress: bool,
     lr: float = _LR,
 ) -> Iterator[int]:
-    """Train a model from one step to the next.
+    """Train a model in place, with AdamW on batches of 32, and yield each of the steps when it is reached.
 
-    Args:
-        model: Trained in place, with AdamW on batches of 32.
-        open_training: Opens the training images; called only if there is a step to train.
-        steps: Where to stop.
-        seed: Seed of the order.
-        progress: Show progress bars (on a terminal).
-        lr: Learning rate.
-
-    Yields:
-        Each step, after the model has been trained up to it.
+    ``open_training`` is called only if there is a step to train. ``seed`` is that of the order.
     """
     done = 0
     batches: Iterator[Any] | None = None
     optimizer = SAM((p for p in model.parameters() if p.requires_grad), torch.optim.AdamW, rho=0.0, lr=lr)
     for step in sorted(steps):
         if step > done:
-            batches = batches or _endless(open_training(), seed)
+            batches = batches or endless(train_loader(open_training(), _BATCH, seed))
             device = next(model.parameters()).device
             with preserved_rng(seed=seed), stage("training", step - done, show=progress) as advance:
                 model.train()
@@ -165,14 +150,6 @@ def fine_tuned(
             done = step
             _insist_finite(model, step)
         yield step
-
-
-def _endless(dataset: ForgeryDataset, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    epochs = BalancedBatches(dataset.labels, _BATCH, seed)
-    while True:
-        for rows in epochs:
-            items = [dataset[row] for row in rows]
-            yield torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items])
 
 
 def _insist_finite(model: Any, step: int) -> None:

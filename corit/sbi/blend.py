@@ -94,18 +94,9 @@ def self_blend(
 def blend_images(
     image: Pixels, outline: Points, rng: np.random.Generator, recipe: Recipe
 ) -> tuple[Pixels, Pixels, Mask]:
-    """Run steps 4 to 7: source and target, the changes to each, and the blend.
+    """Return target and blend, (H, W, 3) each, and the mask (H, W): steps 4 to 7, which change source and target.
 
-    Where the mask is 0, blend and target are equal bit for bit.
-
-    Args:
-        image: (H, W, 3).
-        outline: Corners of a convex polygon (K, 2).
-        rng: Random numbers.
-        recipe: Probabilities and ranges.
-
-    Returns:
-        Target and blend (H, W, 3), and the mask (H, W).
+    Where the mask is 0, blend and target are equal bit for bit. ``outline`` is a convex polygon: its corners, (K, 2).
     """
     height, width = image.shape[:2]
     to_source = recipe.augmented == "source" or rng.random() < 0.5

@@ -109,14 +109,9 @@ class SelfBlended(ForgeryDataset):
         )
 
     def pair(self, index: int, epoch: int | None = None) -> SelfBlend:
-        """Make the pair that a row belongs to, with its mask.
+        """Return the pair that a row belongs to, with its mask, at the size of its crop, not of ``image_size``.
 
-        Args:
-            index: Row number in ``records``.
-            epoch: Epoch of the pair; :attr:`epoch` by default. Ignored if seeds come from content alone.
-
-        Returns:
-            The pair, at the size of its crop, before resizing to ``image_size``.
+        The epoch is :attr:`epoch` by default. It is ignored if seeds come from content alone.
         """
         pixels, known = self.origin(index)
         seed = [content_seed(pixels)]
@@ -126,14 +121,7 @@ class SelfBlended(ForgeryDataset):
         return self_blend(pixels, face, seed=seed, recipe=recipe)
 
     def origin(self, index: int) -> tuple[Pixels, Face | None]:
-        """Read the real image that a row's pair is made from.
-
-        Args:
-            index: Row number in ``records``.
-
-        Returns:
-            The image, and its face if known.
-        """
+        """Return the real image that a row's pair is made from, and its face if known."""
         row = int(self._rows[index // 2])
         pixels = as_pixels(np.array(_rgb(self.inner.load_image(row))))
         return pixels, self._faces.find(row, pixels)
@@ -147,17 +135,7 @@ class SelfBlended(ForgeryDataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[Place]) -> list[tuple[Tensor, int]]:
-        """Read several rows; if both rows of a pair are requested, the pair is made once.
-
-        Args:
-            indices: Row numbers, or tuples of row number and epoch.
-
-        Returns:
-            ``(image, label)`` for each.
-
-        Raises:
-            IndexError: If a row does not exist.
-        """
+        """Read rows, or tuples of row and epoch, as ``(image, label)``; make a pair once if both its rows are read."""
         if get_worker_info() is not None:
             cv2.setNumThreads(0)  # the workers already run in parallel
         made: dict[tuple[int, int], SelfBlend] = {}

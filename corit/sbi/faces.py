@@ -103,16 +103,7 @@ class Face:
         return np.concatenate([self.landmarks.min(axis=0), self.landmarks.max(axis=0)])
 
     def moved(self, scale: float, left: float, top: float) -> Face:
-        """Follow the image through a crop and a change of size.
-
-        Args:
-            scale: New size over old size of the crop.
-            left: First column of the crop.
-            top: First row of the crop.
-
-        Returns:
-            The face in pixels of the new image.
-        """
+        """Return the face after a crop whose first pixel was (``left``, ``top``), scaled by new size over old size."""
         offset = np.array([left, top], dtype=np.float32)
 
         def new(points: Points) -> Points:
@@ -134,17 +125,10 @@ class Face:
 
 
 def flip_landmarks(landmarks: Points, width: int) -> Points:
-    """Mirror landmarks, and give each point the number of its new side.
+    """Return mirrored landmarks, (68, 2) or (81, 2), in which each point has the number of its new side.
 
     The 68 points are exchanged by :data:`MIRRORED`. Layouts number the forehead differently (some from left to right,
     some not), so the forehead points are paired by their order from left to right.
-
-    Args:
-        landmarks: (68, 2) or (81, 2).
-        width: Width of the image, in pixels.
-
-    Returns:
-        Landmarks of the same shape.
 
     >>> points = np.zeros((68, 2), np.float32)
     >>> points[36] = 3, 5  # outer corner of the eye on the left
@@ -161,15 +145,7 @@ def flip_landmarks(landmarks: Points, width: int) -> Points:
 
 
 def why_unusable(landmarks: Any, height: float = np.inf, width: float = np.inf) -> str | None:
-    """Say why landmarks cannot outline a face.
-
-    Args:
-        landmarks: The content of a file, or the output of a face detector.
-        height: Height of the image, in pixels, if known.
-        width: Width of the image, in pixels, if known.
-
-    Returns:
-        The reason in a few words; None if the landmarks are usable.
+    """Return in a few words why landmarks cannot outline a face; None if they can.
 
     >>> why_unusable(np.zeros((81, 2)))
     'all landmarks are zero'

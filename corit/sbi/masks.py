@@ -26,18 +26,10 @@ _BITS = 4
 def draw_outline(
     face: Face | None, height: int, width: int, rng: np.random.Generator, recipe: Recipe
 ) -> tuple[Points, str]:
-    """Step 3: choose the outline by what is known about the face.
+    """Return the outline of step 3, chosen by what is known about the face, and what it was drawn from.
 
-    Args:
-        face: Landmarks, a box, or None.
-        height: Height of the image, in pixels.
-        width: Width of the image, in pixels.
-        rng: Random numbers.
-        recipe: Probabilities.
-
-    Returns:
-        Corners of a convex polygon (K, 2), and what it was drawn from: ``"68 landmarks"``, ``"81 landmarks"``,
-        ``"box"`` or ``"generic"``.
+    The outline is a convex polygon: its corners, (K, 2). It was drawn from ``"68 landmarks"``, ``"81 landmarks"``,
+    ``"box"`` or ``"generic"``.
     """
     inner = rng.random() < recipe.inner_chance
     if face is not None and face.landmarks is not None:
@@ -49,13 +41,7 @@ def draw_outline(
 
 
 def face_outline(landmarks: Points) -> Points:
-    """Return the convex hull of landmarks.
-
-    Args:
-        landmarks: (N, 2).
-
-    Returns:
-        Its corners (K, 2), in order.
+    """Return the corners (K, 2), in order, of the convex hull of landmarks (N, 2).
 
     >>> square = np.array([[0, 0], [4, 0], [4, 4], [0, 4], [2, 2]], np.float32)
     >>> sorted(face_outline(square).tolist())
@@ -75,18 +61,10 @@ def box_outline(box: Points, rng: np.random.Generator) -> Points:
 
 
 def random_outline(height: int, width: int, rng: np.random.Generator) -> Points:
-    """Draw a smooth convex outline anywhere in the image, for pictures without a face.
+    """Return a smooth convex outline (K, 2) anywhere in the image, for pictures without a face.
 
     Its radius about a point in the middle half of the image is 0.2 to 0.4 of the shorter side, plus two harmonics of
     random amplitude and phase. The convex hull of that curve is taken and moved into the image as far as it fits.
-
-    Args:
-        height: Height of the image, in pixels.
-        width: Width of the image, in pixels.
-        rng: Random numbers.
-
-    Returns:
-        Corners (K, 2).
     """
     centre = rng.uniform(0.25, 0.75, 2) * (width - 1, height - 1)
     radius = rng.uniform(0.2, 0.4, 2) * min(height, width)
@@ -132,19 +110,11 @@ def deform(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Pixels:
 
 
 def soften(mask: Pixels, rng: np.random.Generator, recipe: Recipe) -> Mask:
-    """Steps 6 and 7: erode the mask, soften its edge, and multiply it by a ratio.
+    """Return the mask of steps 6 and 7, float32: eroded, softened at its edge, and multiplied by a ratio.
 
     The authors filter, divide by the maximum and set everything below 1 to 0. The pixels that remain are those with a
     full window, which is an erosion. It is computed as an erosion here, because that is exact. A mask that would vanish
-    is not eroded.
-
-    Args:
-        mask: (H, W) uint8, 0 to 255.
-        rng: Random numbers.
-        recipe: Filter sizes and ratios.
-
-    Returns:
-        (H, W) float32 from 0 to the ratio; all 0 if the mask is empty.
+    is not eroded. An empty mask gives an empty mask.
     """
     height, width = mask.shape
     scale = min(height, width) / REFERENCE_SIDE

@@ -30,13 +30,7 @@ def unchanged() -> ColourMap:
 
 
 def chain(*maps: ColourMap) -> ColourMap:
-    """Compose maps (3, 4), applied in the order given.
-
-    Args:
-        *maps: (3, 4) each.
-
-    Returns:
-        Their composition, (3, 4).
+    """Return the composition of maps (3, 4), applied in the order given.
 
     >>> double, brighter = np.eye(3, 4) * 2, unchanged() + [0, 0, 0, 10]
     >>> chain(double, brighter)[0].tolist(), chain(brighter, double)[0].tolist()
@@ -54,19 +48,11 @@ def shift_channels(levels: NDArray[np.float64]) -> ColourMap:
 
 
 def hue_saturation_value(degrees: float, saturation: float, value: float) -> ColourMap:
-    """Rotate the hue about the grey axis, stretch the chroma, and scale all channels.
+    """Return the map that rotates the hue about the grey axis, stretches the chroma, and scales all channels.
 
     With ``L`` the projection on the grey axis and ``R`` the rotation about it, the map is
     ``(1 + value) (L + (1 + saturation) (R - L))``. It is linear, and only ``value`` changes the mean of R, G and B. (In
     HSV, the same change would need a conversion to whole degrees and back.)
-
-    Args:
-        degrees: Rotation of the hue.
-        saturation: Relative change of the distance from grey.
-        value: Relative change of all channels.
-
-    Returns:
-        The map.
 
     >>> hue_saturation_value(120, 0, 0)[:, :3].round().astype(int).tolist()  # red becomes green, green blue, blue red
     [[0, 0, 1], [1, 0, 0], [0, 1, 0]]

@@ -131,13 +131,7 @@ class Recipe:
 
 
 def odd(size: float) -> int:
-    """Round a filter's size in pixels to the nearest odd integer, at least 1.
-
-    Args:
-        size: Size in pixels.
-
-    Returns:
-        An odd number.
+    """Return the odd integer nearest to a filter's size in pixels, at least 1.
 
     >>> [odd(size) for size in (0.3, 2.9, 4.1, 25)]
     [1, 3, 5, 25]

@@ -47,13 +47,7 @@ def generator(image: Pixels, seed: int | Sequence[int] | None) -> np.random.Gene
 
 
 def as_pixels(image: Any) -> Pixels:
-    """Check an image and convert it to three channels.
-
-    Args:
-        image: uint8 array ``(H, W, 3)``, ``(H, W, 1)`` or ``(H, W)``.
-
-    Returns:
-        Contiguous uint8 array ``(H, W, 3)``; a grey image is repeated in three channels.
+    """Return a uint8 image (H, W, 3), (H, W, 1) or (H, W) as (H, W, 3), contiguous; grey is repeated in three channels.
 
     Raises:
         ProbeError: If the type or shape differs, or a side is below 16 pixels.

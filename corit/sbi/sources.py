@@ -108,14 +108,9 @@ def _look_up_or_align(faces: dict[int, Face | None], index: int, image: Pixels) 
 
 
 def landmark_file(frame: Path) -> Path | None:
-    """Return the path where DeepfakeBench keeps the landmarks of a frame.
+    """Return the ``.npy`` file where DeepfakeBench keeps the landmarks of a frame; it may not exist.
 
-    Args:
-        frame: The image file.
-
-    Returns:
-        The ``.npy`` file, which may not exist: the last folder called ``frames`` becomes ``landmarks``. None if no
-        folder has that name.
+    The last folder called ``frames`` becomes ``landmarks``. None if no folder has that name.
 
     >>> landmark_file(Path("c23/frames/000/007.png")).as_posix()
     'c23/landmarks/000/007.npy'

@@ -24,19 +24,10 @@ def loose_window(face: Face | None, height: int, width: int, recipe: Recipe) -> 
 
 
 def last_window(face: Face | None, height: int, width: int, rng: np.random.Generator, recipe: Recipe) -> Window:
-    """Step 9: return the face with random margins, as close to a square as the image allows.
+    """Return the window of step 9: the face with random margins, as close to a square as the image allows.
 
-    Detectors read squares. A crop of another shape would have to be squeezed, or lose its ends.
-
-    Args:
-        face: Landmarks or a box; with None, a random fraction is removed from each side of the image.
-        height: Height of the image, in pixels.
-        width: Width of the image, in pixels.
-        rng: Random numbers.
-        recipe: ``margin`` and ``whole_margin``.
-
-    Returns:
-        The window.
+    Detectors read squares. A crop of another shape would have to be squeezed, or lose its ends. Without a face, a
+    random fraction is removed from each side of the image.
     """
     low, high = recipe.margin if face is not None else recipe.whole_margin
     shares = rng.uniform(low, high, 4)

@@ -17,24 +17,13 @@ from corit.scoring.metrics import METRICS, evaluate_scores, video_keys
 from gsnr_toolkit.data.base import ForgeryDataset
 from gsnr_toolkit.support.progress import stage
 
-__all__ = ["COLUMNS", "Evaluated", "evaluate_detector", "markdown_table", "protocol_of", "score_dataset", "wide_table"]
+__all__ = ["COLUMNS", "Evaluated", "evaluate_detector", "markdown_table", "protocol_of", "wide_table"]
 
 #: Columns of a table of metrics, one metric a row.
-COLUMNS: tuple[str, ...] = (
-    "detector",
-    "trained_on",
-    "selection",
-    "data",
-    "protocol",
-    "perturbation",
-    "level",
-    "measure",
-    "value",
-    "low",
-    "high",
-    "real",
-    "fake",
-)
+COLUMNS = (
+    "detector", "trained_on", "selection", "data", "protocol", "perturbation",
+    "level", "measure", "value", "low", "high", "real", "fake",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,39 +37,6 @@ class Evaluated:
 
     scores: pd.DataFrame
     table: pd.DataFrame
-
-
-def score_dataset(
-    trained: Trained,
-    dataset: ForgeryDataset,
-    *,
-    maker: FeatureMaker | None = None,
-    device: torch.device | str = "cpu",
-    num_workers: int = 0,
-    progress: bool = False,
-) -> pd.DataFrame:
-    """Score every image of a data set.
-
-    Args:
-        trained: The detector.
-        dataset: Images in the detector's size and normalisation.
-        maker: Computes or reads features of the frozen encoder; with None, images run through the whole model.
-        device: Device of the model.
-        num_workers: Processes that read images.
-        progress: Show a bar (on a terminal).
-
-    Returns:
-        The data set's records with ``logit``, ``probability`` and ``video_number``.
-    """
-    whole: Any = trained.model
-    label = f"scoring {dataset.name}"
-    if maker is not None:
-        logits = head_logits(whole.head, maker(dataset, label=label, progress=progress), device)
-    else:
-        with stage(label, len(dataset), show=progress) as advance:
-            logits = image_logits(trained.model, dataset, device, num_workers=num_workers, advance=advance)
-    numbers = video_keys(dataset.records)
-    return dataset.records.assign(logit=logits, probability=expit(logits), video_number=numbers)
 
 
 def evaluate_detector(
@@ -99,7 +55,7 @@ def evaluate_detector(
     Args:
         trained: The detector.
         dataset: Images with labels.
-        maker: Computes or reads features of the frozen encoder.
+        maker: Computes or reads features of the frozen encoder; with None, images run through the whole model.
         draws: Bootstrap draws of the intervals; 0 for none.
         device: Device of the model.
         num_workers: Processes that read images.
@@ -109,7 +65,15 @@ def evaluate_detector(
     Returns:
         Scores and table.
     """
-    scores = score_dataset(trained, dataset, maker=maker, device=device, num_workers=num_workers, progress=progress)
+    whole: Any = trained.model
+    label = f"scoring {dataset.name}"
+    if maker is not None:
+        logits = head_logits(whole.head, maker(dataset, label=label, progress=progress), device)
+    else:
+        with stage(label, len(dataset), show=progress) as advance:
+            logits = image_logits(trained.model, dataset, device, num_workers=num_workers, advance=advance)
+    numbers = video_keys(dataset.records)
+    scores = dataset.records.assign(logit=logits, probability=expit(logits), video_number=numbers)
     about = {
         "detector": trained.name,
         "trained_on": trained.trained_on,
@@ -155,14 +119,9 @@ def protocol_of(trained: Trained, dataset: ForgeryDataset, scores: pd.DataFrame)
 
 
 def wide_table(table: pd.DataFrame, level: str = "video") -> pd.DataFrame:
-    """Put the metrics side by side.
+    """Return the metrics of a level side by side, as text with their intervals.
 
-    Args:
-        table: A table of metrics.
-        level: ``"frame"`` or ``"video"``.
-
-    Returns:
-        A row for each detector, data set and perturbation; metrics as text with their intervals.
+    There is a row for each detector, data set and perturbation.
     """
     chosen = table[table["level"] == level].copy()
     chosen["text"] = [
@@ -175,14 +134,7 @@ def wide_table(table: pd.DataFrame, level: str = "video") -> pd.DataFrame:
 
 
 def markdown_table(table: pd.DataFrame, columns: Mapping[str, str]) -> str:
-    """Write columns of a table as Markdown.
-
-    Args:
-        table: Any table.
-        columns: Column to heading.
-
-    Returns:
-        Lines.
+    """Return columns of a table as Markdown, under the given headings.
 
     >>> print(markdown_table(pd.DataFrame({"a": [1]}), {"a": "A"}))
     | A |

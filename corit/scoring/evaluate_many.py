@@ -22,13 +22,7 @@ __all__ = ["evaluate_many", "expand_names", "read_perturbations"]
 
 
 def expand_names(text: str) -> list[str]:
-    """Read names of data sets.
-
-    Args:
-        text: Names separated by commas; ``demo`` stands for all embedded data sets.
-
-    Returns:
-        The names.
+    """Return the names of data sets in a text, separated by commas; ``demo`` stands for all embedded data sets.
 
     Raises:
         ProbeError: If a name is empty.

@@ -92,15 +92,10 @@ def _calibration_error(labels: Labels, probabilities: Floats, counts: Floats) ->
 
 
 def video_keys(records: pd.DataFrame) -> NDArray[Any]:
-    """Number the videos: rows of the same domain, label, method and video are frames of one video.
+    """Return a number for each row, ``(N,)``, equal for frames of one video: same domain, label, method and video.
 
     Label and method are part of the key, because the folder of a real video and of its forgery may have the same name.
-
-    Args:
-        records: A data set's table; without a column ``video``, ``source`` takes its place.
-
-    Returns:
-        A number for each row, ``(N,)``; equal for frames of one video.
+    Without a column ``video``, ``source`` takes its place.
 
     >>> import pandas as pd
     >>> table = pd.DataFrame({"label": 1, "method": ["df", "df", "nt"], "source": "000", "domain": "ff"})
@@ -113,15 +108,7 @@ def video_keys(records: pd.DataFrame) -> NDArray[Any]:
 
 
 def by_video(labels: ArrayLike, probabilities: ArrayLike, videos: ArrayLike) -> tuple[Labels, Floats]:
-    """Average the probabilities of each video's frames.
-
-    Args:
-        labels: 0 real, 1 fake, ``(N,)``.
-        probabilities: Of being fake, ``(N,)``.
-        videos: Equal for frames of one video, ``(N,)``; frames with different labels count as different videos.
-
-    Returns:
-        Labels and mean probabilities of the videos.
+    """Return label and mean probability of each video; frames with different labels count as different videos.
 
     >>> [found.tolist() for found in by_video([0, 1, 1], [0.5, 0.25, 0.75], ["a", "a", "a"])]
     [[0, 1], [0.5, 0.5]]

@@ -35,13 +35,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 def grid_variants(axes: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
-    """Combine the values of several settings in all ways.
-
-    Args:
-        axes: Setting to values; numbers may be text.
-
-    Returns:
-        Changes of a config by name.
+    """Return changes of a config by name: all combinations of the values of several settings; numbers may be text.
 
     Raises:
         ProbeError: If a setting is unknown, or has no value.
@@ -118,15 +112,10 @@ def ablate(
 
 
 def summarise(table: pd.DataFrame, level: str = "video") -> pd.DataFrame:
-    """Average over seeds.
+    """Return averages over the seeds of :func:`ablate`'s table at a level, ``"frame"`` or ``"video"``.
 
-    Args:
-        table: The result of :func:`ablate`.
-        level: ``"frame"`` or ``"video"``.
-
-    Returns:
-        A row per variant, selection and data set: mean, smallest and largest AUC over seeds, mean validation AUC, and
-        the number of seeds.
+    There is a row per variant, selection and data set: mean, smallest and largest AUC, mean validation AUC, and the
+    number of seeds.
     """
     chosen = table[table["level"] == level]
     grouped = chosen.groupby(["variant", "selection", "data"], sort=False)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from corit.model.config import ANCHORS, EACH, NORMALISATIONS, CoRITConfig
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.tuning import parse_tuning
-from gsnr_toolkit.support.settings import Settings, describe_settings, setting, settle_settings
+from gsnr_toolkit.support.settings import Settings, setting, settle_settings
 
-__all__ = ["METHODS", "DetectorTraining", "describe_training"]
+__all__ = ["METHODS", "DetectorTraining"]
 
 #: Training methods that share one loop.
 METHODS = {
@@ -155,15 +155,3 @@ class DetectorTraining(Settings):
     def corit(self) -> CoRITConfig:
         """The config of CoRIT itself."""
         return CoRITConfig(encoder=self.encoder, **{name: getattr(self, name) for name in _CORIT})
-
-
-def describe_training() -> dict[str, str]:
-    """Describe every field.
-
-    Returns:
-        Field name to a line with its meaning and default.
-
-    >>> describe_training()["steps"]
-    'Training steps. Default: 600'
-    """
-    return describe_settings(DetectorTraining)

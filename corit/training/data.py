@@ -19,16 +19,7 @@ Place = tuple[int, int]
 
 
 def open_split(config: DetectorTraining, split: str, spec: InputSpec) -> ForgeryDataset:
-    """Open the images to train on, or to select the step on.
-
-    Args:
-        config: The training's config.
-        split: ``"train"`` or ``"val"``.
-        spec: The image size and normalisation that the model expects.
-
-    Returns:
-        Self-blended pairs of the split's real images, or the split itself if ``config.fakes`` is ``"given"``.
-    """
+    """Open pairs blended from the real images of a split, or the split itself if ``config.fakes`` is ``"given"``."""
     size = config.train_samples if split == "train" else config.val_samples
     given = {"strength": config.strength, "compression": config.compression}
     dataset = _open(config.data, split, spec, config, size=size, frames_per_video=config.frames_per_video, **given)
@@ -40,16 +31,7 @@ def open_split(config: DetectorTraining, split: str, spec: InputSpec) -> Forgery
 
 
 def open_evaluation(config: DetectorTraining, name: str, spec: InputSpec) -> ForgeryDataset:
-    """Open a data set to test on: its test split, with its own forgeries.
-
-    Args:
-        config: The training's config.
-        name: The data set.
-        spec: The image size and normalisation that the model expects.
-
-    Returns:
-        The data set.
-    """
+    """Open a data set to test on: its test split, with its own forgeries."""
     own = name == config.data
     given = {"strength": config.strength, "compression": config.compression} if own else {}
     return _open(name, "test", spec, config, size=config.eval_samples, **given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,52 +17,19 @@ from corit.model.detector import CoRIT
 from corit.model.features import FeatureMaker, Places, find_shared_regions, head_logits, image_logits
 from corit.training.config import DetectorTraining
 from corit.training.data import EndlessPlaces, open_split
-from gsnr_toolkit.data.base import ForgeryDataset
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.tuning import set_tuning
 from gsnr_toolkit.models.clip import Detector
 from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.models.spec import input_spec
 
-__all__ = ["FeatureTask", "ImageTask", "Task", "build_untrained", "make_task"]
+__all__ = ["FeatureTask", "ImageTask", "build_untrained", "make_task"]
 
 Batch = tuple[Tensor, Tensor]
 
 
-class Task(Protocol):
-    """A module to train, with its batches and validation images.
-
-    Attributes:
-        model: The whole detector.
-        module: The part that batches pass through: the detector, or only its head.
-        val: The validation images.
-    """
-
-    model: nn.Module
-    module: nn.Module
-    val: ForgeryDataset
-
-    def batches(self, start: int) -> Iterator[Batch]:
-        """Iterate endlessly over training batches, starting at number ``start``."""
-        ...
-
-    def val_logits(self) -> NDArray[np.float64]:
-        """Return the current logits of the validation images, ``(N,)``."""
-        ...
-
-
 def build_untrained(config: DetectorTraining) -> nn.Module:
-    """Build the untrained detector of a config, with ``requires_grad`` set on the parameters to train.
-
-    Args:
-        config: The training's config.
-
-    Returns:
-        CoRIT, or a detector of the toolkit.
-
-    Raises:
-        ProbeError: If the encoder's model is not a :class:`gsnr_toolkit.models.Detector`.
-    """
+    """Build the untrained detector of a config, with ``requires_grad`` set on the parameters to train."""
     if config.method != "corit":
         model = build_model(config.encoder, weights=config.weights, seed=config.seed)
         if not isinstance(model, Detector):
@@ -85,36 +52,31 @@ def make_task(
     cache: str | Path | None = None,
     num_workers: int = 0,
     progress: bool = False,
-) -> Task:
-    """Build the detector and open its images; compute the features of a frozen encoder.
-
-    Args:
-        config: The training's config.
-        device: Where to compute.
-        cache: Folder for cached features; None keeps them in memory only.
-        num_workers: Processes that load images.
-        progress: Show progress bars (on a terminal).
-
-    Returns:
-        The task.
-    """
+) -> FeatureTask | ImageTask:
+    """Build the detector and open its images; compute the features of a frozen encoder, or read them from ``cache``."""
     model = build_untrained(config).to(device)
-    kind: Any = FeatureTask if config.frozen else ImageTask
-    return kind(config, model, device, cache=cache, num_workers=num_workers, progress=progress)
+    if config.frozen:
+        return FeatureTask(config, model, device, cache, num_workers, progress)
+    return ImageTask(config, model, device, num_workers)
 
 
 class FeatureTask:
-    """A head on features of a frozen encoder, which are computed before the first step; see :class:`Task`."""
+    """A head on features of a frozen encoder, which are computed before the first step.
+
+    Attributes:
+        model: The whole detector.
+        module: The part that batches pass through: the head here, the whole detector in :class:`ImageTask`.
+        val: The validation images.
+    """
 
     def __init__(
         self,
         config: DetectorTraining,
         model: nn.Module,
         device: torch.device,
-        *,
-        cache: str | Path | None = None,
-        num_workers: int = 0,
-        progress: bool = False,
+        cache: str | Path | None,
+        num_workers: int,
+        progress: bool,
     ) -> None:
         whole: Any = model
         self.model, self.module, self._config, self._device = model, whole.head, config, device
@@ -147,18 +109,9 @@ class FeatureTask:
 
 
 class ImageTask:
-    """A detector whose encoder is trained too, on images that are loaded and blended anew; see :class:`Task`."""
+    """A detector whose encoder is trained too, on images that are loaded and blended anew."""
 
-    def __init__(
-        self,
-        config: DetectorTraining,
-        model: nn.Module,
-        device: torch.device,
-        *,
-        cache: str | Path | None = None,  # noqa: ARG002 - features of a trained encoder cannot be cached
-        num_workers: int = 0,
-        progress: bool = False,  # noqa: ARG002
-    ) -> None:
+    def __init__(self, config: DetectorTraining, model: nn.Module, device: torch.device, num_workers: int) -> None:
         self.model = self.module = model
         self._config, self._device, self._workers = config, device, num_workers
         spec = input_spec(model)

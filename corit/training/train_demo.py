@@ -40,7 +40,7 @@ _CARD = """\
 CoRIT on `clip-demo`, to try `corit predict` and `corit eval` right after installation. **A demo**: it has seen drawn
 faces of 64 pixels alone, and knows nothing about photographs. Its answer to a photograph means nothing.
 
-Trained on {seen}.
+Trained on {real} real faces of `{data}` and the forgery of each; it has seen no other forgery.
 The step was chosen by the AUC on validation images of the same kind: {val_auc:.3f} at step {step} of {steps}. The test
 splits played no part in any choice.
 
@@ -68,11 +68,7 @@ demo is not trained on self-blended images alone, as `corit train` does by defau
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, test on every embedded data set, and write the weights and the card.
-
-    Args:
-        arguments: Command-line arguments; those of the process when None.
-    """
+    """Train, test on every embedded data set, and write the weights and the card."""
     parser = argparse.ArgumentParser(prog="python -m corit.training.train_demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=DEMO_FILE.parent, help="folder for weights and card")
     parser.add_argument("--cache", type=Path, help="folder for cached features, to resume an interrupted run")
@@ -105,7 +101,8 @@ def _card(table: pd.DataFrame, result: Mapping[str, Any], trained: Trained, made
     default = DetectorTraining().to_dict()
     changed = {name: value for name, value in DEMO_TRAINING.to_dict().items() if value != default[name]}
     return _CARD.format(
-        seen=_seen(DEMO_TRAINING),
+        real=(DEMO_TRAINING.train_samples or 0) // 2,
+        data=DEMO_TRAINING.data,
         step=result["selected_step"],
         steps=result["steps"],
         val_auc=result["val_auc_selected"],
@@ -115,17 +112,6 @@ def _card(table: pd.DataFrame, result: Mapping[str, Any], trained: Trained, made
         encoder=encoder_hash(detector.encoder)[:12],
         table=markdown_table(wide, {"data": "data", "n": "n", **{name: name for name in METRICS}}),
     )
-
-
-def _seen(config: DetectorTraining) -> str:
-    """Describe the training data for the card."""
-    real = (config.train_samples or 4000) // 2
-    if config.fakes == "sbi":
-        return (
-            f"self-blended pairs of {real} real faces of `{config.data}` alone, in {config.views} blends each; it has\n"
-            "seen no forgery of any data set below"
-        )
-    return f"{real} real faces of `{config.data}` and the forgery of each; it has seen no other forgery"
 
 
 if __name__ == "__main__":

@@ -78,15 +78,14 @@ def test_against_a_loop_over_images_and_tokens(radius, count, threshold):
         assert regions.anchors[i, : len(anchors)].tolist() == anchors
         expected = literal_regions(image, anchors, threshold)
         assert regions.assignment[i].tolist() == [-1 if k is None else k for k in expected]
-        assert regions.outliers[i].tolist() == [k is None for k in expected]
 
 
 def test_the_cases_above_hold_images_with_too_few_anchors_and_outliers():
     regions = find(proxies(), 2, 6, 0.6)
     assert not regions.valid.all()
     assert regions.valid.any(1).sum() == 19
-    assert regions.outliers.any()
-    assert not regions.outliers.all(1).sum() > 1
+    assert (regions.assignment < 0).any()
+    assert not (regions.assignment < 0).all(1).sum() > 1
 
 
 def test_an_image_equal_to_its_counterpart_has_no_regions():
@@ -165,5 +164,4 @@ def test_under_vmap_each_image_is_as_in_its_batch():
 def test_no_regions_at_all():
     members = torch.zeros(2, 15, 0, dtype=torch.bool)
     regions = Regions(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.bool), members)
-    assert regions.outliers.all()
     assert (regions.assignment == -1).all()
