@@ -100,7 +100,7 @@ class FeatureMaker:
     def __call__(
         self, dataset: ForgeryDataset, view: int = 0, *, label: str | None = None, progress: bool = False
     ) -> Tensor:
-        """Return the features of all items, ``(N, feature_dim)``, float32, on the CPU; ``view`` is the blend's number."""
+        """Return the features of all items, ``(N, feature_dim)``, float32, on the CPU; ``view`` numbers the blend."""
         parts = []
         with stage(label or f"features of {dataset.name}", len(dataset), show=progress) as advance:
             for start in range(0, len(dataset), SHARD):
