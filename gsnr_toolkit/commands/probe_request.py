@@ -79,11 +79,7 @@ class ProbeRequest:
         return cls(**{name: value for name, value in values.items() if name in own}, options=options)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a file.
-
-        Returns:
-            Name to value, those of the measurement included; values that Python alone can set only if they were set.
-        """
+        """Return name to value for a file; values that only Python can set are left out at their defaults."""
         own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "options"}
         measuring = {item.name: (getattr(self.options, item.name), item.default) for item in fields(self.options)}
         return own | {

@@ -41,11 +41,7 @@ class DriftGrams:
     cross: Floats
 
     def merged(self, other: DriftGrams) -> DriftGrams:
-        """Merge with other radii measured on the same mini-batches.
-
-        Returns:
-            All radii in increasing order, without duplicates.
-        """
+        """Merge with other radii measured on the same mini-batches, in increasing order and without duplicates."""
         radii, first = np.unique(np.concatenate([self.radii, other.radii]), return_index=True)
         drift = np.concatenate([self.drift, other.drift])[first]
         cross = np.concatenate([self.cross, other.cross])[first]

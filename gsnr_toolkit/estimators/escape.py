@@ -52,11 +52,7 @@ class EscapeRadius:
     bound: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a file.
-
-        Returns:
-            Field name to value.
-        """
+        """Return field name to value, for a file."""
         return asdict(self)
 
 

@@ -46,11 +46,7 @@ def map_tensors(batch: Batch, function: Callable[[Tensor], Any]) -> Batch:
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:
-    """List the tensors of a batch in a fixed order.
-
-    Returns:
-        Every tensor, depth first.
-    """
+    """List the tensors of a batch, depth first."""
     found: list[Tensor] = []
     map_tensors(batch, found.append)
     return found
@@ -85,20 +81,12 @@ def batch_length(batch: Batch) -> int:
 
 
 def take_rows(batch: Batch, start: int, stop: int) -> Batch:
-    """Take rows ``start:stop`` of every tensor in a batch (views, no copies).
-
-    Returns:
-        A batch of the same nesting with ``stop - start`` rows.
-    """
+    """Take rows ``start:stop`` of every tensor in a batch, as views."""
     return map_tensors(batch, lambda tensor: tensor[start:stop])
 
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """Move every tensor of a batch to a device.
-
-    Returns:
-        The batch on that device; tensors that were already there are not copied.
-    """
+    """Move every tensor of a batch to a device; tensors that are already there are not copied."""
     return map_tensors(batch, lambda tensor: tensor.to(device))
 
 

@@ -120,11 +120,7 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def model_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Run the model on a batch's inputs; a mapping is passed as keyword arguments.
-
-    Returns:
-        The logits, as :func:`logits_of` finds them.
-    """
+    """Run the model on a batch's inputs and return its logits; a mapping is passed as keyword arguments."""
     inputs, _ = split_inputs(batch)
     return logits_of(model(**inputs) if isinstance(inputs, Mapping) else model(inputs))
 
@@ -215,11 +211,7 @@ def check_loss_shape(losses: Any, count: int) -> Tensor:
 
 
 def resolve_loss(loss_fn: PerSampleLoss | None) -> PerSampleLoss:
-    """Return the caller's loss, or the inferred classification loss if there is none.
-
-    Returns:
-        A function ``(model, batch) -> (N,)``.
-    """
+    """Return the caller's loss, or the inferred classification loss if there is none: ``(model, batch) -> (N,)``."""
     return inferred_loss if loss_fn is None else loss_fn
 
 

@@ -113,11 +113,7 @@ class ProbeOptions:
         return radii if radii[-1] >= self.rho else (*radii, self.rho)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a file; a group function is named.
-
-        Returns:
-            Option name to value.
-        """
+        """Return option name to value, for a file; a group function is named."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if callable(self.groups):
             values["groups"] = getattr(self.groups, "__qualname__", repr(self.groups))
@@ -126,9 +122,5 @@ class ProbeOptions:
 
 
 def make_options(*, radii: Sequence[float] | None = None, **values: Any) -> ProbeOptions:
-    """Build options from a caller's keywords; radii may be any sequence of numbers.
-
-    Returns:
-        Checked options.
-    """
+    """Build checked options from a caller's keywords; radii may be any sequence of numbers."""
     return ProbeOptions(radii=None if radii is None else tuple(float(r) for r in radii), **values)

@@ -100,11 +100,7 @@ class Detector(nn.Module):
         return logits.squeeze(-1) if self.head.out_features == 1 else logits
 
     def extra_repr(self) -> str:
-        """Describe the model for the first line of ``print(model)``.
-
-        Returns:
-            Name, image size and origin of the weights.
-        """
+        """Return name, image size and origin of the weights, for ``print(model)``."""
         weights = self.provenance.get("weights", "unknown")
         return f"name={self.name!r}, image_size={self.image_size}, weights={weights!r}"
 

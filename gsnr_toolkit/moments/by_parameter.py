@@ -116,11 +116,7 @@ class Moments:
         self.count += other.count
 
     def spread(self, names: Iterable[str]) -> float:
-        """Sum the centred squares over all entries of some parameters, in float64.
-
-        Returns:
-            ``sum_j m2_j``.
-        """
+        """Sum the centred squares over all entries of some parameters, in float64: ``sum_j m2_j``."""
         return sum(float(self.m2[name].double().sum()) for name in names)
 
     def is_zero(self, name: str) -> bool:

@@ -112,11 +112,7 @@ class ShardCollector:
         ]
 
     def summary(self) -> ShardSummary:
-        """Summarise all shards so far; the whole model is appended as the last group.
-
-        Returns:
-            Sums over S shards.
-        """
+        """Sum over all shards so far; the whole model is appended as the last group."""
         grams = [gram(torch.stack(column)).numpy() for column in zip(*(s.rows for s in self._shards), strict=True)]
         counts = np.array([shard.count for shard in self._shards], dtype=np.float64)
         within = _with_total(np.stack([shard.within for shard in self._shards]))

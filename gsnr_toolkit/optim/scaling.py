@@ -61,11 +61,7 @@ class _Record:
 
 
 def gradients_finite(groups: list[dict[str, Any]]) -> bool:
-    """Check every gradient for NaN and infinity.
-
-    Returns:
-        True if all are finite, or there are none.
-    """
+    """Return whether every gradient is finite."""
     grads = [param.grad for group in groups for param in group["params"] if param.grad is not None]
     dense = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads]
     if not dense or bool(torch.isfinite(get_total_norm(dense))):

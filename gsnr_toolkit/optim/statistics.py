@@ -30,11 +30,7 @@ def save_running_stats(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def restore_running_stats(saved: list[tuple[Tensor, Tensor]]) -> None:
-    """Restore running statistics bit for bit.
-
-    Args:
-        saved: The result of :func:`save_running_stats`.
-    """
+    """Restore bit for bit what :func:`save_running_stats` returned."""
     for buffer, value in saved:
         buffer.copy_(value)
 

@@ -159,11 +159,7 @@ class Recorder:
         self._joint = join_steps(reports, escape=escape)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that a resumed run needs.
-
-        Returns:
-            Tensors and plain values.
-        """
+        """Return the state that a resumed run needs: tensors and plain values."""
         return {
             "steps": list(self.steps),
             "report": None if self._joint is None else self._joint.to_texts(),

@@ -53,11 +53,7 @@ def head_losses(data: BlockFeatures, heads: Mapping[str, Floats]) -> Floats:
 
 
 def zero_heads(data: BlockFeatures) -> dict[str, Floats]:
-    """Make heads with zero weights: every probability is one half.
-
-    Returns:
-        Block name to zeros, shape ``(d + 1,)``.
-    """
+    """Make heads with zero weights, shape ``(d + 1,)`` per block: every probability is one half."""
     return {label: np.zeros(x.shape[1]) for label, x in data.features.items()}
 
 

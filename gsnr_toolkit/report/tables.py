@@ -176,11 +176,7 @@ def drift_rows(evidence: Evidence, estimates: Estimates) -> list[Row]:
 
 
 def to_frame(rows: list[Row], step: int) -> pd.DataFrame:
-    """Turn rows into a DataFrame whose first column is the step.
-
-    Returns:
-        The table; empty if there are no rows.
-    """
+    """Turn rows into a DataFrame whose first column is the step; empty if there are no rows."""
     import pandas as pd
 
     frame = pd.DataFrame(rows)

@@ -140,11 +140,7 @@ def from_rank(tensor: Tensor, source: int) -> Tensor:
 
 
 def summed(tensor: Tensor) -> Tensor:
-    """Sum a tensor over all processes.
-
-    Returns:
-        The sum, on the tensor's device.
-    """
+    """Sum a tensor over all processes; the sum is on the tensor's device."""
     moved = _on_backend(tensor).clone(memory_format=torch.contiguous_format)
     distributed.all_reduce(moved)
     return moved.to(tensor.device)

@@ -46,12 +46,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8.
-
-    Args:
-        path: The file.
-        text: The content.
-    """
+    """Write a text file atomically, in UTF-8."""
     with atomic_file(path) as stream:
         stream.write(text.encode("utf8"))
 
@@ -67,14 +62,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file of :func:`write_json`.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The value.
-    """
+    """Read a file of :func:`write_json`."""
     return unspelled(json.loads(path.read_text(encoding="utf8")))
 
 

@@ -15,11 +15,7 @@ _PACKAGES = ("gsnr-toolkit", "torch", "open_clip_torch", "numpy", "scipy", "pand
 
 
 def environment() -> dict[str, Any]:
-    """Return the versions of the packages, the machine, the time and the caller's git commit.
-
-    Returns:
-        Plain values for a file.
-    """
+    """Return the versions of the packages, the machine, the time and the caller's git commit, as plain values."""
     import torch
 
     return {

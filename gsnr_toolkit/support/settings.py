@@ -30,11 +30,7 @@ class Settings:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a file or a table.
-
-        Returns:
-            Field name to value; tuples as lists.
-        """
+        """Return field name to value, for a file or a table; tuples become lists."""
         values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # only subclasses are dataclasses
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 

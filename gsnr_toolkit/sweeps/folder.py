@@ -46,30 +46,18 @@ class SweepFolder:
         return self.path / "logs" / f"{config.key}.txt"
 
     def result(self, config: TrainConfig) -> dict[str, Any] | None:
-        """Read the results of a run.
-
-        Returns:
-            The results; None if the run is not finished.
-        """
+        """Read the results of a run; None if it is not finished."""
         folder = self.run_folder(config)
         return read_finished(folder, config.to_dict(), "run") if (folder / RESULT).exists() else None
 
     def failure(self, config: TrainConfig) -> str | None:
-        """Read why a run failed.
-
-        Returns:
-            A sentence; None if it did not fail.
-        """
+        """Read why a run failed, as a sentence; None if it did not fail."""
         with suppress(FileNotFoundError):
             return str(read_json(self.failure_file(config))["message"])
         return None
 
     def state(self, config: TrainConfig) -> str:
-        """Look up the progress of a run.
-
-        Returns:
-            ``"done"``, ``"failed"``, ``"begun"`` or ``"new"``.
-        """
+        """Return the progress of a run: ``"done"``, ``"failed"``, ``"begun"`` or ``"new"``."""
         folder = self.run_folder(config)
         if (folder / RESULT).exists():
             return "done"

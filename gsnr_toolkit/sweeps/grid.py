@@ -72,11 +72,7 @@ class Grid:
         return {name: values for name, values in lost.items() if values}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a file.
-
-        Returns:
-            ``base``: the fixed settings; ``axes``: the varied ones; ``record_plain``.
-        """
+        """Return plain values for a file: ``base`` (fixed settings), ``axes`` (varied ones) and ``record_plain``."""
         plain = {name: [list(v) if isinstance(v, tuple) else v for v in own] for name, own in self.values.items()}
         return {
             "base": {name: values[0] for name, values in plain.items() if name not in self.varied},

@@ -41,11 +41,7 @@ class Job:
     function: str = TRAIN
 
     def to_json(self) -> str:
-        """Return the job as text for a command line.
-
-        Returns:
-            JSON.
-        """
+        """Return the job as JSON, for a command line."""
         paths = {name: str(getattr(self, name)) for name in ("folder", "failure", "log")}
         rest = {"threads": self.threads, "device": self.device, "function": self.function}
         return json.dumps({"config": self.config.to_dict(), **paths, **rest})

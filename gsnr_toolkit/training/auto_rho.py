@@ -189,11 +189,7 @@ class AutoRho:
         return self._elapsed + (0.0 if self._began is None else time.perf_counter() - self._began)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that a resumed run needs.
-
-        Returns:
-            Plain values.
-        """
+        """Return the state that a resumed run needs, as plain values."""
         history = [asdict(record) for record in self.history]
         return {"rho": self._rho, "due": self._due, "elapsed": self._total_seconds(), "history": history}
 

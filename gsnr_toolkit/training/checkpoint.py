@@ -17,12 +17,7 @@ _FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically, together with the current random states.
-
-    Args:
-        path: The file; an existing one is replaced.
-        state: Tensors and plain values, nested.
-    """
+    """Write nested tensors and plain values atomically, together with the current random states."""
     with atomic_file(path) as stream:
         torch.save({"format": _FORMAT, "random": random_states(), **state}, stream)
 
@@ -55,14 +50,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def model_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Collect what training changes in a model: trainable parameters and buffers.
-
-    Args:
-        model: The model.
-
-    Returns:
-        Name to tensor, detached but not copied.
-    """
+    """Collect what training changes, by name and not copied: trainable parameters and buffers."""
     params = {name: param.detach() for name, param in model.named_parameters() if param.requires_grad}
     return params | {name: buffer.detach() for name, buffer in model.named_buffers()}
 
@@ -90,11 +78,7 @@ def load_model_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 def random_states() -> dict[str, Any]:
-    """Return the states of all global random generators, as plain values and tensors.
-
-    Returns:
-        Generator to state.
-    """
+    """Return the states of all global random generators by name, as plain values and tensors."""
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - models and data may draw from it
     return {

@@ -98,11 +98,7 @@ class PlateauWatch:
         return bool(self.patience) and self.dead_steps >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that a resumed run needs.
-
-        Returns:
-            Plain values.
-        """
+        """Return the state that a resumed run needs, as plain values."""
         return {"losses": self.losses, "dead_steps": self.dead_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

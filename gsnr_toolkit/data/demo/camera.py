@@ -238,14 +238,7 @@ def develop(images: Floats, quality: Sequence[int] | NDArray[np.int64]) -> Pixel
 
 
 def eight_bits(images: Floats) -> Pixels:
-    """Clip and round images to 8 bits.
-
-    Args:
-        images: Images (N, 3, S, S), nominally in [0, 1].
-
-    Returns:
-        Pixels (N, S, S, 3), uint8.
-    """
+    """Clip and round images (N, 3, S, S), nominally in [0, 1], to pixels (N, S, S, 3), uint8."""
     scaled = np.clip(images, 0, 1) * np.float32(255) + np.float32(0.5)
     return np.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1))
 

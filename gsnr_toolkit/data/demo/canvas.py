@@ -13,14 +13,7 @@ from gsnr_toolkit.data.demo.layout import Lens
 
 
 def column(values: Floats) -> Floats:
-    """Reshape per-face values (N,) to (N, 1, 1), to combine them with pixel grids.
-
-    Args:
-        values: Array (N,).
-
-    Returns:
-        The same numbers, (N, 1, 1), float32.
-    """
+    """Reshape per-face values (N,) to (N, 1, 1), float32, to combine them with pixel grids."""
     return np.asarray(values, dtype=np.float32)[:, None, None]
 
 
@@ -163,11 +156,7 @@ class Canvas:
         self._sharp = column(scene.scale * (size / 2))
 
     def whole(self) -> Patch:
-        """Return the whole canvas as a patch around the head's centre.
-
-        Returns:
-            The patch.
-        """
+        """Return the whole canvas as a patch around the head's centre."""
         return Patch(self.pixels, self.x, self.y, self._sharp)
 
     def at(self, x: Floats, y: Floats, reach: float) -> Patch:

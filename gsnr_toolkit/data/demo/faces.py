@@ -168,36 +168,20 @@ class Draws:
         self._next = 0
 
     def unit(self) -> NDArray[np.float64]:
-        """Draw one number in [0, 1) per identity.
-
-        Returns:
-            Array (N,).
-        """
+        """Draw one number in [0, 1) per identity, shape (N,)."""
         self._next += 1
         return self._numbers[:, self._next - 1]
 
     def uniform(self, low: float, high: float) -> Floats:
-        """Draw one number in [low, high) per identity.
-
-        Returns:
-            Array (N,), float32.
-        """
+        """Draw one number in [low, high) per identity, shape (N,), float32."""
         return (low + (high - low) * self.unit()).astype(np.float32)
 
     def around(self, center: Any, spread: float) -> Floats:
-        """Draw from a triangular distribution on ``center`` +- ``spread``.
-
-        Returns:
-            Array (N,), float32.
-        """
+        """Draw from a triangular distribution on ``center`` +- ``spread``, shape (N,), float32."""
         return (center + spread * (self.unit() + self.unit() - 1.0)).astype(np.float32)
 
     def color(self, base: NDArray[np.float64], spread: float) -> Floats:
-        """Draw a colour near ``base``: brightness varies by ``spread``, each channel by a third of it.
-
-        Returns:
-            Array (N, 3), float32, in [0, 1].
-        """
+        """Draw colours (N, 3) in [0, 1] near ``base``: brightness varies by ``spread``, channels by a third of it."""
         brightness = self.around(1.0, spread)[:, None]
         tint = np.stack([self.around(0.0, spread / 3) for _ in range(3)], axis=1)
         return np.clip(base * brightness + tint, 0.0, 1.0).astype(np.float32)

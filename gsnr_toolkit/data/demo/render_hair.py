@@ -30,12 +30,7 @@ def _strands(patch: Patch, faces: Faces) -> Floats:
 
 
 def paint_back_hair(canvas: Canvas, faces: Faces) -> None:
-    """Paint the hair behind head and shoulders (long and curly hair).
-
-    Args:
-        canvas: The canvas, N images.
-        faces: The faces, N of them.
-    """
+    """Paint the hair behind head and shoulders (long and curly hair)."""
     head, whole = faces.head, canvas.whole()
     spread = column(head.width + head.hair_volume * np.float32(0.9))
     top = column(head.height * np.float32(0.98) + head.hair_volume)
@@ -51,12 +46,7 @@ def paint_back_hair(canvas: Canvas, faces: Faces) -> None:
 
 
 def paint_front_hair(canvas: Canvas, faces: Faces) -> None:
-    """Paint the hair over the forehead and along the temples.
-
-    Args:
-        canvas: The canvas, N images.
-        faces: The faces, N of them.
-    """
+    """Paint the hair over the forehead and along the temples."""
     head, whole = faces.head, canvas.whole()
     volume = column(head.hair_volume)
     wide, tall = column(head.width) + volume * np.float32(0.55), column(head.height) + volume

@@ -22,13 +22,7 @@ def _is(codes: np.ndarray, index: int) -> Floats:
 
 
 def paint_nose(canvas: Canvas, faces: Faces, plan: Layout) -> None:
-    """Paint the nose: shadow away from the light, highlight on the bridge, nostrils.
-
-    Args:
-        canvas: The canvas, N images.
-        faces: The faces, N of them.
-        plan: Their layout.
-    """
+    """Paint the nose: shadow away from the light, highlight on the bridge, nostrils."""
     part, light = faces.features, faces.scene.light_x
     length = plan.nose_y - plan.nose_top
     middle = plan.nose_top + length * 0.62
@@ -47,13 +41,7 @@ def paint_nose(canvas: Canvas, faces: Faces, plan: Layout) -> None:
 
 
 def paint_mouth(canvas: Canvas, faces: Faces, plan: Layout) -> None:
-    """Paint lips, the opening and the teeth.
-
-    Args:
-        canvas: The canvas, N images.
-        faces: The faces, N of them.
-        plan: Their layout.
-    """
+    """Paint lips, the opening and the teeth."""
     part, move, lips, mouth = faces.features, faces.expression, plan.lips, plan.mouth
     patch = canvas.at(lips.x, lips.y, 0.36)
     chin = canvas.at(lips.x, lips.y + lips.lower + 0.05, 0.17)
@@ -86,13 +74,7 @@ def _paint_iris(patch: Patch, faces: Faces, white: Floats) -> None:
 
 
 def paint_eyes(canvas: Canvas, faces: Faces, plan: Layout) -> None:
-    """Paint eyes, lids and brows.
-
-    Args:
-        canvas: The canvas, N images.
-        faces: The faces, N of them.
-        plan: Their layout.
-    """
+    """Paint eyes, lids and brows."""
     part = faces.features
     for eye, brow in zip(plan.eyes, plan.brows, strict=True):
         patch = canvas.at(eye.x, eye.y, 0.24)
@@ -110,13 +92,7 @@ def paint_eyes(canvas: Canvas, faces: Faces, plan: Layout) -> None:
 
 
 def paint_beard(canvas: Canvas, faces: Faces, plan: Layout) -> None:
-    """Paint stubble, moustache or beard below the nose.
-
-    Args:
-        canvas: The canvas, N images.
-        faces: The faces, N of them.
-        plan: Their layout.
-    """
+    """Paint stubble, moustache or beard below the nose."""
     part, head, lips = faces.features, faces.head, plan.lips
     if not part.beard.any():
         return
@@ -148,13 +124,7 @@ def _paint_moustache(canvas: Canvas, faces: Faces, plan: Layout) -> None:
 
 
 def paint_glasses(canvas: Canvas, faces: Faces, plan: Layout) -> None:
-    """Paint glasses or sunglasses where worn.
-
-    Args:
-        canvas: The canvas, N images.
-        faces: The faces, N of them.
-        plan: Their layout.
-    """
+    """Paint glasses or sunglasses where worn."""
     part, head = faces.features, faces.head
     worn = (part.glasses > 0).astype(np.float32)
     if not worn.any():

@@ -84,11 +84,7 @@ class Tools:
 
 
 def kernel() -> ctypes.CDLL | None:
-    """Load the library, building it first if necessary.
-
-    Returns:
-        The library, or None if it cannot be built; :func:`description` gives the reason.
-    """
+    """Load the library, building it if necessary; None if it cannot be built (:func:`description` says why)."""
     found = _library()
     return None if isinstance(found, NotBuiltError) else found
 

@@ -59,11 +59,7 @@ def ghost_is_cheaper(rows: int, outputs: int, inputs: int, entry_cost: float = P
 
 
 def ghost_sqnorms(left: Float[Tensor, "b t o"], right: Float[Tensor, "b t i"]) -> float:
-    """Sum squared norms by the ghost identity.
-
-    Returns:
-        ``sum_i |L_i^T R_i|^2``.
-    """
+    """Sum squared norms by the ghost identity: ``sum_i |L_i^T R_i|^2``."""
     step = max(1, _GHOST_BYTES // max(1, 8 * left.shape[1] ** 2))
     found = 0.0
     for start in range(0, left.shape[0], step):

@@ -27,11 +27,7 @@ class Workspace:
         self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Return uninitialised memory, the same on every call.
-
-        Returns:
-            A contiguous tensor of this shape and of ``like``'s dtype and device.
-        """
+        """Return the same uninitialised memory on every call: a contiguous tensor with ``like``'s dtype and device."""
         key, size = (like.dtype, like.device), prod(shape)
         if key not in self._held or self._held[key].numel() < size:
             self._held[key] = torch.empty(size, dtype=like.dtype, device=like.device)
