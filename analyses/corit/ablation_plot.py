@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analyses.support.figure import grey_title
 from gsnr_toolkit.report.plots.categories import category_handles, plot_categories
 from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 
@@ -37,11 +38,11 @@ def draw_ablation(parts: pd.DataFrame, num_test: int) -> Figure:
         first = rows.iloc[0]
         dress(ax, title=f"trained on demo-{family}", note=f"full: {first['own_auc']:.3f} / {first['cross_auc']:.3f}")
     figure.legend(handles=category_handles(_LOOKS), loc="outside lower center", ncols=2)
-    figure.suptitle(
+    grey_title(
+        figure,
         f"embedded data; n = {num_test} images of each of 8 test sets, {int(parts['num_seeds'].max())} seeds; bars: "
         "95 % over seeds, paired; (x): cost in encoder passes",
-        fontsize=6.5, color=MUTED, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

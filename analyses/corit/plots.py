@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analyses.support.figure import grey_title
 from gsnr_toolkit.report.plots.categories import plot_categories
 from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 from gsnr_toolkit.sweeps.over_seeds import average_over_seeds
@@ -70,11 +71,11 @@ def _line(ax: Axes, x: pd.Series, rows: pd.DataFrame, color: str, marker: str, l
 
 def _note(figure: Figure, table: pd.DataFrame) -> None:
     test, seeds = int(table["num_test"].max()), table["seed"].nunique()
-    figure.suptitle(
+    grey_title(
+        figure,
         f"embedded data; n = {test} test images, {seeds} seed{'s' if seeds != 1 else ''} with training images of their "
         "own; bars: 95 % over images and seeds",
-        fontsize=6.5, color=MUTED, x=0.01, ha="left",
-    )  # fmt: skip
+    )
 
 
 _METHOD_LOOKS = {
@@ -113,8 +114,7 @@ def draw_radii(table: pd.DataFrame, methods: list[str]) -> Figure:
         for method in methods:
             rows = mine[mine["method"] == method].sort_values("rho")
             if len(rows):
-                color, marker = _METHOD_LOOKS[method]
-                _line(ax, rows["rho"], rows, OKABE_ITO[color], marker, method)
+                _line(ax, rows["rho"], rows, *_COLORED[method], method)
         ax.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
         ax.set_xscale("symlog", linthresh=0.01, linscale=0.5)
         ax.set_xlim(-0.004, 1.4 * mine["rho"].max())
@@ -123,7 +123,7 @@ def draw_radii(table: pd.DataFrame, methods: list[str]) -> Figure:
         ax.set_xlabel(r"SAM radius $\rho$")
         dress(ax, title=f"{encoder}, {_NAMES[trained_on]}", note="")
     axes[0].set_ylabel("test AUC, family trained on")
-    _method_legend(figure, [name for name in methods if name in set(means["method"])])
+    _method_legend(figure, methods, means["method"])
     _note(figure, table)
     return figure
 
@@ -159,7 +159,7 @@ def draw_domains(table: pd.DataFrame, methods: list[str], rho: float = 0.05) -> 
         ax.axhline(0.5, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)))
         ax.set_ylabel("test AUC")
         dress(ax, title=f"{encoder}, trained on {_NAMES[trained_on]}, rho = {rho:g}", note="")
-    _method_legend(figure, [name for name in methods if name in set(means["method"])])
+    _method_legend(figure, methods, means["method"])
     _note(figure, table)
     return figure
 
@@ -192,10 +192,10 @@ def draw_losses(table: pd.DataFrame, methods: list[str], rho: float = 0.05) -> F
         ax.set(ylim=(0, 1), xlabel="share of the run, %", ylabel="")
         dress(ax, title=f"{encoder}: solid rho = {rho:g}, dashed rho = 0", note="grey: ln 2")
     axes[0].set_ylabel("training loss, nats")
-    _method_legend(figure, [name for name in methods if name in set(runs["method"])], markers=False)
+    _method_legend(figure, methods, runs["method"], markers=False)
     seeds = table["seed"].nunique()
     words = f"embedded data, training on demo-nt ('plain SBI classifier': self-blended pairs); mean of {seeds} seeds"
-    figure.suptitle(words, fontsize=6.5, color=MUTED, x=0.01, ha="left")
+    grey_title(figure, words)
     return figure
 
 
@@ -212,10 +212,9 @@ def _loss_curves(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _method_legend(figure: Figure, methods: list[str], *, markers: bool = True) -> None:
-    looks = {name: _COLORED[name] for name in methods}
+def _method_legend(figure: Figure, methods: list[str], shown: pd.Series, *, markers: bool = True) -> None:
     handles = [
         Line2D([], [], color=color, marker=marker if markers else None, markersize=3, linewidth=1, label=name)
-        for name, (color, marker) in looks.items()
+        for name, (color, marker) in ((name, _COLORED[name]) for name in methods if name in set(shown))
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)

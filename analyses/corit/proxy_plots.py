@@ -6,6 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from analyses.support.figure import grey_title
 from gsnr_toolkit.report.plots.categories import category_handles, plot_categories
 from gsnr_toolkit.report.plots.style import MUTED, OKABE_ITO, TEXT_WIDTH, dress, in_paper_style, new_figure
 
@@ -45,11 +46,11 @@ def draw_following(table: pd.DataFrame, ranks: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("rank correlation with the proxy's")
     figure.legend(handles=category_handles(looks, hollow), loc="outside lower center", ncols=4)
     seeds = int(table["seed"].nunique())
-    figure.suptitle(
+    grey_title(
+        figure,
         f"embedded data, clip-lab; n = {int(table['samples'].max())} images and as many pairs a measurement; {seeds} "
         f"seed{'s' if seeds != 1 else ''}; bars: 95 % over seeds",
-        fontsize=6.5, color=MUTED, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -101,9 +102,9 @@ def draw_parts(parts: pd.DataFrame, variants: list[str]) -> Figure:
         dress(ax, title=title, note="")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     axes[0].get_legend().remove()
-    figure.suptitle(
+    grey_title(
+        figure,
         f"embedded data, clip-demo; n = {int(parts['pairs'].max())} pairs of real images and self-blended copies; mean "
         f"of {parts['seed'].nunique()} seeds, bars: standard deviation",
-        fontsize=6.5, color=MUTED, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure

@@ -33,6 +33,11 @@ def save_figure(figure: Figure, out: Path, name: str, caption: str) -> None:
         print(path, flush=True)
 
 
+def grey_title(figure: Figure, words: str) -> None:
+    """Write data, n and intervals in grey above a figure."""
+    figure.suptitle(words, fontsize=6.5, color=MUTED, x=0.01, ha="left")
+
+
 def caption_line(words: str, *parts: str) -> str:
     """Build the line under a figure, the data first.
 

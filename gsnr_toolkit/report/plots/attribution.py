@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from gsnr_toolkit.report.attribution import attribution_terms
-from gsnr_toolkit.report.plots.frames import Settings, at_step, default_step, require_columns, sample_note
+from gsnr_toolkit.report.plots.frames import Settings, checked_step, sample_note
 from gsnr_toolkit.report.plots.labels import extra_height, full_name, label_layers, legend_below
 from gsnr_toolkit.report.plots.marks import EDGE_BAND, edge_markers
 from gsnr_toolkit.report.plots.style import COLUMN_WIDTH, MUTED, OKABE_ITO, axes_or_new, dress, in_paper_style
@@ -65,9 +65,7 @@ def plot_attribution(
         >>> len(plot_attribution(layers, {"confidence": 0.95}).containers)
         3
     """
-    require_columns(layers, COLUMNS, "plot_attribution")
-    step = default_step(layers) if step is None else step
-    rows = at_step(layers, step).reset_index(drop=True)
+    step, rows = checked_step(layers, COLUMNS, "plot_attribution", step)
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.7 + extra_height(list(rows["group"])))
     terms, reference = attribution_terms(rows)
     x, missing = np.arange(len(rows)), terms["cor"].isna().to_numpy()

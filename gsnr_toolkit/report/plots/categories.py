@@ -1,7 +1,7 @@
 """Estimates with stored intervals by category, several methods side by side."""
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import seaborn.objects as so
@@ -67,16 +67,8 @@ def plot_categories(
 
 def category_handles(looks: Mapping[str, tuple[str, str]], hollow: Collection[str] = ()) -> list[Line2D]:
     """Return one legend entry per name, white inside if the name is in `hollow`."""
-    style: dict[str, Any] = {"linestyle": "none", "markersize": 4}
     return [
-        Line2D(
-            [],
-            [],
-            color=color,
-            marker=marker,
-            label=name,
-            markerfacecolor="white" if name in hollow else color,
-            **style,
-        )
+        Line2D([], [], color=color, marker=marker, label=name, linestyle="none", markersize=4,
+               markerfacecolor="white" if name in hollow else color)
         for name, (color, marker) in looks.items()
-    ]
+    ]  # fmt: skip

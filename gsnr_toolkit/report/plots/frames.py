@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 Settings = Mapping[str, Any]
 
 __all__ = [
-    "STATUSES", "Bottleneck", "BottleneckLike", "Settings", "at_step", "default_step", "find_bottleneck",
-    "largest_radius", "ordered_groups", "read_setting", "require_columns", "sample_note",
+    "STATUSES", "Bottleneck", "BottleneckLike", "Settings", "at_step", "checked_step", "default_step",
+    "find_bottleneck", "largest_radius", "ordered_groups", "read_setting", "require_columns", "sample_note",
 ]  # fmt: skip
 
 STATUSES = ("ok", "no_signal", "above_max_radius", "undefined")
@@ -95,6 +95,15 @@ def at_step(frame: "pd.DataFrame", step: int) -> "pd.DataFrame":
         measured = ", ".join(str(known) for known in sorted(set(frame["step"])))
         raise ValueError(f"expected one of the measured steps {measured}, got {step}; pass step=None for the default")
     return rows.sort_values("depth", kind="stable") if "depth" in rows.columns else rows
+
+
+def checked_step(
+    layers: "pd.DataFrame", columns: Sequence[str], what: str, step: int | None
+) -> "tuple[int, pd.DataFrame]":
+    """Check a table, and return a step (None: that of the lowest COR) with its rows in depth order, numbered from 0."""
+    require_columns(layers, columns, what)
+    step = default_step(layers) if step is None else step
+    return step, at_step(layers, step).reset_index(drop=True)
 
 
 def find_bottleneck(layers: "pd.DataFrame", totals: "pd.DataFrame | None" = None) -> Bottleneck | None:

@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from gsnr_toolkit.report.plots.frames import (
     Settings,
-    at_step,
-    default_step,
+    checked_step,
     largest_radius,
     read_setting,
     require_columns,
@@ -65,9 +64,7 @@ def plot_cor_by_layer(
         >>> plot_cor_by_layer(layers, {"rho": 0.05, "confidence": 0.95}).get_yscale()
         'log'
     """
-    require_columns(layers, COR_COLUMNS, "plot_cor_by_layer")
-    step = default_step(layers) if step is None else step
-    rows = at_step(layers, step).reset_index(drop=True)
+    step, rows = checked_step(layers, COR_COLUMNS, "plot_cor_by_layer", step)
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.6 + extra_height(list(rows["group"])))
     status, x = rows["status"].to_numpy(), np.arange(len(rows))
     valued, above = status == "ok", status == "above_max_radius"
@@ -122,9 +119,7 @@ def plot_gsnr_by_layer(
         >>> plot_gsnr_by_layer(layers, {"confidence": 0.95}).get_yscale()
         'symlog'
     """
-    require_columns(layers, GSNR_COLUMNS, "plot_gsnr_by_layer")
-    step = default_step(layers) if step is None else step
-    rows = at_step(layers, step).reset_index(drop=True)
+    step, rows = checked_step(layers, GSNR_COLUMNS, "plot_gsnr_by_layer", step)
     ax = axes_or_new(ax, COLUMN_WIDTH, 2.4 + extra_height(list(rows["group"])))
     x, color = np.arange(len(rows)), OKABE_ITO["green"]
     floor = rows["noise_floor"].to_numpy(dtype=float)
