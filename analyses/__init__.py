@@ -1,4 +1,4 @@
-"""Scripts that regenerate the figures and tables; each states its claim, command, hardware and main result.
+"""Scripts that regenerate the figures and tables; each states its claim, command and hardware.
 
-All findings are in ``analyses/README.md``, not in the docstrings.
+The findings are in ``analyses/README.md``, not in the docstrings.
 """

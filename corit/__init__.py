@@ -1,6 +1,7 @@
 """Contrastive Regional Injection Transformer: a detector of forgeries on a frozen CLIP encoder.
 
 A reconstruction from the public caption of one figure; ``docs/corit.md`` says what is the paper's and what is ours.
+The package builds on ``gsnr_toolkit`` and may not import ``analyses`` or ``benchmarks``.
 
 >>> import corit
 >>> corit.CoRITConfig(num_regions=2).num_regions

@@ -1,5 +1,7 @@
 """Layer-wise GSNR and critical optimization radius of any PyTorch model, with honest uncertainty.
 
+Nothing here may import ``corit``, ``analyses`` or ``benchmarks``.
+
 >>> import gsnr_toolkit
 >>> gsnr_toolkit.estimate_cor.__name__
 'estimate_cor'

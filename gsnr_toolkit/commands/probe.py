@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +51,9 @@ def probe_command(
     html: Annotated[
         bool, panel_option(_OUTPUT, "Also write the report as one page, report.html in the folder.", "--html")
     ] = False,
+    formats: Annotated[
+        str | None, panel_option(_OUTPUT, "Further formats to write, with commas, such as markdown,json.", "--format")
+    ] = None,
     as_json: Annotated[
         bool, panel_option(_OUTPUT, "Print the report as JSON and nothing else on stdout.", "--json")
     ] = False,
@@ -82,7 +86,8 @@ def probe_command(
         if ranks.rank:
             _follow(request)
             return
-        report, code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet, html=html)
+        further = tuple(name.strip() for name in formats.split(",")) if formats else ()
+        report, code = _run(request, out, overwrite=overwrite, as_json=as_json, quiet=quiet, html=html, further=further)
     if fail_in_collapse_zone and report is not None:
         code = collapse_code(report) or code
     raise typer.Exit(code)
@@ -97,7 +102,14 @@ def _read_request(settings: dict[str, Any]) -> ProbeRequest:
 
 
 def _run(
-    request: ProbeRequest, out: Path | None, *, overwrite: bool, as_json: bool, quiet: bool, html: bool
+    request: ProbeRequest,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    html: bool,
+    further: Sequence[str],
 ) -> tuple[Report | None, int]:
     """Measure, save after every measured step, and print.
 
@@ -107,7 +119,7 @@ def _run(
     from rich.console import Console
 
     from gsnr_toolkit.commands.probe_run import run_probe
-    from gsnr_toolkit.report.formats import write_formats
+    from gsnr_toolkit.report.formats import FORMATS, write_formats
     from gsnr_toolkit.report.pages.write import check_page, is_page
 
     folder = out or request.default_folder
@@ -117,6 +129,9 @@ def _run(
     html = html or (page.is_file() and is_page(page))
     if html:
         check_page(page, overwrite=overwrite)
+    formats = list(dict.fromkeys(["tables", "figures", *(["html"] if html else []), *further]))
+    for name in formats:
+        FORMATS[name]  # an unknown name is an error before any work
     errors = Console(stderr=True, highlight=False)
     report, interrupted = None, False
     try:
@@ -129,7 +144,6 @@ def _run(
         return None, EXIT_INTERRUPTED
     files: list[Path] | None = None
     with suppress(KeyboardInterrupt):
-        formats = ("tables", "figures", "html") if html else ("tables", "figures")
         files = write_formats(report, folder, formats)
     _print(report, as_json=as_json, quiet=quiet)
     if files is None:

@@ -65,7 +65,7 @@ class ProbeOptions:
     )
     memory: int | None = setting(
         None,
-        "Memory of a pass beside model and moments, such as 8GB. Default: a quarter of it.",
+        "Memory limit of a pass, besides model and moments, such as 8GB. Default: a quarter of what is free.",
         above=0,
         kind=float,
         wanted="a positive number of bytes",

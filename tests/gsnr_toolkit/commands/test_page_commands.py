@@ -1,5 +1,6 @@
 """``gsnr-probe --html`` and ``gsnr-sweep report``: where the page goes, and the wrong ways."""
 
+import json
 import shlex
 import sys
 from dataclasses import replace
@@ -112,3 +113,22 @@ def test_wrong_ways_are_one_message(call, sweep_folder, tmp_path, command, messa
     assert (tmp_path / "mine.txt").read_text() == "mine"
     code, out, err = call(sweep_cli, f"report {shlex.quote(str(sweep_folder))} --to mine.txt --overwrite")
     assert code == 0, err
+
+
+def test_further_formats_are_written_beside_the_report(call, made, tmp_path):
+    made("one")
+    code, _, err = call(cli, f"{SMALL} --format markdown,json")
+    assert code == 0, err
+    assert "report.md" in err
+    assert "document.json" in err
+    report = Report.load(tmp_path / "here")
+    assert report.verdict in (tmp_path / "here" / "report.md").read_text(encoding="utf8")
+    assert json.loads((tmp_path / "here" / "document.json").read_text(encoding="utf8"))["verdict"] == report.verdict
+
+
+def test_an_unknown_format_is_refused_before_any_work(call, monkeypatch):
+    monkeypatch.setattr(runner, "run_probe", lambda *a, **k: pytest.fail("work was begun"))
+    code, _, err = call(cli, f"{SMALL} --format markdwon")
+    assert code == 2
+    assert "expected a known output format, got 'markdwon'" in err
+    assert "Did you mean 'markdown'" in err
