@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
@@ -103,7 +103,14 @@ class ProbeOptions:
     )
 
     def __post_init__(self) -> None:
-        # Checked, not converted: saved settings show each value as the caller wrote it (rho=1, not 1.0).
+        # Saved settings show each value as the caller wrote it (rho=1, not 1.0), but numpy's scalars become Python's
+        # numbers, which random generators and JSON need, and 0 or 1 is a flag where a flag is expected.
+        for item in fields(self):
+            value = getattr(self, item.name)
+            plain = value.item() if getattr(value, "shape", None) == () else value
+            if item.metadata.get("kind") is bool and type(plain) is int and plain in (0, 1):
+                plain = bool(plain)
+            object.__setattr__(self, item.name, plain)
         check_settings(self)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -182,10 +183,15 @@ class Recorder:
 def _schedule(every: int | Collection[int] | Callable[[int], bool]) -> Callable[[int], bool]:
     if callable(every):
         return every
-    if isinstance(every, int):
+    if isinstance(every, Integral):
         if every < 1:
             raise ProbeError(f"expected every to be 1 step or more, got {every}; pass every=50, for example")
         return lambda step: step % every == 0
+    if isinstance(every, str) or not isinstance(every, Collection):
+        raise ProbeError(
+            f"expected every to be a number of steps, a collection of steps or a function of the step, got {every!r}; "
+            "pass every=50, for example"
+        )
     chosen = frozenset(every)
     return lambda step: step in chosen
 

@@ -90,12 +90,17 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         The innermost module, and notes for the report.
 
     Raises:
-        ProbeError: If parameters are sharded between processes.
+        ProbeError: If it is not a module, or its parameters are sharded between processes.
 
     >>> unwrapped(torch.compile(nn.Linear(2, 1), backend="eager"))
     (Linear(in_features=2, out_features=1, bias=True), ('compiled model: its uncompiled module was measured',))
     """
     notes: tuple[str, ...] = ()
+    if not isinstance(model, nn.Module):
+        raise ProbeError(
+            f"expected a torch.nn.Module, got {type(model).__name__}; wrap a function in a module, or pass the model "
+            "itself"
+        )
     while True:
         if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             model = model.module

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,19 @@ def test_values_stay_as_the_caller_wrote_them():
     options = ProbeOptions(rho=1, seed=np.int64(3), memory=2e9)
     assert isinstance(options.to_dict()["rho"], int)
     assert (options.seed, options.memory) == (3, 2e9)
+
+
+def test_numpy_scalars_become_python_numbers():
+    given = {
+        "seed": np.int64(3),
+        "rho": np.float64(0.1),
+        "lipschitz": np.True_,
+        "self_check": 0,
+        "max_samples": np.int32(9),
+    }
+    options = ProbeOptions(**given)
+    assert [type(getattr(options, name)) for name in given] == [int, float, bool, bool, int]
+    assert options == ProbeOptions(seed=3, rho=0.1, lipschitz=True, self_check=False, max_samples=9)
+    assert json.loads(json.dumps(options.to_dict()))["seed"] == 3
+    with pytest.raises(ProbeError, match="expected lipschitz to be true or false, got 2"):
+        ProbeOptions(lipschitz=2)

@@ -121,5 +121,17 @@ def test_when_to_measure():
     assert recorder(1) is None  # the same step again, after a resumed run's first call
     with pytest.raises(ProbeError, match="expected a step after 1, the last one measured, got 0"):
         recorder.measure(0)
-    with pytest.raises(ProbeError, match="expected every to be 1 step or more, got 0"):
+    with pytest.raises(ProbeError, match=r"expected every to be 1 step or more, got 0"):
         Recorder(model, _batches(), every=0)
+
+
+@pytest.mark.parametrize("every", ["10", 2.0, None])
+def test_what_is_no_schedule_is_refused(every):
+    with pytest.raises(ProbeError, match=r"expected every to be a number of steps, .* pass every=50"):
+        Recorder(nn.Linear(2, 1), [], every=every)
+
+
+@pytest.mark.parametrize("model", [None, lambda x: x])
+def test_what_is_no_module_is_refused(model):
+    with pytest.raises(ProbeError, match=r"expected a torch\.nn\.Module, got "):
+        Recorder(model, [])
