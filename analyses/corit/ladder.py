@@ -100,14 +100,7 @@ class Ladder:
 
 
 def patch_shares(masks: Tensor, patches: int) -> Tensor:
-    """Compute the forged share of each patch.
-
-    Args:
-        masks: ``(N, S, S)``, in [0, 1].
-        patches: Number of patches T of an image, a square.
-
-    Returns:
-        ``(N, T)``.
+    """Return the forged share of each of T patches, ``(N, T)``, from masks ``(N, S, S)`` in [0, 1]; T is a square.
 
     >>> patch_shares(torch.eye(4)[None], 4).tolist()
     [[0.5, 0.0, 0.0, 0.5]]

@@ -83,16 +83,10 @@ class Pairs:
 
 
 def following_rows(family: str, seed: int, steps: Sequence[int], samples: int) -> list[dict[str, Any]]:
-    """Measure every proxy and every truth along one fine-tuning.
+    """Return a row for each proxy, truth, step and layer along one fine-tuning.
 
-    Args:
-        family: Family of the images.
-        seed: Seed of the head, the order, and the images to measure on.
-        steps: Steps at which to measure.
-        samples: Number of images for the true GSNR, and of pairs for the proxy.
-
-    Returns:
-        A row for each proxy, truth, step and layer.
+    The true GSNR is measured on ``samples`` images, the proxy on as many pairs. The seed is that of the head, the order,
+    and the images to measure on.
     """
     model: Any = build_model("clip-lab", seed=seed)
     set_tuning(model, "full")
@@ -123,14 +117,7 @@ def following_rows(family: str, seed: int, steps: Sequence[int], samples: int) -
 
 
 def ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """Compute rank correlations over layers, families and steps for each seed, and average them.
-
-    Args:
-        table: Rows of :func:`following_rows`.
-
-    Returns:
-        A row for each proxy, truth and scope, with the interval over seeds (t) of the mean.
-    """
+    """Average each seed's rank correlation of proxy and true GSNR, by proxy, truth and scope, with the interval (t)."""
     scopes = {"all": [], "layers": ["data", "step"], "families": ["step", "group"], "steps": ["data", "group"]}
     rows = []
     for keys, part in table.groupby(["counterpart", "pool", "truth"], sort=False):
@@ -155,15 +142,9 @@ def _interval(values: pd.Series) -> dict[str, float]:
 
 
 def part_rows(variant: str, seed: int, pairs: int) -> list[dict[str, Any]]:
-    """Measure variance and size of one variant's CGP by layer.
+    """Return the variance and the signal of one variant's CGP, a row for each layer.
 
-    Args:
-        variant: A key of :data:`PARTS`.
-        seed: Seed of the images.
-        pairs: Number of real images with self-blended counterparts.
-
-    Returns:
-        A row for each layer; ``variance`` and ``signal`` (squared mean, debiased) are per vector, a token or a region.
+    Both are per vector, a token or a region; ``signal`` is the squared mean, debiased. Counterparts are self-blended.
     """
     options, pool = PARTS[variant]
     detector = CoRIT.from_encoder("clip-demo", cgp_layer=CGP_LAYER, mid_layer=CGP_LAYER, **options)
