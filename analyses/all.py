@@ -28,12 +28,7 @@ from analyses.support.processes import spread
 
 
 class Script(NamedTuple):
-    """A script.
-
-    Attributes:
-        module: Its module in ``analyses``.
-        makes: What it makes, in a few words.
-    """
+    """The module of a script in ``analyses``, and what it makes, in a few words."""
 
     module: str
     makes: str
@@ -70,13 +65,7 @@ several are computed in parallel."""
 
 
 class Outcome(NamedTuple):
-    """Result of a script.
-
-    Attributes:
-        problem: What went wrong, in a line; None if nothing did.
-        seconds: Duration.
-        made: Names of the files it wrote.
-    """
+    """Result of a script: what went wrong, in a line (None if nothing did), its duration, the names of its files."""
 
     problem: str | None
     seconds: float

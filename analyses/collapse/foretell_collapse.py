@@ -35,7 +35,7 @@ from analyses.collapse.laboratory import (
     run_folder,
     table,
 )
-from analyses.collapse.predictors import OTHERS, RADII, setting_predictors
+from analyses.collapse.predictors import OTHERS, RADII, over_seeds, read_predictors
 from analyses.collapse.record_again import Again, kept_record, record_again
 from analyses.collapse.scoring import combined_score, score_table
 from analyses.support.families import data_words
@@ -142,11 +142,11 @@ def summarise(wanted: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
         if setting.name not in radii.index:
             continue
         own = sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]
-        records = [
-            (Report.load(run_folder(runs, each) / "report"), kept_record(each, CURVATURE, runs))
-            for _, each in _plain_runs(setting, sweep)
-        ]
         config, found = setting.config, radii.loc[setting.name]
+        candidates = [
+            read_predictors(Report.load(run_folder(runs, run) / "report"), run.lr, kept_record(run, CURVATURE, runs))
+            for _, run in _plain_runs(setting, sweep)
+        ]
         dead = any(collapsed(row) for row in own.to_dict("records"))
         rows.append(
             {
@@ -162,7 +162,7 @@ def summarise(wanted: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
                 "status": DEAD if dead else found["status"],
                 **{name: np.nan if dead else float(found[name]) for name in _FOUND},
                 "middle_radius": np.nan if dead else middles.get(setting.name, np.nan),
-                **setting_predictors(records, config.lr),
+                **over_seeds(pd.DataFrame(candidates)),
             }
         )
     return pd.DataFrame(rows)

@@ -11,17 +11,15 @@ were tuned until plain runs of 300 steps train: with 32 pixels and strength 1 no
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analyses.support.processes import one_thread as _one_thread
-from analyses.support.processes import single_thread as _single_thread
+from analyses.support.processes import as_finished
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.training.run import read_result, run_training
 from gsnr_toolkit.training.setup import Opened
@@ -93,27 +91,11 @@ def run_folder(runs: Path, config: TrainConfig) -> Path:
 
 
 def train_all(configs: Sequence[TrainConfig], runs: Path, *, workers: int, device: str | None) -> Iterator[TrainConfig]:
-    """Train what is not trained yet, in processes of one thread each; a single worker is this process.
-
-    Yields:
-        Each config once its run is finished.
-    """
-    missing = [config for config in configs if read_result(run_folder(runs, config), config) is None]
+    """Train what is not trained yet; yield each config once its run is finished."""
+    missing = [config for config in configs if _row(config, runs) is None]
     yield from (config for config in configs if config not in missing)
-    if not missing:
-        return
-    if workers == 1:
-        with _single_thread():
-            for config in missing:
-                _train(config, runs, device)
-                yield config
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context, initializer=_one_thread) as pool:
-        waiting = {pool.submit(_train, config, runs, device): config for config in missing}
-        for done in as_completed(waiting):
-            done.result()
-            yield waiting[done]
+    for index, _ in as_finished(partial(_train, runs=runs, device=device), missing, workers=workers):
+        yield missing[index]
 
 
 _opened: Opened = {}
@@ -131,7 +113,7 @@ def _train(config: TrainConfig, runs: Path, device: str | None) -> None:
 
 
 def collapsed(row: dict[str, Any]) -> bool:
-    """Return whether a run's AUC is at chance (its upper limit), or its training loss stayed at ln 2 or is not finite."""
+    """Return whether a run's AUC (upper limit) is at chance, or its loss stayed at ln 2 or is not finite."""
     return row["status"] != "ok" or not row["test_auc_high"] >= CHANCE
 
 

@@ -19,7 +19,6 @@ minima over the recorded steps at which the whole model has a signal; the other 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -76,17 +75,17 @@ def read_predictors(report: Report, learning_rate: float, second: Report | None 
 
 
 def escape(run: pd.DataFrame) -> float:
-    """Return the escape radius from means by step (``loss``, ``batch_grad_norm``), which records of any version hold."""
+    """Return the escape radius from ``loss`` and ``batch_grad_norm`` by step, which records of any version hold."""
     return escape_radius(run["step"].astype(int).tolist(), *_two_batches(run), draws=2).value
 
 
 def escape_lower(run: pd.DataFrame, *, below_plateau: bool) -> float:
     """Return the lower bound of the escape radius, ``max_t (L_0 - L_t) / G_t``, from the means by step.
 
-    With ``below_plateau`` the maximum is over the steps below the plateau only, as in ``report.escape.bound``, and NaN if
-    there is none. Otherwise it is over all steps. The two agree for a run that leaves the plateau. For one that does not,
-    the second is next to 0. The tables by setting hold the second, as those of the whole run were written with it; the
-    early scores use the first, as reports do.
+    With ``below_plateau`` the maximum is over the steps below the plateau only, as in ``report.escape.bound``, and NaN
+    if there is none. Otherwise it is over all steps. The two agree for a run that leaves the plateau. For one that does
+    not, the second is next to 0. The tables by setting hold the second, as those of the whole run were written with it;
+    the early scores use the first, as reports do.
     """
     losses, norms = _two_batches(run)
     if below_plateau:
@@ -140,11 +139,6 @@ def _first_below(curve: pd.DataFrame, level: float) -> float:
 
 def _sam_edge(norm: float, curvature: float, learning_rate: float) -> float:
     return norm * max(0.0, 2 / learning_rate - curvature) / curvature**2
-
-
-def setting_predictors(records: Sequence[tuple[Report, Report | None]], learning_rate: float) -> dict[str, float]:
-    """Compute the candidates of a setting: :func:`over_seeds` of the first and second records of its plain runs."""
-    return over_seeds(pd.DataFrame([read_predictors(first, learning_rate, second) for first, second in records]))
 
 
 def over_seeds(rows: pd.DataFrame) -> dict[str, float]:

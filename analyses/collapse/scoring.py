@@ -106,7 +106,7 @@ def combined_score(columns: list[Floats], empirical: Floats) -> dict[str, float]
 
 
 def score_table(settings: pd.DataFrame, candidates: list[str], target: str = "empirical_radius") -> pd.DataFrame:
-    """Score the candidates, and the guess that all settings fail at one radius; the best rank correlation comes first."""
+    """Score the candidates, and the guess that all settings fail at one radius; best rank correlation first."""
     found = settings[target].to_numpy(dtype=float)
     rows = [{"candidate": name, **score(settings[name].to_numpy(dtype=float), found)} for name in candidates]
     rows.append({"candidate": CONSTANT, **score(np.ones(len(found)), found)})

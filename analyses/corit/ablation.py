@@ -62,27 +62,15 @@ def _fit_variant(
     bench: Bench, trained_on: str, options: dict[str, Any], seeds: int, runs: Path, device: str | None
 ) -> list[dict[str, Any]]:
     """Train and test one variant: a row for each radius, seed and test set."""
-    made = Extractor(bench, trained_on, options, seeds=seeds, cache=runs / "features", device=device)
-    return [row for seed in range(seeds) for row in _fit_and_test(made, seed)]
-
-
-def _fit_and_test(extractor: Extractor, seed: int) -> list[dict[str, Any]]:
-    bench, training, val = extractor.bench, extractor.training(seed), extractor.validation()
-    lr, tests = extractor.rate(seed), extractor.tests()
+    extractor = Extractor(bench, trained_on, options, seeds=seeds, cache=runs / "features", device=device)
     rows = []
-    for rho in RADII:
-        fitted, _ = fit_head(training, val, seed=seed, steps=bench.steps, lr=lr, rho=rho)
-        about = {
-            "rho": rho,
-            "seed": seed,
-            "lr": lr,
-            "status": fitted.status,
-            "val_auc": fitted.val_auc,
-            "train_loss": fitted.train_loss,
-            "num_train": len(training.labels),
-            "dim": training.features.shape[1],
-        }
-        rows += rows_by_test_set(fitted.head, tests, about)
+    for seed in range(seeds):
+        training, val, lr = extractor.training(seed), extractor.validation(), extractor.rate(seed)
+        for rho in RADII:
+            fitted, _ = fit_head(training, val, seed=seed, steps=bench.steps, lr=lr, rho=rho)
+            size = {"num_train": len(training.labels), "dim": training.features.shape[1]}
+            about = {"rho": rho, "seed": seed, "lr": lr, **fitted.row, **size}
+            rows += rows_by_test_set(fitted.head, extractor.tests(), about)
     return rows
 
 

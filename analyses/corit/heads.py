@@ -63,6 +63,11 @@ class Fitted:
         """``"ok"``, or ``"diverged"`` if a loss is not finite."""
         return "ok" if all(math.isfinite(loss) for loss in self.losses) else "diverged"
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """Columns of a table."""
+        return {"status": self.status, "val_auc": self.val_auc, "train_loss": self.train_loss}
+
 
 def batches(split: Split, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches of features and labels without end, half real and half fake."""
@@ -154,11 +159,6 @@ def score(logits: NDArray[np.float64], labels: Tensor) -> dict[str, float]:
 def rows_by_test_set(head: nn.Linear, tests: Mapping[str, Split], about: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Test a head: a row for each test set by family, with the shared columns of ``about``."""
     return [
-        {
-            **about,
-            "test": family,
-            "num_test": len(test.labels),
-            **score(head_logits(head, test.features), test.labels),
-        }
+        {**about, "test": family, "num_test": len(test.labels), **score(head_logits(head, test.features), test.labels)}
         for family, test in tests.items()
     ]

@@ -53,9 +53,8 @@ def over_seeds(table: pd.DataFrame, by: Sequence[str], quantity: str) -> pd.Data
     """
     low, high = f"{quantity}_low", f"{quantity}_high"
     grouped = table.groupby(list(by), sort=False)
-    found = grouped.agg(num_seeds=(quantity, "size"), known=(quantity, "count")).reset_index()
-    values = grouped.agg({quantity: "mean", low: "min", high: "max"}).reset_index()
-    found = found.merge(values, on=list(by))
+    values = {quantity: (quantity, "mean"), low: (low, "min"), high: (high, "max")}
+    found = grouped.agg(num_seeds=(quantity, "size"), known=(quantity, "count"), **values).reset_index()
     found.loc[found["known"] < found["num_seeds"], [quantity, low, high]] = np.nan
     return found.drop(columns="known")
 

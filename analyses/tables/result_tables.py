@@ -106,17 +106,14 @@ def plot(out: Path) -> None:
     own = out / "results.csv"
     results = pd.read_csv(own) if own.exists() else None
     metrics = pd.read_csv(PUBLISHED).groupby("benchmark")["metric"].first()
+    tables = {}
     for benchmark, table in beside_published(results).items():
         name = re.sub(r"[^a-z0-9]+", "_", benchmark.lower()).strip("_")
         caption = f"{benchmark}: {metrics.get(benchmark, 'score')} in %. Rows 'reported by' were not measured here."
-        _write(table, out / f"table_{name}", caption)
-    for name, (table, caption) in own_tables(out).items():
-        _write(table, out / f"table_{name}", caption)
-
-
-def _write(table: pd.DataFrame, stem: Path, caption: str) -> None:
-    for path in write_tables(table, stem, caption):
-        print(path, flush=True)
+        tables[name] = table, caption
+    for name, (table, caption) in (tables | own_tables(out)).items():
+        for path in write_tables(table, out / f"table_{name}", caption):
+            print(path, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

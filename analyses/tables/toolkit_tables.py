@@ -57,7 +57,7 @@ def _cells(rows: pd.DataFrame, value: str, limits: str, digits: int) -> list[str
 
 
 def cost_table(stored: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the time and memory of per-sample gradients relative to a plain pass of the same batch, and the caption."""
+    """Return time and memory of per-sample gradients relative to a plain pass of the same batch, and the caption."""
     rows = stored[stored["family"] != "plain"]
     times = rows[["time_ratio", "time_low", "time_high"]].itertuples(index=False)
     table = pd.DataFrame(
