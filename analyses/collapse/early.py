@@ -41,7 +41,7 @@ def _candidates(run: pd.DataFrame) -> dict[str, float]:
 
 
 def early_scores(by_setting: pd.DataFrame, steps: pd.DataFrame, targets: tuple[str, ...]) -> pd.DataFrame:
-    """Score the candidates of the first steps against columns of ``by_setting``, a row per last step and score."""
+    """Score the candidates of the first steps: one row per last step, target (column of ``by_setting``), candidate."""
     frames = []
     for last in CUTOFFS:
         table = first_steps(steps, last).reindex(by_setting["setting"]).reset_index(drop=True)

@@ -54,7 +54,7 @@ def training(method: str, bench: Bench, seed: int) -> DetectorTraining:
 
 
 def measured_rows(method: str, bench: Bench, seed: int, runs: Path, device: str | None, *, smoke: bool) -> pd.DataFrame:
-    """Train one method with one seed, and return the table of ``corit eval``; for ``smoke`` with two test sets."""
+    """Train one method with one seed; return the table of ``corit eval``, a short one for ``smoke``."""
     config = training(method, bench, seed)
     folder, cache = runs / "evaluated" / config.key, runs / "features"
     done = folder / "evaluated.csv"

@@ -65,7 +65,7 @@ class Fitted:
 
     @property
     def row(self) -> dict[str, Any]:
-        """Columns of a table."""
+        """Return what a table says about the fit."""
         return {"status": self.status, "val_auc": self.val_auc, "train_loss": self.train_loss}
 
 

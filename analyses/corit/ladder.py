@@ -47,13 +47,7 @@ Rungs = dict[tuple[str, int], Tensor]
 
 
 class Ladder:
-    """Features of every rung.
-
-    Args:
-        bench: Encoder, strength and sizes.
-        family: Family of the images.
-        device: Device of the encoder; the CPU when None.
-    """
+    """Features of every rung for the images of one family; on the CPU when ``device`` is None."""
 
     def __init__(self, bench: Bench, family: str, device: str | None) -> None:
         self.bench, self.family, self.device = bench, family, device or "cpu"
