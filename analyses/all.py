@@ -28,12 +28,7 @@ from analyses.support.processes import spread
 
 
 class Script(NamedTuple):
-    """A script.
-
-    Attributes:
-        module: Its module in ``analyses``.
-        makes: What it makes, in a few words.
-    """
+    """The module of a script in ``analyses``, and what it makes, in a few words."""
 
     module: str
     makes: str
@@ -70,13 +65,7 @@ several are computed in parallel."""
 
 
 class Outcome(NamedTuple):
-    """Result of a script.
-
-    Attributes:
-        problem: What went wrong, in a line; None if nothing did.
-        seconds: Duration.
-        made: Names of the files it wrote.
-    """
+    """Result of a script: what went wrong, in a line (None if nothing did), its duration, the names of its files."""
 
     problem: str | None
     seconds: float
@@ -84,15 +73,7 @@ class Outcome(NamedTuple):
 
 
 def run_script(name: str, arguments: Sequence[str]) -> str | None:
-    """Run one script, and catch whatever it raises.
-
-    Args:
-        name: A key of :data:`SCRIPTS`.
-        arguments: Its command-line arguments.
-
-    Returns:
-        What went wrong, in a line; None if nothing did.
-    """
+    """Run a script by its key; return what went wrong, in a line, or None."""
     try:
         main: Callable[[list[str]], None] = import_module(f"analyses.{SCRIPTS[name].module}").main
         main(list(arguments))
@@ -114,17 +95,7 @@ def stamps(folders: Sequence[Path]) -> dict[Path, int]:
 def run_group(
     names: Sequence[str], arguments: Sequence[str], places: Sequence[Path], workers: int
 ) -> dict[str, Outcome]:
-    """Run scripts, in parallel if there are several.
-
-    Args:
-        names: One script, or several that are independent and whose files begin with their names.
-        arguments: Their command-line arguments.
-        places: Folders that they write to.
-        workers: Number of scripts at a time.
-
-    Returns:
-        The outcome of each.
-    """
+    """Return the outcomes of scripts: one, or several that run in parallel and whose files begin with their names."""
     before, work = stamps(places), partial(_timed, arguments=arguments)
     found = [work(names[0])] if len(names) == 1 else spread(work, names, workers=workers)
     written = [path for path, stamp in stamps(places).items() if before.get(path) != stamp and path.suffix != ".pdf"]
@@ -141,14 +112,7 @@ def _timed(name: str, arguments: Sequence[str]) -> tuple[str | None, float]:
 
 
 def groups(names: Sequence[str], *, parallel: bool) -> list[list[str]]:
-    """Group the scripts that run together.
-
-    Args:
-        names: Scripts in their order.
-        parallel: Group neighbours that may run in parallel; otherwise each script is a group.
-
-    Returns:
-        The scripts in their order.
+    """Return the scripts in groups that run together: with ``parallel``, neighbours that are independent of each other.
 
     >>> groups(["figure1", "corit_ladder", "corit_proxy", "figure5"], parallel=True)
     [['figure1'], ['corit_ladder', 'corit_proxy'], ['figure5']]
@@ -159,17 +123,7 @@ def groups(names: Sequence[str], *, parallel: bool) -> list[list[str]]:
 
 
 def forwarded(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
-    """Return the common options that differ from their defaults as arguments for each script.
-
-    Options that were not given are left out, since scripts have different defaults.
-
-    Args:
-        chosen: Options.
-        parser: Their parser.
-
-    Returns:
-        Command-line arguments.
-    """
+    """Return the common options that were given, as arguments; scripts have different defaults for the others."""
     found = [f"--{name}" for name in ("smoke", "replot") if getattr(chosen, name)]
     for name in ("seeds", "workers", "device", "model", "data_root", "runs", "out"):
         value = getattr(chosen, name)
@@ -179,14 +133,7 @@ def forwarded(chosen: argparse.Namespace, parser: argparse.ArgumentParser) -> li
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run all scripts, and print what was made.
-
-    Args:
-        arguments: Command-line arguments; those of the process when None.
-
-    Raises:
-        SystemExit: With status 1 if a script failed.
-    """
+    """Run all scripts, and print what was made; the exit status is 1 if one failed."""
     parser = common_options(__doc__)
     parser.add_argument("--only", help="names of scripts, with commas")
     chosen = read_options(parser, arguments)

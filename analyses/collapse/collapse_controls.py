@@ -37,15 +37,7 @@ ESTIMATE_PASSES = 9
 
 
 def controls(family: str, *, smoke: bool = False) -> Iterator[tuple[str, TrainConfig]]:
-    """Yield the configs that are compared on one family.
-
-    Args:
-        family: Such as ``"df"``.
-        smoke: Few steps.
-
-    Yields:
-        Name and config, without the seed.
-    """
+    """Yield names and configs, without the seed, of what is compared on one family; for ``smoke`` of few steps."""
     base = family_config(family)
     if smoke:
         base = replace(base, **SMOKE, record_samples=64, auto_every=12)
@@ -84,15 +76,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Average over seeds.
-
-    Args:
-        table: One row per run.
-
-    Returns:
-        One row per family and control: mean AUC and its range over seeds, share of seeds that collapsed, last radius,
-        and mean of :func:`passes`.
-    """
+    """Average over seeds, one row per family and control, with the share of seeds that collapsed."""
     return (
         table.groupby(["family", "control"])
         .agg(
@@ -110,17 +94,10 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def passes(config: TrainConfig, rho: pd.Series) -> float:
-    """Count the forward and backward passes over a batch that a step takes on average.
+    """Return how many forward and backward passes over a batch a step takes on average, given the radius at each step.
 
     Passes are counted, not timed, since runs share cores. A plain step takes one, a SAM step two. With ``rho="auto"``
     the estimates add their upper limit: per-sample gradients, gradients of the batches, four radii and three more.
-
-    Args:
-        config: Config of the run.
-        rho: Radius at every step of the run.
-
-    Returns:
-        Passes per step; 1 for a plain run.
 
     >>> passes(TrainConfig(rho=0.1, plain_steps=5), pd.Series([0.0, 0.1]))
     1.5

@@ -53,15 +53,7 @@ AXES: dict[str, tuple[str, tuple[float, ...]]] = {
 
 
 def axis_settings(family: str, *, smoke: bool = False) -> Iterator[tuple[str, float, Setting]]:
-    """Yield the settings along each axis for one family.
-
-    Args:
-        family: Such as ``"df"``.
-        smoke: Two values of each axis, few steps.
-
-    Yields:
-        Axis, value, setting.
-    """
+    """Yield axis, value and setting along each axis for one family; for ``smoke`` two values and few steps."""
     base = family_config(family)
     if smoke:
         base = replace(base, **SMOKE)
@@ -72,19 +64,7 @@ def axis_settings(family: str, *, smoke: bool = False) -> Iterator[tuple[str, fl
 
 
 def measured_rows(report: Report, second: Report, axis: str, value: float, family: str, seed: int) -> pd.DataFrame:
-    """Tabulate what was recorded along one run, for the whole model and its layers.
-
-    Args:
-        report: First record of the run.
-        second: Record of the same run and steps on other samples.
-        axis: Axis of the setting.
-        value: Its value on the axis.
-        family: Family of the data.
-        seed: Seed of the run.
-
-    Returns:
-        One row per step and group.
-    """
+    """Tabulate one run, a row per step and group; ``second`` recorded the same steps on other samples."""
     rows, others = (
         pd.concat([one.totals.assign(group="total", depth=-1)[columns], one.layers[columns]], ignore_index=True)
         for one, columns in ((report, _FIRST), (second, _SECOND))
@@ -97,18 +77,11 @@ def measured_rows(report: Report, second: Report, axis: str, value: float, famil
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Compute rank correlations by axis and family.
+    """Return rank correlations and shares of the variance of log COR by axis and family, from all recorded steps.
 
     Along strength, noise and batch size, each run counts once, at the step of its smallest COR. Along step the points
     are the whole model's steps within a run, and along depth the layers at the step of the smallest COR; both are
     averaged over runs.
-
-    Args:
-        rows: All recorded steps.
-
-    Returns:
-        One row per axis and family: rank correlation of COR with GSNR of the same and of other samples, of GSNR, COR
-        and the escape radii with the axis, and each factor's share of the variance of log COR.
     """
     whole = rows[(rows["group"] == "total") & rows["cor"].gt(0) & np.isfinite(rows["cor"])]
     found = []
@@ -151,14 +124,7 @@ def _correlations(part: pd.DataFrame, along: str = "value") -> dict[str, float]:
 
 
 def shares(part: pd.DataFrame) -> dict[str, float]:
-    """Compute each factor's share of the variance of log COR.
-
-    Args:
-        part: Rows with ``signal_fraction``, ``misspecification`` and ``grad_norm``, whose product law is exact.
-
-    Returns:
-        Covariance of each term with log COR, divided by the variance of log COR; the three add up to 1.
-    """
+    """Compute each factor's share of the variance of log COR: its covariance with log COR over the variance; sum 1."""
     signs = {"signal_fraction": 1.0, "misspecification": -1.0, "grad_norm": -1.0}
     logs = {name: sign * np.log(part[name].to_numpy(dtype=float)) for name, sign in signs.items()}
     total = sum(logs.values())
@@ -204,11 +170,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def plot(out: Path) -> None:
-    """Draw the figure from the stored tables.
-
-    Args:
-        out: Folder of the tables; the figure is written beside it.
-    """
+    """Draw the figure from the stored tables, beside their folder."""
     rows = read_table(out, "cor_signs")
     caption = caption_line(
         data_words(sorted(rows["data"].unique())),

@@ -19,15 +19,9 @@ _OF_COR = ("cor", "gsnr", "grad_norm")
 
 
 def first_steps(steps: pd.DataFrame, last: int) -> pd.DataFrame:
-    """Compute the candidates of every setting from the first steps of its plain runs.
+    """Return :data:`CANDIDATES` and ``cor_step`` by setting from the steps up to the last one.
 
-    Args:
-        steps: One row per setting, seed and recorded step.
-        last: Last step to use.
-
-    Returns:
-        :data:`CANDIDATES` (geometric means over seeds) and ``cor_step`` by setting, the index; NaN if a seed has no
-        signal that early.
+    They are geometric means over seeds; NaN if a seed has no signal that early.
     """
     seen = steps[steps["step"] <= last].sort_values("step")
     found = {}
@@ -47,16 +41,7 @@ def _candidates(run: pd.DataFrame) -> dict[str, float]:
 
 
 def early_scores(by_setting: pd.DataFrame, steps: pd.DataFrame, targets: tuple[str, ...]) -> pd.DataFrame:
-    """Score the candidates of the first steps.
-
-    Args:
-        by_setting: One row per setting, with the radii found.
-        steps: Records of the plain runs.
-        targets: Columns of ``by_setting`` to score against.
-
-    Returns:
-        One row per last step, target and candidate.
-    """
+    """Score the candidates of the first steps: one row per last step, target (column of ``by_setting``), candidate."""
     frames = []
     for last in CUTOFFS:
         table = first_steps(steps, last).reindex(by_setting["setting"]).reset_index(drop=True)

@@ -35,7 +35,7 @@ from analyses.collapse.laboratory import (
     run_folder,
     table,
 )
-from analyses.collapse.predictors import OTHERS, RADII, setting_predictors
+from analyses.collapse.predictors import OTHERS, RADII, over_seeds, read_predictors
 from analyses.collapse.record_again import Again, kept_record, record_again
 from analyses.collapse.scoring import combined_score, score_table
 from analyses.support.families import data_words
@@ -69,14 +69,7 @@ PANELS = ["cor", "cor_layer", "slope_radius", "lipschitz_radius", "escape_lower"
 
 
 def settings(*, smoke: bool = False) -> list[Setting]:
-    """Return the settings of the study, the most important first.
-
-    Args:
-        smoke: Two settings of a few steps, to check that everything works.
-
-    Returns:
-        Settings with unique names.
-    """
+    """Return the settings of the study, the most important first; for ``smoke`` two of a few steps."""
     if smoke:
         small = replace(BASE, **SMOKE)
         return [
@@ -119,12 +112,7 @@ def compute(chosen: argparse.Namespace) -> None:
 
 
 def write_tables(wanted: list[Setting], chosen: argparse.Namespace) -> None:
-    """Write every table from the finished runs.
-
-    Args:
-        wanted: Settings.
-        chosen: Options with ``seeds``, ``runs`` and ``out``.
-    """
+    """Write every table from the finished runs of the settings."""
     runs = chosen.runs
     sweep = table(wanted, chosen.seeds, runs)
     by_setting, steps = summarise(wanted, sweep, runs), recorded_steps(wanted, sweep, runs)
@@ -146,14 +134,6 @@ def summarise(wanted: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
     """Return one row per setting: where it collapsed, and what its plain runs foretold.
 
     If a plain run of a setting fails, the failure does not depend on the radius: the setting has no empirical radius.
-
-    Args:
-        wanted: Settings.
-        sweep: All finished runs.
-        runs: Folder of the runs.
-
-    Returns:
-        The table from which every score is computed.
     """
     radii = collapse_radii(sweep, by=("setting",)).set_index("setting")
     middles = middle_radii(sweep)
@@ -162,11 +142,11 @@ def summarise(wanted: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
         if setting.name not in radii.index:
             continue
         own = sweep[(sweep["setting"] == setting.name) & (sweep["rho"] == 0)]
-        records = [
-            (Report.load(run_folder(runs, each) / "report"), kept_record(each, CURVATURE, runs))
-            for _, each in _plain_runs(setting, sweep)
-        ]
         config, found = setting.config, radii.loc[setting.name]
+        candidates = [
+            read_predictors(Report.load(run_folder(runs, run) / "report"), run.lr, kept_record(run, CURVATURE, runs))
+            for _, run in _plain_runs(setting, sweep)
+        ]
         dead = any(collapsed(row) for row in own.to_dict("records"))
         rows.append(
             {
@@ -182,22 +162,17 @@ def summarise(wanted: list[Setting], sweep: pd.DataFrame, runs: Path) -> pd.Data
                 "status": DEAD if dead else found["status"],
                 **{name: np.nan if dead else float(found[name]) for name in _FOUND},
                 "middle_radius": np.nan if dead else middles.get(setting.name, np.nan),
-                **setting_predictors(records, config.lr),
+                **over_seeds(pd.DataFrame(candidates)),
             }
         )
     return pd.DataFrame(rows)
 
 
 def middle_radii(sweep: pd.DataFrame) -> dict[str, float]:
-    """Locate collapse more finely than the grid: the middle of each seed's bracket, averaged over seeds.
+    """Return each setting's collapse radius, more finely than the grid: the middle of each seed's bracket, averaged.
 
-    Middles and averages are geometric. A bracket extends from the last radius that trains to the first that does not.
-
-    Args:
-        sweep: All finished runs.
-
-    Returns:
-        Setting to radius; NaN if a seed has no bracket.
+    Middles and averages are geometric. A bracket extends from the last radius that trains to the first that does not;
+    the radius is NaN if a seed has no bracket.
     """
     brackets = [collapse_radii(rows, by=("setting",)) for _, rows in sweep.groupby("seed")]
     if not brackets:
@@ -234,14 +209,7 @@ def recorded_curvature(wanted: list[Setting], sweep: pd.DataFrame, runs: Path) -
 
 
 def scores(by_setting: pd.DataFrame) -> pd.DataFrame:
-    """Score every candidate against both empirical radii, over all settings and over those that train all parameters.
-
-    Args:
-        by_setting: Table of :func:`summarise`.
-
-    Returns:
-        One row per candidate, scope and target.
-    """
+    """Score all candidates against both empirical radii, over all settings and over those that train all parameters."""
     frames = [_scores(by_setting, target).assign(target=target) for target in TARGETS]
     return pd.concat(frames, ignore_index=True)
 
@@ -263,11 +231,7 @@ def _scores(by_setting: pd.DataFrame, target: str) -> pd.DataFrame:
 
 
 def plot(out: Path) -> None:
-    """Draw every figure from the stored tables.
-
-    Args:
-        out: Folder of the tables; figures are written beside it.
-    """
+    """Draw every figure from the stored tables."""
     if not (out / f"{NAME}_scores.csv").exists():
         print("Nothing to draw: scores need at least four settings that have collapsed.", flush=True)
         return

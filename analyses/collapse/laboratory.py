@@ -11,17 +11,15 @@ were tuned until plain runs of 300 steps train: with 32 pixels and strength 1 no
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analyses.support.processes import one_thread as _one_thread
-from analyses.support.processes import single_thread as _single_thread
+from analyses.support.processes import as_finished
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.training.run import read_result, run_training
 from gsnr_toolkit.training.setup import Opened
@@ -59,14 +57,7 @@ SMOKE: dict[str, Any] = {"steps": 24, "train_samples": 64, "eval_samples": 64, "
 
 
 def family_config(family: str) -> TrainConfig:
-    """Return :data:`BASE` on one embedded family, at a forgery strength at which it trains.
-
-    Args:
-        family: ``"f2f"``, ``"df"``, ``"nt"`` or ``"fs"``.
-
-    Returns:
-        The config.
-    """
+    """Return :data:`BASE` on one embedded family such as ``"df"``, at a forgery strength at which it trains."""
     return replace(BASE, data=f"demo-{family}", strength=STRENGTHS[family])
 
 
@@ -100,39 +91,18 @@ def run_folder(runs: Path, config: TrainConfig) -> Path:
 
 
 def train_all(configs: Sequence[TrainConfig], runs: Path, *, workers: int, device: str | None) -> Iterator[TrainConfig]:
-    """Train what is not trained yet, in processes of one thread each; a single worker is this process.
-
-    Yields:
-        Each config once its run is finished.
-    """
-    missing = [config for config in configs if read_result(run_folder(runs, config), config) is None]
+    """Train what is not trained yet; yield each config once its run is finished."""
+    missing = [config for config in configs if _row(config, runs) is None]
     yield from (config for config in configs if config not in missing)
-    if not missing:
-        return
-    if workers == 1:
-        with _single_thread():
-            for config in missing:
-                _train(config, runs, device)
-                yield config
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context, initializer=_one_thread) as pool:
-        waiting = {pool.submit(_train, config, runs, device): config for config in missing}
-        for done in as_completed(waiting):
-            done.result()
-            yield waiting[done]
+    for index, _ in as_finished(partial(_train, runs=runs, device=device), missing, workers=workers):
+        yield missing[index]
 
 
 _opened: Opened = {}
 
 
 def opened() -> Opened:
-    """Return the data sets that this process has opened, so that their images are rendered once.
-
-    Returns:
-        The cache that :func:`gsnr_toolkit.training.run.run_training` and
-        :func:`gsnr_toolkit.training.setup.open_data` take; emptied when it exceeds :data:`HELD_BYTES`.
-    """
+    """Return the data sets that this process has opened, emptied when they exceed :data:`HELD_BYTES`."""
     if sum(len(data) * 3 * data.image_size**2 for data in _opened.values()) > HELD_BYTES:
         _opened.clear()
     return _opened
@@ -143,34 +113,17 @@ def _train(config: TrainConfig, runs: Path, device: str | None) -> None:
 
 
 def collapsed(row: dict[str, Any]) -> bool:
-    """Return whether a run ended at chance.
-
-    Args:
-        row: Result of the run.
-
-    Returns:
-        True if the upper limit of the test AUC is below 0.55, or if the training loss stayed at ln 2 or is not finite.
-    """
+    """Return whether a run's AUC (upper limit) is at chance, or its loss stayed at ln 2 or is not finite."""
     return row["status"] != "ok" or not row["test_auc_high"] >= CHANCE
 
 
 def explore(
     settings: Sequence[Setting], seeds: int, runs: Path, *, workers: int, device: str | None = None
 ) -> Iterator[str]:
-    """Train all settings: the plain runs, then the radii that show where each setting collapses.
+    """Train all settings: the plain runs, then the radii that show where each collapses; yield a line about each run.
 
     The first radius is the setting's ``start``. Smaller radii are tried until all seeds train; larger ones until all
     seeds have collapsed at two radii in a row.
-
-    Args:
-        settings: What to train.
-        seeds: Number of seeds.
-        runs: Folder of the runs.
-        workers: Number of processes.
-        device: Where to train.
-
-    Yields:
-        A line about each finished run.
     """
     while True:
         names = {}
@@ -190,16 +143,7 @@ def explore(
 
 
 def next_radius(setting: Setting, seeds: int, runs: Path) -> float | None:
-    """Choose the next radius to try.
-
-    Args:
-        setting: The setting.
-        seeds: Number of seeds.
-        runs: Folder of the runs.
-
-    Returns:
-        0 for the plain runs; None when the radius of collapse is known, or when a plain run does not train.
-    """
+    """Choose the next radius to try: 0 for the plain runs; None once collapse is located, or if a plain run fails."""
     found = {rho: [_row(setting.run_config(rho, seed), runs) for seed in range(seeds)] for rho in (0.0, *setting.radii)}
     states = {rho: [collapsed(row) for row in rows if row is not None] for rho, rows in found.items()}
     if len(states[0.0]) < seeds:

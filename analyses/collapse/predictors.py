@@ -19,7 +19,6 @@ minima over the recorded steps at which the whole model has a signal; the other 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -46,15 +45,10 @@ OTHERS = ("grad_norm", "gsnr", "signal_fraction", "misspecification")
 
 
 def read_predictors(report: Report, learning_rate: float, second: Report | None = None) -> dict[str, float]:
-    """Compute the candidates of one recorded plain run, over all of its steps.
+    """Return the candidates of one recorded plain run, over all of its steps.
 
-    Args:
-        report: Record of the run.
-        learning_rate: Of the run.
-        second: Second record, with the Lanczos radius, if it exists.
-
-    Returns:
-        Candidate to value: infinity beyond the radii tried, NaN without a signal or a record.
+    A candidate is infinity beyond the radii tried, and NaN without a signal or a record. The Lanczos radius is that of
+    the second record.
     """
     totals = report.totals[report.totals["cor"].notna()]
     found = dict.fromkeys((*RADII, *OTHERS, "cor_step"), math.nan)
@@ -81,30 +75,17 @@ def read_predictors(report: Report, learning_rate: float, second: Report | None 
 
 
 def escape(run: pd.DataFrame) -> float:
-    """Compute the escape radius from the means by step, so that records of any version can be read.
-
-    Args:
-        run: ``step``, ``loss`` and ``batch_grad_norm`` along a plain run.
-
-    Returns:
-        ``max_t (L_0 - L_t) / (G_t - G_0)``; infinity and NaN as :func:`gsnr_toolkit.estimators.escape.escape_radius`.
-    """
+    """Return the escape radius from ``loss`` and ``batch_grad_norm`` by step, which records of any version hold."""
     return escape_radius(run["step"].astype(int).tolist(), *_two_batches(run), draws=2).value
 
 
 def escape_lower(run: pd.DataFrame, *, below_plateau: bool) -> float:
-    """Compute the lower bound of the escape radius, ``max_t (L_0 - L_t) / G_t``, from the means by step.
+    """Return the lower bound of the escape radius, ``max_t (L_0 - L_t) / G_t``, from the means by step.
 
-    The two values of ``below_plateau`` agree for a run that leaves the plateau. For one that does not, the maximum over
-    all steps is next to 0, and over the steps below the plateau undefined. The tables by setting hold the first, as
-    those of the whole run were written with it; the early scores use the second, as reports do.
-
-    Args:
-        run: ``loss`` and ``batch_grad_norm`` along a plain run.
-        below_plateau: Take the maximum over the steps below the plateau only, as ``report.escape.bound`` does.
-
-    Returns:
-        The bound; NaN if no step counts.
+    With ``below_plateau`` the maximum is over the steps below the plateau only, as in ``report.escape.bound``, and NaN
+    if there is none. Otherwise it is over all steps. The two agree for a run that leaves the plateau. For one that does
+    not, the second is next to 0. The tables by setting hold the second, as those of the whole run were written with it;
+    the early scores use the first, as reports do.
     """
     losses, norms = _two_batches(run)
     if below_plateau:
@@ -133,14 +114,10 @@ def _slope(curve: pd.DataFrame) -> float:
 
 
 def cosines(curve: pd.DataFrame) -> np.ndarray:
-    """Compute the cosine between the mean gradient and SAM's mean gradient at each radius of a drift curve.
+    """Return the cosine between the mean gradient and SAM's mean gradient at each radius of a report's drift curve.
 
-    Args:
-        curve: Rows of a report's ``drift`` table with ``grad_norm`` (``|mu|``), ``drift`` (``|Delta|``) and
-            ``alignment`` (``a = <mu, g~> / |mu|^2``).
-
-    Returns:
-        ``<mu, g~> / (|mu| |g~|) = a |mu| / |g~|`` with ``|g~|^2 = (2 a - 1) |mu|^2 + |Delta|^2``.
+    With ``|mu|`` = ``grad_norm``, ``|Delta|`` = ``drift`` and ``a = <mu, g~> / |mu|^2`` = ``alignment`` it is
+    ``<mu, g~> / (|mu| |g~|) = a |mu| / |g~|``, where ``|g~|^2 = (2 a - 1) |mu|^2 + |Delta|^2``.
     """
     mu, relative, drift = (curve[name].to_numpy(dtype=float) for name in ("grad_norm", "alignment", "drift"))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -164,27 +141,10 @@ def _sam_edge(norm: float, curvature: float, learning_rate: float) -> float:
     return norm * max(0.0, 2 / learning_rate - curvature) / curvature**2
 
 
-def setting_predictors(records: Sequence[tuple[Report, Report | None]], learning_rate: float) -> dict[str, float]:
-    """Compute the candidates of a setting: :func:`over_seeds` of its plain runs.
-
-    Args:
-        records: First record of each run, and the second one if it exists.
-        learning_rate: Of the runs.
-
-    Returns:
-        Candidate to value.
-    """
-    return over_seeds(pd.DataFrame([read_predictors(first, learning_rate, second) for first, second in records]))
-
-
 def over_seeds(rows: pd.DataFrame) -> dict[str, float]:
-    """Average each candidate over the seeds of a setting.
+    """Return the geometric mean of each candidate over seeds; for ``cor_step`` the median.
 
-    Args:
-        rows: One row per seed.
-
-    Returns:
-        Geometric means, NaN if a seed has no positive value; for ``cor_step`` the median.
+    A candidate without a positive value in some seed is NaN.
 
     >>> found = over_seeds(pd.DataFrame({"cor": [0.01, 0.04], "cor_step": [40.0, 80.0]}))
     >>> round(found["cor"], 6), found["cor_step"]

@@ -43,18 +43,7 @@ class Again:
 def record_again(
     configs: Sequence[TrainConfig], again: Again, runs: Path, *, workers: int, device: str | None
 ) -> list[Report]:
-    """Repeat plain runs whose second report does not exist yet.
-
-    Args:
-        configs: Configs of recorded plain runs.
-        again: What to record.
-        runs: Folder of the runs.
-        workers: Number of processes.
-        device: Where to train.
-
-    Returns:
-        A report for each config.
-    """
+    """Repeat the plain runs whose second report does not exist yet; return a report for each config."""
     missing = [config for config in configs if kept_record(config, again, runs) is None]
     if missing:
         spread(partial(_record, again=again, runs=runs, device=device), missing, workers=workers)

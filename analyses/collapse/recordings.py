@@ -32,14 +32,7 @@ _COLUMNS = [
 
 
 def family_settings(chosen: argparse.Namespace) -> list[Setting]:
-    """Return each family's setting with all parameters trained, on the chosen model and data.
-
-    Args:
-        chosen: Options with ``smoke``, ``model`` and ``data_root``.
-
-    Returns:
-        One setting per family.
-    """
+    """Return each family's setting with all parameters trained, on the chosen model and data."""
     wanted = ("-smoke",) if chosen.smoke else ("-full",)
     some = [setting for setting in settings(smoke=chosen.smoke) if setting.name.endswith(wanted)]
     return [replace(item, config=chosen_config(item.config, chosen)) for item in some]
@@ -67,13 +60,6 @@ def _rows(report: Report, config: TrainConfig, reading: str) -> pd.DataFrame:
 
 
 def weakest_step(rows: pd.DataFrame) -> int:
-    """Return the step at which a run's COR of the whole model is smallest; the last step if it never has a COR.
-
-    Args:
-        rows: Recordings of one reading, family and seed.
-
-    Returns:
-        The step.
-    """
+    """Return the step at which one run's COR of the whole model is smallest; the last step if it never has a COR."""
     totals = rows[(rows["group"] == TOTAL) & (rows["status"] == "ok") & rows["cor"].notna()]
     return int(rows["step"].max() if totals.empty else totals.loc[totals["cor"].idxmin(), "step"])

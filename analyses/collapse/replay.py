@@ -38,16 +38,7 @@ _Watcher = TypeVar("_Watcher", bound=Watcher)
 def replay(
     config: TrainConfig, watch: Callable[[nn.Module, TrainingData, torch.device], _Watcher], device: str | None
 ) -> _Watcher:
-    """Train by a config with a fixed radius, under an observer.
-
-    Args:
-        config: Config of the run.
-        watch: Builds the observer from the model, the data and the device.
-        device: Where to train; None for a GPU if there is one.
-
-    Returns:
-        The observer.
-    """
+    """Train by a config with a fixed radius; return the observer that ``watch`` builds from model, data and device."""
     place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with preserved_rng(seed=config.seed):
         model = build_model(config.model, weights=config.weights, seed=config.seed).to(place)

@@ -23,7 +23,7 @@ _NUMBERS = (
 
 
 def score(predicted: Floats, empirical: Floats, *, seed: int = 0) -> dict[str, float]:
-    """Score one candidate over settings.
+    """Return the scores of one candidate over settings; NaN if fewer than four are left.
 
     Settings without a finite positive candidate or empirical radius are left out; their number is reported.
 
@@ -33,14 +33,6 @@ def score(predicted: Floats, empirical: Floats, *, seed: int = 0) -> dict[str, f
       fitted on all other settings.
     * ``fitted_factor``: the same after a power law ``empirical = a predicted^b`` fitted on all other settings, for
       candidates that are not radii; ``slope`` is b fitted on all settings.
-
-    Args:
-        predicted: Candidate by setting.
-        empirical: Empirical collapse radius by setting.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        Name to number; NaN if fewer than four settings are left.
 
     >>> found = score(np.array([1.0, 2.0, 4.0, 8.0]), np.array([2.0, 4.0, 8.0, 16.0]))
     >>> round(found["spearman"], 3), round(found["raw_factor"], 3), round(found["calibrated_factor"], 3)
@@ -94,17 +86,10 @@ def _left_out_line(x: Floats, y: Floats) -> Floats:
 
 
 def combined_score(columns: list[Floats], empirical: Floats) -> dict[str, float]:
-    """Score several candidates together, to see whether a second one adds to the first.
+    """Return the scores of several candidates together, to see whether a second one adds to the first.
 
     The logarithm of the radius is fitted on those of the candidates by least squares, leaving one setting out at a
-    time.
-
-    Args:
-        columns: Candidates by setting.
-        empirical: Empirical radii.
-
-    Returns:
-        ``fitted_factor`` and the rank correlation of the left-out predictions, with the number of settings.
+    time; ``spearman`` is the rank correlation of the left-out predictions.
     """
     design = np.stack([np.log(np.where(column > 0, column, np.nan)) for column in columns], 1)
     target = np.log(np.where(empirical > 0, empirical, np.nan))
@@ -121,16 +106,7 @@ def combined_score(columns: list[Floats], empirical: Floats) -> dict[str, float]
 
 
 def score_table(settings: pd.DataFrame, candidates: list[str], target: str = "empirical_radius") -> pd.DataFrame:
-    """Score every candidate, and the guess that all settings fail at one radius.
-
-    Args:
-        settings: One row per setting.
-        candidates: Its columns to score.
-        target: Column of the empirical radius.
-
-    Returns:
-        One row per candidate, best rank correlation first.
-    """
+    """Score the candidates, and the guess that all settings fail at one radius; best rank correlation first."""
     found = settings[target].to_numpy(dtype=float)
     rows = [{"candidate": name, **score(settings[name].to_numpy(dtype=float), found)} for name in candidates]
     rows.append({"candidate": CONSTANT, **score(np.ones(len(found)), found)})

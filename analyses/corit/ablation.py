@@ -62,40 +62,20 @@ def _fit_variant(
     bench: Bench, trained_on: str, options: dict[str, Any], seeds: int, runs: Path, device: str | None
 ) -> list[dict[str, Any]]:
     """Train and test one variant: a row for each radius, seed and test set."""
-    made = Extractor(bench, trained_on, options, seeds=seeds, cache=runs / "features", device=device)
-    return [row for seed in range(seeds) for row in _fit_and_test(made, seed)]
-
-
-def _fit_and_test(extractor: Extractor, seed: int) -> list[dict[str, Any]]:
-    bench, training, val = extractor.bench, extractor.training(seed), extractor.validation()
-    lr, tests = extractor.rate(seed), extractor.tests()
+    extractor = Extractor(bench, trained_on, options, seeds=seeds, cache=runs / "features", device=device)
     rows = []
-    for rho in RADII:
-        fitted, _ = fit_head(training, val, seed=seed, steps=bench.steps, lr=lr, rho=rho)
-        about = {
-            "rho": rho,
-            "seed": seed,
-            "lr": lr,
-            "status": fitted.status,
-            "val_auc": fitted.val_auc,
-            "train_loss": fitted.train_loss,
-            "num_train": len(training.labels),
-            "dim": training.features.shape[1],
-        }
-        rows += rows_by_test_set(fitted.head, tests, about)
+    for seed in range(seeds):
+        training, val, lr = extractor.training(seed), extractor.validation(), extractor.rate(seed)
+        for rho in RADII:
+            fitted, _ = fit_head(training, val, seed=seed, steps=bench.steps, lr=lr, rho=rho)
+            size = {"num_train": len(training.labels), "dim": training.features.shape[1]}
+            about = {"rho": rho, "seed": seed, "lr": lr, **fitted.row, **size}
+            rows += rows_by_test_set(fitted.head, extractor.tests(), about)
     return rows
 
 
 def costs(bench: Bench, repeats: int = 5) -> dict[str, float]:
-    """Measure the CPU time of every variant relative to the plain encoder, including the making of counterparts.
-
-    Args:
-        bench: Determines the encoder.
-        repeats: Number of timings; the median is taken.
-
-    Returns:
-        Ratio by variant.
-    """
+    """Return each variant's median CPU time relative to the plain encoder, including the making of counterparts."""
     images = torch.randn(32, 3, 64, 64).clamp(-1.4, 1.4)  # the range of a normalised image
     found = {}
     for variant, changes in VARIANTS.items():
@@ -124,15 +104,10 @@ def _seconds(work: Any) -> float:
 
 
 def summarise(table: pd.DataFrame, ratios: dict[str, float]) -> pd.DataFrame:
-    """Summarise each training family and variant in a row.
+    """Return a row for each training family and variant; ``ratios`` is the result of :func:`costs`.
 
-    Args:
-        table: All rows.
-        ratios: Result of :func:`costs`.
-
-    Returns:
-        Validation AUC (which selects), AUC on the family trained on and mean AUC on all others at both radii, and the
-        change against the full detector with its interval over seeds (paired: same images, same seeds).
+    The validation AUC selects. Changes against the full detector are paired (same images, same seeds), with their
+    interval over seeds; ``cross`` is the mean over all families but the one trained on.
     """
     rows = []
     for (trained_on, variant), part in table.groupby(["trained_on", "variant"], sort=False):

@@ -57,20 +57,7 @@ TUNED_RADII = (0.0, 0.05, 0.1, 0.2)
 def frozen_rows(
     bench: Bench, trained_on: str, method: str, radii: Sequence[float], seeds: int, runs: Path, device: str | None
 ) -> list[dict[str, Any]]:
-    """Train the heads of one method on one kind of images at every radius, and test them.
-
-    Args:
-        bench: Encoder, strength and sizes.
-        trained_on: Family, or ``"sbi"``.
-        method: A key of :data:`METHODS`.
-        radii: SAM's radii.
-        seeds: Number of seeds.
-        runs: Folder of fits and features.
-        device: Device of the encoder.
-
-    Returns:
-        A row for each radius, seed and test set.
-    """
+    """Train one method's heads at every radius, and test them: a row for each radius, seed and test set."""
     options = {**OPTIONS[bench.encoder], **METHODS[method]}
     decides = {"study": "baselines", "bench": bench, "trained_on": trained_on, "options": options, "seeds": seeds}
 
@@ -96,9 +83,7 @@ def _fit_and_test(make_extractor: Callable[[], Extractor], seed: int, rho: float
         "rho": rho,
         "seed": seed,
         "lr": lr,
-        "status": fitted.status,
-        "val_auc": fitted.val_auc,
-        "train_loss": fitted.train_loss,
+        **fitted.row,
         "feature_norm": float(training.features.norm(dim=1).mean()),
         "num_train": len(training.labels),
         "loss_curve": _thinned(fitted),
@@ -121,14 +106,9 @@ def _recorded(recorder: Recorder | None) -> dict[str, float]:
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Compute collapse radius, COR and generalisation of each method.
+    """Return collapse radius, COR and generalisation of each encoder, method and training data.
 
-    Args:
-        table: All rows.
-
-    Returns:
-        A row for each encoder, method and training data. ``holds_to`` is that of :func:`holds_to`; ``cross_auc`` is the
-        mean AUC over all other families without SAM.
+    ``cross_auc`` is the mean AUC over all other families without SAM, ``holds_to`` the result of :func:`holds_to`.
     """
     keys = ["encoder", "method", "trained_on"]
     own = table[table["test"] == table["trained_on"].replace("sbi", "df")]
@@ -152,13 +132,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def holds_to(own: pd.DataFrame) -> float:
-    """Find the largest tried radius up to which the mean AUC stays above 0.9 of its best.
-
-    Args:
-        own: Rows of one method on its own family.
-
-    Returns:
-        The radius.
+    """Return the largest tried radius up to which the mean AUC on the own family stays above 0.9 of its best.
 
     >>> holds_to(pd.DataFrame({"rho": [0.0, 0.1, 0.2, 0.4], "auc": [0.9, 1.0, 0.91, 0.6]}))
     0.2

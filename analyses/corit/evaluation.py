@@ -39,16 +39,7 @@ RATE = 1e-2
 
 
 def training(method: str, bench: Bench, seed: int) -> DetectorTraining:
-    """Return the training config of one method.
-
-    Args:
-        method: A key of :data:`METHODS`.
-        bench: Encoder and sizes.
-        seed: Seed of the head and the order; the images are the same for all seeds.
-
-    Returns:
-        The config.
-    """
+    """Return the training config of one method; the images are the same for all seeds."""
     options: dict[str, Any] = {
         "encoder": bench.encoder,
         "data": TRAINED_ON,
@@ -63,19 +54,7 @@ def training(method: str, bench: Bench, seed: int) -> DetectorTraining:
 
 
 def measured_rows(method: str, bench: Bench, seed: int, runs: Path, device: str | None, *, smoke: bool) -> pd.DataFrame:
-    """Train one method with one seed, and test it.
-
-    Args:
-        method: A key of :data:`METHODS`.
-        bench: Encoder and sizes.
-        seed: Seed of the head and the order.
-        runs: Folder of trainings, features and results.
-        device: Where to train; the CPU when None.
-        smoke: Two test sets and one perturbation.
-
-    Returns:
-        The table of ``corit eval``, with columns for method and seed.
-    """
+    """Train one method with one seed; return the table of ``corit eval``, a short one for ``smoke``."""
     config = training(method, bench, seed)
     folder, cache = runs / "evaluated" / config.key, runs / "features"
     done = folder / "evaluated.csv"

@@ -54,18 +54,7 @@ SMOKE = Bench(train_images=48, val_images=32, test_images=32, steps=12)
 
 @lru_cache(maxsize=64)
 def open_images(bench: Bench, family: str, split: str, images: int, spec: Any) -> ForgeryDataset:
-    """Open images, once per process.
-
-    Args:
-        bench: Determines the strength.
-        family: Such as ``"nt"``; ``"sbi"`` for self-blended pairs of real images.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        images: Number of images.
-        spec: Input format of the encoder.
-
-    Returns:
-        The data set.
-    """
+    """Open images of a family, or self-blended pairs of real images (``"sbi"``), once per process."""
     name = "demo-df" if family == "sbi" else f"demo-{family}"
     wanted = {"image_size": spec.image_size, "mean": spec.mean, "std": spec.std, "strength": bench.strength}
     found = open_dataset(name, split=split, size=images, **wanted)
@@ -134,16 +123,7 @@ class Extractor:
 
 
 def fit_once(runs: Path, about: dict[str, Any], make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the rows of a fit; compute and store them unless they are stored already.
-
-    Args:
-        runs: Folder of the runs.
-        about: Everything that determines the fit.
-        make: Computes the rows.
-
-    Returns:
-        Rows of plain values.
-    """
+    """Return the rows of a fit; compute and store them unless they are stored already."""
     path = fit_path(runs, about)
     if path.exists():
         return read_json(path)

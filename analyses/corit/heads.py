@@ -63,6 +63,11 @@ class Fitted:
         """``"ok"``, or ``"diverged"`` if a loss is not finite."""
         return "ok" if all(math.isfinite(loss) for loss in self.losses) else "diverged"
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """Return what a table says about the fit."""
+        return {"status": self.status, "val_auc": self.val_auc, "train_loss": self.train_loss}
+
 
 def batches(split: Split, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches of features and labels without end, half real and half fake."""
@@ -109,20 +114,10 @@ def fit_head(
     batch_size: int = 64,
     record: bool = False,
 ) -> tuple[Fitted, Recorder | None]:
-    """Train a linear head.
+    """Return a linear head, and if ``record`` the recorder of GSNR and COR along the run.
 
-    Args:
-        training: Training features.
-        val: Validation features, which select the step.
-        seed: Seed of the initial weights and of the order.
-        steps: Number of steps.
-        lr: Initial learning rate of a cosine schedule that ends at 0.
-        rho: SAM's radius; 0 is plain AdamW.
-        batch_size: Images per batch.
-        record: Measure GSNR and COR along the run.
-
-    Returns:
-        The head, and the recorder if ``record``.
+    The validation features select the step. The seed is that of the initial weights and of the order. ``lr`` is the
+    initial rate of a cosine schedule that ends at 0; ``rho = 0`` is plain AdamW.
     """
     head = nn.utils.skip_init(nn.Linear, training.features.shape[1], 1)
     nn.init.normal_(head.weight, std=HEAD_STD, generator=torch.Generator().manual_seed(seed))
@@ -147,31 +142,13 @@ def fit_head(
 
 
 def choose_rate(training: Split, val: Split, *, seed: int, steps: int) -> float:
-    """Choose the learning rate of plain training by validation AUC.
-
-    Args:
-        training: Training features.
-        val: Validation features.
-        seed: Seed of the head.
-        steps: Number of steps.
-
-    Returns:
-        One of :data:`LEARNING_RATES`; the larger in a tie.
-    """
+    """Choose from :data:`LEARNING_RATES` by the validation AUC of plain training; the larger in a tie."""
     found = {lr: fit_head(training, val, seed=seed, steps=steps, lr=lr)[0].val_auc for lr in LEARNING_RATES}
     return max(found, key=lambda lr: (-math.inf if math.isnan(found[lr]) else found[lr], lr))
 
 
 def score(logits: NDArray[np.float64], labels: Tensor) -> dict[str, float]:
-    """Compute the AUC of logits with its interval over images.
-
-    Args:
-        logits: ``(N,)``.
-        labels: ``(N,)``.
-
-    Returns:
-        ``auc``, ``auc_low``, ``auc_high``; NaN if a logit is not finite.
-    """
+    """Compute the AUC of logits ``(N,)`` with its interval over images; NaN if a logit is not finite."""
     if not np.isfinite(logits).all():
         return dict.fromkeys(("auc", "auc_low", "auc_high"), math.nan)
     known = labels.numpy()
@@ -180,22 +157,8 @@ def score(logits: NDArray[np.float64], labels: Tensor) -> dict[str, float]:
 
 
 def rows_by_test_set(head: nn.Linear, tests: Mapping[str, Split], about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Test a head.
-
-    Args:
-        head: The head.
-        tests: Test sets by family.
-        about: Columns that all rows share.
-
-    Returns:
-        A row for each test set, with its number of images and the columns of :func:`score`.
-    """
+    """Test a head: a row for each test set by family, with the shared columns of ``about``."""
     return [
-        {
-            **about,
-            "test": family,
-            "num_test": len(test.labels),
-            **score(head_logits(head, test.features), test.labels),
-        }
+        {**about, "test": family, "num_test": len(test.labels), **score(head_logits(head, test.features), test.labels)}
         for family, test in tests.items()
     ]

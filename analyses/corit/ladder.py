@@ -47,13 +47,7 @@ Rungs = dict[tuple[str, int], Tensor]
 
 
 class Ladder:
-    """Features of every rung.
-
-    Args:
-        bench: Encoder, strength and sizes.
-        family: Family of the images.
-        device: Device of the encoder; the CPU when None.
-    """
+    """Features of every rung for the images of one family; on the CPU when ``device`` is None."""
 
     def __init__(self, bench: Bench, family: str, device: str | None) -> None:
         self.bench, self.family, self.device = bench, family, device or "cpu"
@@ -100,14 +94,7 @@ class Ladder:
 
 
 def patch_shares(masks: Tensor, patches: int) -> Tensor:
-    """Compute the forged share of each patch.
-
-    Args:
-        masks: ``(N, S, S)``, in [0, 1].
-        patches: Number of patches T of an image, a square.
-
-    Returns:
-        ``(N, T)``.
+    """Return the forged share of each of T patches, ``(N, T)``, from masks ``(N, S, S)`` in [0, 1]; T is a square.
 
     >>> patch_shares(torch.eye(4)[None], 4).tolist()
     [[0.5, 0.0, 0.0, 0.5]]

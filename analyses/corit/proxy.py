@@ -64,42 +64,26 @@ PARTS: dict[str, tuple[dict[str, Any], str]] = {
 CGP_LAYER = 2
 
 
-class Pairs:
-    """Batches of real images with their own forgeries as counterparts.
-
-    Args:
-        data: An embedded data set, in which real and forged images alternate.
-        count: Number of pairs.
-    """
-
-    def __init__(self, data: Any, count: int) -> None:
-        self._data, self._count = data, count
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        for start in range(0, self._count, 32):
-            rows = range(start, min(start + 32, self._count))
-            real, fake = (torch.stack([self._data[2 * row + k][0] for row in rows]) for k in (0, 1))
-            yield real, fake, torch.zeros(len(real), dtype=torch.int64)
+def _pairs(data: Any, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield batches of real images with their own forgeries, which follow them in the data, as counterparts."""
+    for start in range(0, count, 32):
+        rows = range(start, min(start + 32, count))
+        real, fake = (torch.stack([data[2 * row + k][0] for row in rows]) for k in (0, 1))
+        yield real, fake, torch.zeros(len(real), dtype=torch.int64)
 
 
 def following_rows(family: str, seed: int, steps: Sequence[int], samples: int) -> list[dict[str, Any]]:
-    """Measure every proxy and every truth along one fine-tuning.
+    """Return a row for each proxy, truth, step and layer along one fine-tuning.
 
-    Args:
-        family: Family of the images.
-        seed: Seed of the head, the order, and the images to measure on.
-        steps: Steps at which to measure.
-        samples: Number of images for the true GSNR, and of pairs for the proxy.
-
-    Returns:
-        A row for each proxy, truth, step and layer.
+    The true GSNR is measured on ``samples`` images, the proxy on as many pairs. The seed is that of the head, the
+    order, and the images to measure on.
     """
     model: Any = build_model("clip-lab", seed=seed)
     set_tuning(model, "full")
     size: dict[str, Any] = {"image_size": model.image_size, "strength": STRENGTH}
     data = open_demo(family, split="val", size=4 * samples, seed=seed, **size)
     held = probe_loader(data, samples, seed=seed)
-    pairs, maker = Pairs(data, samples), SelfBlendedCounterparts(mean=model.mean, std=model.std)
+    pairs, maker = list(_pairs(data, samples)), SelfBlendedCounterparts(mean=model.mean, std=model.std)
     real = [(images, labels) for images, _, labels in pairs]
     rows: list[dict[str, Any]] = []
     train_images = partial(open_demo, family, size=TRAIN_IMAGES, **size)
@@ -123,14 +107,7 @@ def following_rows(family: str, seed: int, steps: Sequence[int], samples: int) -
 
 
 def ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """Compute rank correlations over layers, families and steps for each seed, and average them.
-
-    Args:
-        table: Rows of :func:`following_rows`.
-
-    Returns:
-        A row for each proxy, truth and scope, with the interval over seeds (t) of the mean.
-    """
+    """Average each seed's rank correlation of proxy and true GSNR, by proxy, truth and scope, with the interval (t)."""
     scopes = {"all": [], "layers": ["data", "step"], "families": ["step", "group"], "steps": ["data", "group"]}
     rows = []
     for keys, part in table.groupby(["counterpart", "pool", "truth"], sort=False):
@@ -155,15 +132,9 @@ def _interval(values: pd.Series) -> dict[str, float]:
 
 
 def part_rows(variant: str, seed: int, pairs: int) -> list[dict[str, Any]]:
-    """Measure variance and size of one variant's CGP by layer.
+    """Return the variance and the signal of one variant's CGP, a row for each layer.
 
-    Args:
-        variant: A key of :data:`PARTS`.
-        seed: Seed of the images.
-        pairs: Number of real images with self-blended counterparts.
-
-    Returns:
-        A row for each layer; ``variance`` and ``signal`` (squared mean, debiased) are per vector, a token or a region.
+    Both are per vector, a token or a region; ``signal`` is the squared mean, debiased. Counterparts are self-blended.
     """
     options, pool = PARTS[variant]
     detector = CoRIT.from_encoder("clip-demo", cgp_layer=CGP_LAYER, mid_layer=CGP_LAYER, **options)

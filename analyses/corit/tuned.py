@@ -41,18 +41,9 @@ STEPS, BATCH = 300, 32
 def tuned_rows(
     bench: Bench, method: str, rho: float, seeds: int, runs: Path, device: str | None
 ) -> list[dict[str, Any]]:
-    """Train one method at one radius with every seed, and test it.
+    """Return a row for each seed and test set of one method, trained at one radius; on the CPU when ``device`` is None.
 
-    Args:
-        bench: Encoder, strength and sizes; each seed trains on as many images as all seeds of a head together.
-        method: A key of :data:`TUNED`.
-        rho: SAM's radius.
-        seeds: Number of seeds.
-        runs: Folder of the trainings.
-        device: Where to train; the CPU when None.
-
-    Returns:
-        A row for each seed and test set.
+    Each seed trains on as many images as all seeds of a head together.
     """
     base = DetectorTraining(
         encoder=bench.encoder,

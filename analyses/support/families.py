@@ -31,13 +31,7 @@ def family_of(name: str) -> str:
 
 
 def data_words(names: Sequence[str]) -> str:
-    """Describe data sets in a caption.
-
-    Args:
-        names: As in a config.
-
-    Returns:
-        ``"embedded data"`` if all are embedded, otherwise the names.
+    """Return the words for data sets in a caption: ``"embedded data"`` if all are embedded, otherwise their names.
 
     >>> data_words(["demo-df", "demo-nt"]), data_words(["df", "nt"])
     ('embedded data', 'FaceForensics++ (Deepfakes, NeuralTextures)')

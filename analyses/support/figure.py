@@ -19,14 +19,7 @@ CHARACTERS_PER_INCH = 22  # of a caption line
 
 
 def save_figure(figure: Figure, out: Path, name: str, caption: str) -> None:
-    """Write a figure as PNG and PDF, with its caption at the bottom.
-
-    Args:
-        figure: The figure.
-        out: Folder of the tables; the figure is written beside it.
-        name: File name without suffix.
-        caption: Data, n and intervals.
-    """
+    """Write a figure, with its caption at the bottom, as PNG and PDF beside the folder ``out`` of the tables."""
     width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
     figure.supxlabel(textwrap.fill(caption, width), fontsize=6, color=MUTED, x=0.01, ha="left")
     for path in save(figure, out.parent / name, dpi=PNG_DPI):
@@ -39,10 +32,7 @@ def grey_title(figure: Figure, words: str) -> None:
 
 
 def caption_line(words: str, *parts: str) -> str:
-    """Build the line under a figure, the data first.
-
-    Returns:
-        The line.
+    """Return the line under a figure, the data first.
 
     >>> caption_line("embedded data", "n = 256 images", "2 seeds")
     'Data: embedded data. n = 256 images, 2 seeds.'

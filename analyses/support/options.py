@@ -29,14 +29,7 @@ REAL_NAMES = {"demo-cdf": "celebdf-v2"}
 
 
 def common_options(description: str | None) -> argparse.ArgumentParser:
-    """Build a parser with the options that all scripts share.
-
-    Args:
-        description: Docstring of the script.
-
-    Returns:
-        A parser that accepts further options.
-    """
+    """Build a parser with the options that all scripts share; the description is the script's docstring."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a few short runs, to check that everything works")
     parser.add_argument("--replot", action="store_true", help="draw from the stored tables, compute nothing")
@@ -51,10 +44,7 @@ def common_options(description: str | None) -> argparse.ArgumentParser:
 
 
 def names(text: str) -> list[str]:
-    """Split an option that lists names.
-
-    Returns:
-        The names; none for an empty text.
+    """Return the names in an option that lists them; none for an empty text.
 
     >>> names("f2f,nt")
     ['f2f', 'nt']
@@ -63,15 +53,7 @@ def names(text: str) -> list[str]:
 
 
 def read_options(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """Parse the command line; check that real data sets can be opened before anything is trained on them.
-
-    Args:
-        parser: With the common options.
-        arguments: Command-line arguments; those of the process when None.
-
-    Returns:
-        The options.
-    """
+    """Parse the command line; check that real data sets can be opened before anything is trained on them."""
     chosen = parser.parse_args(arguments)
     if chosen.data_root is not None and not chosen.replot:
         try:
@@ -83,17 +65,10 @@ def read_options(parser: argparse.ArgumentParser, arguments: list[str] | None) -
 
 
 def chosen_config(config: TrainConfig, chosen: argparse.Namespace) -> TrainConfig:
-    """Move a config to the model and the data given on the command line.
+    """Return a config on embedded data, moved to the model and the data given on the command line, if any.
 
     Real data sets replace the embedded ones of the same name (``demo-nt`` becomes ``nt``), without a forgery strength.
     The learning rate is scaled by the ratio of the two models' default learning rates for probing.
-
-    Args:
-        config: On embedded data.
-        chosen: Options with ``model`` and ``data_root``.
-
-    Returns:
-        An equal config where neither option is given.
     """
     model = chosen.model or config.model
     rates = [MODELS.rows[name].probe_lr if name in MODELS.rows else None for name in (model, config.model)]

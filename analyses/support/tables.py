@@ -33,14 +33,7 @@ def store(out: Path, name: str, tables: Mapping[str, pd.DataFrame], *, digits: A
 
 
 def read_table(out: Path, name: str) -> pd.DataFrame:
-    """Read a stored table.
-
-    Args:
-        out: Folder.
-        name: File name without suffix.
-
-    Returns:
-        The table; empty fields are NaN.
+    """Return the stored table ``NAME.csv``; empty fields are NaN.
 
     Raises:
         FileNotFoundError: The table has not been computed yet.
@@ -52,24 +45,16 @@ def read_table(out: Path, name: str) -> pd.DataFrame:
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], quantity: str) -> pd.DataFrame:
-    """Average a quantity over seeds, with an interval that covers the intervals of all seeds.
+    """Return the mean of a quantity over seeds by group, with an interval that covers the intervals of all seeds.
 
     Two or three seeds say little about their spread, and the interval of one seed covers sampling error alone. The
-    honest range therefore extends from the lowest limit to the highest.
-
-    Args:
-        table: With the quantity, its ``_low`` and ``_high``, and the columns ``by``.
-        by: Columns that identify a group.
-        quantity: Such as ``"gsnr"``.
-
-    Returns:
-        One row per group: ``by``, the mean, ``_low``, ``_high`` and ``num_seeds``; NaN if a seed has no value.
+    honest range therefore extends from the lowest limit (``_low``) to the highest (``_high``). A row per group holds
+    these and ``num_seeds``; they are NaN if a seed has no value.
     """
     low, high = f"{quantity}_low", f"{quantity}_high"
     grouped = table.groupby(list(by), sort=False)
-    found = grouped.agg(num_seeds=(quantity, "size"), known=(quantity, "count")).reset_index()
-    values = grouped.agg({quantity: "mean", low: "min", high: "max"}).reset_index()
-    found = found.merge(values, on=list(by))
+    values = {quantity: (quantity, "mean"), low: (low, "min"), high: (high, "max")}
+    found = grouped.agg(num_seeds=(quantity, "size"), known=(quantity, "count"), **values).reset_index()
     found.loc[found["known"] < found["num_seeds"], [quantity, low, high]] = np.nan
     return found.drop(columns="known")
 

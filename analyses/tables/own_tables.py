@@ -16,14 +16,7 @@ _SEEDS = "mean of {seeds} seeds, in brackets from the lowest to the highest limi
 
 
 def own_tables(folder: Path) -> dict[str, tuple[pd.DataFrame, str]]:
-    """Make every table whose study has been run.
-
-    Args:
-        folder: Folder of the stored tables.
-
-    Returns:
-        Name to the table, indexed by its first column, and its caption.
-    """
+    """Make every table whose study has been run: name to the table, indexed by its first column, and its caption."""
     found: dict[str, tuple[pd.DataFrame, str]] = {}
     for study, makers in _MAKERS.items():
         path = folder / f"{study}.csv"

@@ -30,14 +30,9 @@ OURS, SOURCE = "measured here", "source"
 
 
 def beside_published(results: pd.DataFrame | None, published: Path = PUBLISHED) -> dict[str, pd.DataFrame]:
-    """Join measured and published numbers, in one table per benchmark.
+    """Return measured and published numbers by benchmark: a row per method with its source, a column per test set.
 
-    Args:
-        results: Tidy rows with the columns of :data:`NEEDED`, averaged over seeds; None for published numbers alone.
-        published: CSV file with those columns, ``venue`` and ``source``.
-
-    Returns:
-        By benchmark: a row per method, a column per test set, and the source of each row.
+    Measured rows have the columns of :data:`NEEDED` and are averaged over seeds; None for published numbers alone.
 
     Raises:
         ProbeError: A column is missing.
@@ -71,16 +66,7 @@ def _wide(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_tables(table: pd.DataFrame, stem: Path, caption: str) -> list[Path]:
-    """Write a table in three formats.
-
-    Args:
-        table: Methods by test sets.
-        stem: Path without suffix.
-        caption: Describes the numbers.
-
-    Returns:
-        The files: Markdown, CSV and LaTeX.
-    """
+    """Write a table, methods by test sets, as Markdown, CSV and LaTeX; return the paths, ``stem`` with each suffix."""
     tidy = table.rename_axis(columns=None).reset_index()
     latex = tidy.to_latex(
         index=False, na_rep="--", float_format="%.1f", caption=caption, escape=True, position="t",
@@ -95,15 +81,9 @@ def write_tables(table: pd.DataFrame, stem: Path, caption: str) -> list[Path]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    r"""Format a table as Markdown, with one decimal for numbers and a dash for missing values.
+    r"""Return a table as Markdown, with one decimal for numbers and a dash for missing values.
 
     The writer of pandas would need the package tabulate.
-
-    Args:
-        table: Any table.
-
-    Returns:
-        Lines.
 
     >>> print(markdown(pd.DataFrame({"method": ["a|b"], "AUC": [95.64]})))
     | method | AUC |
@@ -122,25 +102,18 @@ def _cell(value: object) -> str:
 
 
 def plot(out: Path) -> None:
-    """Write every table whose numbers exist.
-
-    Args:
-        out: Folder of the tables.
-    """
+    """Write every table whose numbers exist."""
     own = out / "results.csv"
     results = pd.read_csv(own) if own.exists() else None
     metrics = pd.read_csv(PUBLISHED).groupby("benchmark")["metric"].first()
+    tables = {}
     for benchmark, table in beside_published(results).items():
         name = re.sub(r"[^a-z0-9]+", "_", benchmark.lower()).strip("_")
         caption = f"{benchmark}: {metrics.get(benchmark, 'score')} in %. Rows 'reported by' were not measured here."
-        _write(table, out / f"table_{name}", caption)
-    for name, (table, caption) in own_tables(out).items():
-        _write(table, out / f"table_{name}", caption)
-
-
-def _write(table: pd.DataFrame, stem: Path, caption: str) -> None:
-    for path in write_tables(table, stem, caption):
-        print(path, flush=True)
+        tables[name] = table, caption
+    for name, (table, caption) in (tables | own_tables(out)).items():
+        for path in write_tables(table, out / f"table_{name}", caption):
+            print(path, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

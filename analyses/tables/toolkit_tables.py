@@ -12,14 +12,7 @@ _UNDEFINED = "–"
 
 
 def foretell_table(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Tabulate every candidate's rank correlation with the radius found, and its factor of error.
-
-    Args:
-        scores: ``foretell_collapse_scores.csv``.
-
-    Returns:
-        A row per candidate, by falling rank correlation, and the caption.
-    """
+    """Return every candidate's rank correlation with the radius found and its factor of error, and the caption."""
     known = scores[(scores["scope"] == "all") & scores["candidate"].isin(_NAMES)].dropna(subset=["calibrated_factor"])
     rows = known[known["target"] == TARGET].sort_values("spearman", ascending=False).set_index("candidate")
     first = known[known["target"] == FIRST].set_index("candidate").reindex(rows.index)
@@ -41,14 +34,7 @@ def foretell_table(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def early_table(scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Tabulate the rank correlations of the candidates over the first steps of plain runs.
-
-    Args:
-        scores: ``foretell_collapse_early.csv``.
-
-    Returns:
-        A row per candidate, a column per last step, and the caption.
-    """
+    """Return rank correlations of the candidates, a column per last step seen of the plain runs, and the caption."""
     rows = scores[(scores["target"] == TARGET) & (scores["candidate"] != CONSTANT)]
     names = list(dict.fromkeys(rows["candidate"]))
     table = pd.DataFrame({"candidate": [_plain(_NAMES[name]) for name in names]})
@@ -71,14 +57,7 @@ def _cells(rows: pd.DataFrame, value: str, limits: str, digits: int) -> list[str
 
 
 def cost_table(stored: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Tabulate time and memory of per-sample gradients relative to a plain pass of the same batch.
-
-    Args:
-        stored: ``engine_cost.csv``.
-
-    Returns:
-        A row per model and method, and the caption.
-    """
+    """Return time and memory of per-sample gradients relative to a plain pass of the same batch, and the caption."""
     rows = stored[stored["family"] != "plain"]
     times = rows[["time_ratio", "time_low", "time_high"]].itertuples(index=False)
     table = pd.DataFrame(

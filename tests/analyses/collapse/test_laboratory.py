@@ -4,6 +4,7 @@ import pytest
 
 from analyses.collapse import laboratory
 from analyses.collapse.laboratory import Setting, collapsed, explore, run_folder, table
+from analyses.support import processes
 from gsnr_toolkit import TrainConfig
 from gsnr_toolkit.training.run import read_result
 
@@ -110,7 +111,7 @@ def test_runs_are_kept_and_not_made_again(tmp_path, monkeypatch):
     assert frame["rho"].tolist() == [0.0, 5.0]
     assert frame["setting"].tolist() == ["x", "x"]
     assert frame["steps"].tolist() == [24, 24]
-    monkeypatch.setattr(laboratory, "ProcessPoolExecutor", None)  # nothing is left to train
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", None)  # nothing is left to train
     assert list(explore([setting], 1, tmp_path, workers=2)) == []
     config = setting.run_config(0.0, 0)
     assert read_result(run_folder(tmp_path, config), config)["cor_status"] in ("ok", "no_signal", "above_max_radius")
