@@ -34,13 +34,17 @@ def first_line(error: Exception) -> str:
         error: The error.
 
     Returns:
-        The first line of its message, without PyTorch's own words and without a recommended engine. Of "expected X, but
-        Y", only Y, which is a sentence of its own.
+        The first line of its message, without PyTorch's own words and without a recommended engine. Of our own
+        "expected X, but Y", only Y, which is a sentence of its own.
 
     >>> first_line(ProbeError("expected one graph, but the graph changed; pass engine='loop'"))
     'the graph changed'
+    >>> first_line(RuntimeError("expected m1 and m2 to have the same dtype, but got: float != double"))
+    'expected m1 and m2 to have the same dtype, but got: float != double'
     """
     line = (str(error).splitlines() or [type(error).__name__])[0]
     line = line.partition(" (PyTorch:")[0].partition("; pass engine")[0]
     expected, _, instead = line.partition(", but ")
-    return (instead if instead and expected.startswith("expected ") else line)[:250]
+    # other libraries use the words "expected ..., but got: ..." too, where the second half alone says nothing
+    ours = isinstance(error, ProbeError) and expected.startswith("expected ")
+    return (instead if ours and instead else line)[:250]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +98,9 @@ def _read_request(settings: dict[str, Any]) -> ProbeRequest:
     """Build the request from the values that typer read."""
     from gsnr_toolkit.gradients.memory import parse_bytes
 
+    optional = {item.name for item in fields(ProbeRequest) if item.default is None}
+    # a script may pass --device "$DEVICE" with an empty variable, which means the default
+    settings = {name: None if name in optional and value == "" else value for name, value in settings.items()}
     memory = settings["memory"]
     return ProbeRequest.of(**settings | {"memory": None if memory is None else parse_bytes(memory)})
 

@@ -1,6 +1,7 @@
-"""From evidence to estimates: every estimator is called here, and nowhere else.
+"""From evidence to estimates: the estimates of a report are computed here.
 
-A further estimator is a function in a file of its own and a row of :data:`COLUMNS`; CONTRIBUTING.md has an example.
+Readings call some estimators too, to place radii. A further estimator is a function in a file of its own and a row of
+:data:`COLUMNS`; CONTRIBUTING.md has an example.
 """
 
 from __future__ import annotations

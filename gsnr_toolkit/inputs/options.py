@@ -104,12 +104,16 @@ class ProbeOptions:
 
     def __post_init__(self) -> None:
         # Saved settings show each value as the caller wrote it (rho=1, not 1.0), but numpy's scalars become Python's
-        # numbers, which random generators and JSON need, and 0 or 1 is a flag where a flag is expected.
+        # numbers, which random generators and JSON need; 0 and 1 are flags, and 64.0 is a count, where these are
+        # expected.
         for item in fields(self):
             value = getattr(self, item.name)
             plain = value.item() if getattr(value, "shape", None) == () else value
-            if item.metadata.get("kind") is bool and type(plain) is int and plain in (0, 1):
+            kind = item.metadata.get("kind")
+            if kind is bool and type(plain) is int and plain in (0, 1):
                 plain = bool(plain)
+            if kind is int and type(plain) is float and plain.is_integer():
+                plain = int(plain)
             object.__setattr__(self, item.name, plain)
         check_settings(self)
 

@@ -18,6 +18,7 @@ from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.probing.measurement import Measured, measure
 from gsnr_toolkit.report.report import Report, join_steps
 from gsnr_toolkit.setup.distributed import unwrapped
+from gsnr_toolkit.setup.model_guards import check_model
 from gsnr_toolkit.types import Batch, Floats, Loader, PerSampleLoss
 
 __all__ = ["Recorder"]
@@ -117,6 +118,7 @@ class Recorder:
                 f"expected a step after {self.steps[-1]}, the last one measured, got {step}; measure steps in order, "
                 "or use a new recorder for another run"
             )
+        check_model(unwrapped(self._model)[0])  # before the samples are drawn, and kept for all steps
         found = measure(
             self._model,
             self._samples(),

@@ -162,7 +162,9 @@ def _read(item: Field[Any], value: Any) -> Any:
     if not isinstance(value, str) or kind in (str, object) or value in item.metadata["words"]:
         return value
     if kind is tuple:
-        return _convert(lambda text: tuple(item.metadata["of"](part) for part in text.split(",") if part), value)
+        of = item.metadata["of"]
+        parts = [part for part in value.split(",") if part or of is not str]  # a missing number is an error
+        return _convert(lambda _: tuple(of(part) for part in parts), value)
     if value.lower() == "none":
         return None
     if kind is bool:

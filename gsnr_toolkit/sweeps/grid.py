@@ -199,7 +199,7 @@ def _combine(fixed: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
         return TrainConfig(**{**fixed, **changes})
     except ProbeError as error:
         where = ", ".join(f"{name} {value}" for name, value in changes.items())
-        raise ProbeError(": ".join([f"combination {where}", str(error)])) from None
+        raise ProbeError(f"combination {where}: {error}") from None
 
 
 def value_text(value: Any) -> str:

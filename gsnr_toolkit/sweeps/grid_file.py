@@ -52,7 +52,7 @@ def read_grid_file(path: str | Path) -> tuple[dict[str, Any], dict[str, list[Any
         try:
             read_settings(TrainConfig, dict.fromkeys(table))  # refuses unknown names
         except ProbeError as error:
-            raise ProbeError(": ".join([f"{file}, [{name}]", str(error)])) from None
+            raise ProbeError(f"{file}, [{name}]: {error}") from None
     base, axes = content.get("base", {}), content.get("axes", {})
     _check_values(file, base, axes)
     return base, axes

@@ -97,6 +97,7 @@ def test_quiet_prints_the_verdict_only(run):
         (["--tuning", "norm"], "Did you mean 'norms'"),
         (["--radii", "small,large"], "increasing radii, such as 0.01,0.03,0.1, got 'small,large'"),
         (["--radii", "0.1,0.01"], "increasing radii"),
+        (["--radii", "0.01,,0.1"], "increasing radii"),
         (["--rho", "-1"], "positive radius"),
         (["--rho", "inf"], "positive radius"),
         (["--radii", "0.1,inf"], "increasing radii"),
@@ -308,3 +309,9 @@ def test_ctrl_c_leaves_a_valid_partial_report(tmp_path):
     report = Report.load(tmp_path / "run")
     assert report.partial
     assert report.totals["step"].tolist() == [0]
+
+
+def test_an_empty_value_is_the_default_of_an_optional_option():
+    settings = {item.name: item.default for item in fields(ProbeRequest) if item.name != "options"}
+    settings |= {"memory": None, "device": "", "split": "", "weights": ""}
+    assert cli._read_request(settings) == ProbeRequest()

@@ -70,10 +70,11 @@ def test_numpy_scalars_become_python_numbers():
         "lipschitz": np.True_,
         "self_check": 0,
         "max_samples": np.int32(9),
+        "batch_size": 8.0,
     }
     options = ProbeOptions(**given)
-    assert [type(getattr(options, name)) for name in given] == [int, float, bool, bool, int]
-    assert options == ProbeOptions(seed=3, rho=0.1, lipschitz=True, self_check=False, max_samples=9)
+    assert [type(getattr(options, name)) for name in given] == [int, float, bool, bool, int, int]
+    assert options == ProbeOptions(seed=3, rho=0.1, lipschitz=True, self_check=False, max_samples=9, batch_size=8)
     assert json.loads(json.dumps(options.to_dict()))["seed"] == 3
     with pytest.raises(ProbeError, match="expected lipschitz to be true or false, got 2"):
         ProbeOptions(lipschitz=2)
