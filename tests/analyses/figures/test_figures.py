@@ -21,7 +21,7 @@ from analyses.support.tables import over_seeds, read_table
 from gsnr_toolkit import Report, TrainConfig
 from gsnr_toolkit.report.plots.style import root_figure, save
 
-STORED = Path(__file__).parents[2] / "figures" / "data"
+STORED = Path(__file__).parents[3] / "figures" / "data"
 
 
 def _chosen(**values):
