@@ -106,7 +106,8 @@ def draw_radii(table: pd.DataFrame, methods: list[str]) -> Figure:
     """
     home = table["trained_on"].replace("sbi", "df")
     means = over_seeds(table[table["test"] == home], _SETTING)
-    panels = [key for key, _ in means[means["trained_on"] != "sbi"].groupby(["encoder", "trained_on"], sort=False)]
+    means = means[means["trained_on"] != "sbi"]  # the legend names only what is drawn
+    panels = [key for key, _ in means.groupby(["encoder", "trained_on"], sort=False)]
     figure = new_figure(TEXT_WIDTH, 2.8)
     axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
     for ax, (encoder, trained_on) in zip(axes, panels, strict=True):

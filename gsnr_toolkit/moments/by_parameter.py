@@ -115,6 +115,13 @@ class Moments:
             merge_in(mean, self.m2[name], self.count, other.count, other.mean[name].clone(), other.m2[name])
         self.count += other.count
 
+    def merge(self, other: Moments) -> Moments:
+        """Merge two shards into new moments; both are left unchanged."""
+        merged = Moments()
+        merged.absorb(self)
+        merged.absorb(other)
+        return merged
+
     def spread(self, names: Iterable[str]) -> float:
         """Sum the centred squares over all entries of some parameters, in float64: ``sum_j m2_j``."""
         return sum(float(self.m2[name].double().sum()) for name in names)

@@ -62,6 +62,16 @@ def test_absorbing_leaves_the_other_untouched():
         torch.testing.assert_close(second.mean[name], value, rtol=0, atol=0)
 
 
+def test_merge_leaves_both_untouched():
+    first, second = Moments.from_samples(_samples(3)), Moments.from_samples(_samples(4, seed=1))
+    before = {name: value.clone() for name, value in first.mean.items()}
+    assert first.merge(second).count == 7
+    assert first.count == 3
+    assert second.count == 4
+    for name, value in before.items():
+        torch.testing.assert_close(first.mean[name], value, rtol=0, atol=0)
+
+
 def test_one_sample_is_copied():
     grads = _samples(1)
     moments = Moments()
