@@ -187,7 +187,7 @@ class SAM(AroundBase):
         """
         if closure is None:
             return self._step_without_closure()
-        if scaler is None and "found_inf" in self.__dict__:  # GradScaler.step sets it while it calls this
+        if self.__dict__.pop("found_inf", None) is not None:  # GradScaler.step sets it while it calls this
             raise ProbeError(
                 "expected step(closure, scaler=scaler), got scaler.step(optimizer, closure), which unscales only one "
                 "of SAM's two gradients; call optimizer.step(closure, scaler=scaler), then scaler.update()"

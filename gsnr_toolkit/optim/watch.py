@@ -37,10 +37,13 @@ class GradientWatch:
     """
 
     def __init__(self) -> None:
-        self._left: dict[int, tuple[TensorWeakRef, int]] = {}
+        self._left: dict[int, tuple[TensorWeakRef, int]] | None = None
         self._params: list[Tensor] = []
         self._ascent: list[Tensor] = []
         self._proven = False
+
+    def __reduce__(self) -> tuple[type[GradientWatch], tuple[()]]:
+        return GradientWatch, ()  # weak references cannot be copied
 
     def leave(self, params: Iterable[Tensor]) -> None:
         """Note the gradients that a finished step leaves behind."""
@@ -48,14 +51,14 @@ class GradientWatch:
         self._params, self._ascent = [], []
 
     def standing(self, params: Iterable[Tensor]) -> bool:
-        """Whether a backward since the last step has left a gradient that is not zero."""
-        return any(param.grad is not None and self._is_new(param, param.grad) for param in params)
+        """Whether a backward since the last step has left a gradient that is not zero.
 
-    def _is_new(self, param: Tensor, grad: Tensor) -> bool:
-        known = self._left.get(id(param))
-        if known is not None and known[0]() is grad and known[1] == grad._version:
-            return False
-        return bool(torch.count_nonzero(_dense(grad)))
+        Before the first step nothing is known of what stands there: another optimizer may have left it.
+        """
+        left = self._left
+        return left is not None and any(
+            param.grad is not None and not _is_left(left.get(id(param)), param.grad) for param in params
+        )
 
     def ascended(self, params: Params) -> None:
         """Note the gradient along which the weights were moved, before anyone clears it."""
@@ -73,13 +76,20 @@ class GradientWatch:
             return None
         first, second = self._ascent, _sizes(self._params)
         self._ascent = []
-        if all(torch.equal(one, two) for one, two in zip(first, second, strict=True)):
+        if _length(first) and all(torch.equal(one, two) for one, two in zip(first, second, strict=True)):
             return REUSED
-        ratio = _length(second) / _length(first)
-        if ratio > _JUMP:
-            return SCALED.format(ratio=ratio)
+        before, after = _length(first), _length(second)
+        if before and after / before > _JUMP:
+            return SCALED.format(ratio=after / before)
         self._proven = True
         return None
+
+
+def _is_left(known: tuple[TensorWeakRef, int] | None, grad: Tensor) -> bool:
+    """Whether a gradient is the very one that the last step left, or zero."""
+    if known is not None and known[0]() is grad and known[1] == grad._version:
+        return True
+    return not bool(torch.count_nonzero(_dense(grad)))
 
 
 def _sizes(params: Iterable[Tensor]) -> list[Tensor]:
@@ -93,4 +103,6 @@ def _length(sizes: list[Tensor]) -> float:
 
 
 def _dense(grad: Tensor) -> Tensor:
+    """Values of a gradient: of its non-zero rows if it is sparse, of this process's shard if it is sharded."""
+    grad = grad.to_local() if hasattr(grad, "to_local") else grad
     return grad.coalesce().values() if grad.is_sparse else grad

@@ -1,4 +1,4 @@
-"""Torch keeps copies of weights inside autocast and inside parametrize.cached(): SAM's second pass must not see them."""
+"""Torch keeps copies of weights inside autocast and parametrize.cached(); SAM's second pass must not see them."""
 
 from contextlib import nullcontext
 
