@@ -1,0 +1,271 @@
+"""Which fields of a batch have one entry per sample: sequences and arrays that are no tensors.
+
+A sequence or array of the batch's length is a field: it has one entry per sample, and is cut and joined along with the
+tensors. One of another length is shared by all samples, and so are numbers, texts and None. A list or tuple with a
+tensor inside is nesting, whatever its length.
+
+A batch that has been cut may by chance have as many rows as a shared list has entries. Therefore shared sequences are
+marked when a batch is cut, and :class:`FieldWatch` remembers from one batch to the next which ones are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.inputs.nesting import ATOMS, holds_tensor, is_record, parts_of, rebuilt
+from gsnr_toolkit.types import Batch
+
+
+class SharedList(list[Any]):
+    """A list that all samples share."""
+
+
+class SharedTuple(tuple[Any, ...]):
+    """A tuple that all samples share."""
+
+    __slots__ = ()
+
+
+class SharedArray(np.ndarray[Any, Any]):
+    """An array that all samples share."""
+
+
+_SHARED = (SharedList, SharedTuple, SharedArray)
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether a value may have one entry per sample: a sequence or an array without tensors inside."""
+    if isinstance(value, (tuple, list)):
+        if hasattr(value, "_fields") or isinstance(value, ATOMS):
+            return False
+        return not any(isinstance(part, Tensor) for part in value) and not holds_tensor(value)
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (*ATOMS, bytearray, memoryview))
+
+
+def is_field(value: Any, rows: int) -> bool:
+    """Tell whether a sequence has one entry for each of so many rows.
+
+    Returns:
+        False for a sequence that all samples share.
+
+    Raises:
+        ProbeError: If it has not, and is of a type that cannot be marked as shared.
+    """
+    if isinstance(value, _SHARED):
+        return False
+    if len(value) == rows:
+        return True
+    if type(value) not in (list, tuple) and not isinstance(value, np.ndarray):
+        raise ProbeError(
+            f"expected one entry per sample in a {type(value).__name__}, got {len(value)} for {rows} samples; make it "
+            "a list or tuple if all samples share it"
+        )
+    return False
+
+
+def as_shared(value: Any) -> Any:
+    """Mark a list, tuple or array as shared by all samples."""
+    if isinstance(value, _SHARED):
+        return value
+    if isinstance(value, np.ndarray):
+        return value.view(SharedArray)
+    return SharedList(value) if isinstance(value, list) else SharedTuple(value)
+
+
+def select(
+    value: Any, rows: Callable[[], int], on_tensor: Callable[[Tensor], Any], on_field: Callable[[Any], Any]
+) -> Any:
+    """Replace every tensor and every field of a batch, and mark the sequences that all samples share.
+
+    Args:
+        value: The batch, or a part of it.
+        rows: Returns the number of the batch's samples; called only if there are sequences.
+        on_tensor: Applied to every tensor.
+        on_field: Applied to every sequence with one entry per sample.
+
+    Returns:
+        The same nesting.
+
+    >>> select({"x": np.zeros(2), "names": ["a", "b"], "sizes": [1, 2, 3]}, lambda: 2, id, lambda field: field[:1])
+    {'x': array([0.]), 'names': ['a'], 'sizes': [1, 2, 3]}
+    """
+    if isinstance(value, Tensor):
+        return on_tensor(value)
+    if isinstance(value, ATOMS):
+        return value
+    if is_sequence(value):
+        if is_field(value, rows()):
+            return on_field(value)
+        return as_shared(_inside(value, rows, on_tensor, on_field))
+    parts = parts_of(value)
+    if parts is None:
+        _insist_shared(value, rows)
+        return value
+    new = [select(part, rows, on_tensor, on_field) for part in parts.values()]
+    if type(value) is not dict and all(a is b for a, b in zip(new, parts.values(), strict=True)):
+        return value
+    return rebuilt(value, new)
+
+
+def _inside(
+    value: Any, rows: Callable[[], int], on_tensor: Callable[[Tensor], Any], on_field: Callable[[Any], Any]
+) -> Any:
+    """The same below a shared list or tuple, which may hold a field per entry: names of the first object, and so on."""
+    if isinstance(value, np.ndarray):
+        return value
+    new = [select(part, rows, on_tensor, on_field) for part in value]
+    return value if all(a is b for a, b in zip(new, value, strict=True)) else type(value)(new)
+
+
+def _insist_shared(value: Any, rows: Callable[[], int]) -> None:
+    """Refuse an object that has an entry per sample and cannot be cut."""
+    if isinstance(value, (Set, np.generic)) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return
+    own = getattr(value, "__dict__", None)
+    held = list(own.values()) if isinstance(own, dict) and not callable(value) else []
+    counts = [_length(value)] + [_length(part) for part in held if isinstance(part, (Tensor, np.ndarray, list, tuple))]
+    if rows() in counts:
+        raise ProbeError(
+            f"expected fields that can be cut by sample (tensors, arrays, lists, tuples, in dicts or data classes), "
+            f"got a {type(value).__name__} with {rows()} entries, as many as samples; convert it in the collate_fn, "
+            "or leave it out of the batch"
+        )
+
+
+def _length(value: Any) -> int | None:
+    try:
+        return len(value)
+    except (TypeError, AttributeError, NotImplementedError):
+        return None
+
+
+def cut(field: Any, start: int, stop: int) -> Any:
+    """Take entries ``start:stop`` of a field."""
+    if isinstance(field, (list, tuple, np.ndarray, range)):
+        return field[start:stop]
+    return type(field)(list(field)[start:stop])  # type: ignore[call-arg]  # a deque has no slices
+
+
+def gather(field: Any, index: list[int]) -> Any:
+    """Take entries of a field in any order."""
+    if isinstance(field, np.ndarray):
+        return field[index]
+    taken = [field[i] for i in index]
+    return taken if isinstance(field, range) else type(field)(taken)
+
+
+def concatenated(parts: list[Any]) -> Any:
+    """Join the entries of fields of one type."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    entries = [entry for part in parts for entry in part]
+    return entries if isinstance(parts[0], range) else type(parts[0])(entries)
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Tell whether two values that all samples share are the same; False where that cannot be told."""
+    if one is other:
+        return True
+    try:
+        if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+            return bool(np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f"))
+        if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+            return len(one) == len(other) and all(map(equal, one, other))
+        if isinstance(one, dict) and isinstance(other, dict):
+            return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
+        return bool(one == other) or bool(one != one and other != other)
+    except Exception:  # whatever the objects' own comparison raises
+        return False
+
+
+class FieldWatch:
+    """Remembers which sequences of a loader's batches are shared, and refuses what cannot be told.
+
+    A shared sequence must be the same in every batch. One that varies belongs to samples, and cannot be cut.
+
+    >>> import torch
+    >>> watch = FieldWatch()
+    >>> _ = watch.see({"x": torch.zeros(8), "classes": ["cat", "dog"]}, 8)
+    >>> type(watch.see({"x": torch.zeros(2), "classes": ["cat", "dog"]}, 2)["classes"]).__name__
+    'SharedList'
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[Any, ...], tuple[bool, Any]] = {}
+
+    def see(self, batch: Batch, rows: int) -> Batch:
+        """Check a batch against those before.
+
+        Args:
+            batch: A batch.
+            rows: Number of its samples.
+
+        Returns:
+            The batch; sequences that have its length by chance are marked as shared.
+
+        Raises:
+            ProbeError: If it cannot be told whether a sequence has one entry per sample.
+        """
+        return self._part(batch, (), rows)
+
+    def _part(self, value: Any, path: tuple[Any, ...], rows: int) -> Any:
+        if isinstance(value, (Tensor, *ATOMS)):
+            return value
+        if is_sequence(value):
+            shared = self._is_shared(value, path, rows)
+            if not shared or isinstance(value, np.ndarray):
+                return as_shared(value) if shared else value
+        parts = parts_of(value)
+        if parts is None:
+            _insist_shared(value, lambda: rows)
+            return value
+        new = [self._part(part, (*path, str(label)), rows) for label, part in parts.items()]
+        if all(a is b for a, b in zip(new, parts.values(), strict=True)):
+            return as_shared(value) if is_sequence(value) else value
+        return as_shared(type(value)(new)) if is_sequence(value) else rebuilt(value, new)
+
+    def _is_shared(self, value: Any, path: tuple[Any, ...], rows: int) -> bool:
+        """Whether a sequence is shared, by what earlier batches show."""
+        field = is_field(value, rows)
+        if path not in self._seen and field and rows > 1 and _is_square(value, rows):
+            raise _unclear(path, f"{rows} sequences of {rows} entries, where either may be the samples")
+        before, held = self._seen.setdefault(path, (field, value))
+        if before and not field:
+            raise _unclear(path, f"{len(value)} entries for {rows} samples, after {len(held)} for as many samples")
+        if before:
+            return False
+        if not equal(_entries(value), _entries(held)):
+            raise _unclear(path, f"one that changes from batch to batch, of {len(value)} entries for {rows} samples")
+        return True
+
+
+def _entries(value: Any) -> Any:
+    """What a shared sequence itself holds; fields below it vary."""
+    if isinstance(value, np.ndarray):
+        return value
+    return [
+        type(part) if isinstance(part, (list, tuple, np.ndarray, Mapping)) or is_record(part) else part
+        for part in value
+    ]
+
+
+def _is_square(value: Any, rows: int) -> bool:
+    sequences = (list, tuple, np.ndarray)
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(part, sequences) and is_sequence(part) and len(part) == rows for part in value
+    )
+
+
+def _unclear(path: tuple[Any, ...], got: str) -> ProbeError:
+    place = f"the field {'.'.join(path)!r}" if path else "the batch"
+    return ProbeError(
+        f"expected {place} to have one entry per sample or to be the same in every batch, got {got}; make it an array "
+        "or tensor with one row per sample in the collate_fn, or move what all samples share into the loss_fn"
+    )
