@@ -11,7 +11,7 @@ from torch.func import grad_and_value, vmap
 
 from gsnr_toolkit.errors import EngineError
 from gsnr_toolkit.gradients.task import GradientChunk, GradientTask
-from gsnr_toolkit.gradients.withheld import WithheldField
+from gsnr_toolkit.inputs.withheld import WithheldField
 from gsnr_toolkit.inputs.batches import batch_length, replace_rows, take_rows, tensors_of
 from gsnr_toolkit.inputs.preserve import preserved_rng, same_buffer_objects
 from gsnr_toolkit.types import Batch, Params
@@ -32,6 +32,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
         EngineError: If the model has an operation that cannot be vectorised, or reads a field with one entry per
             sample that is no tensor; the loop engine can run it.
         RuntimeError: If the model itself fails, even on one sample, or memory runs out.
+        TypeError: The same.
 
     >>> from gsnr_toolkit.gradients.task import trainable_params
     >>> from gsnr_toolkit.inputs.losses import inferred_loss
@@ -45,7 +46,7 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
     def sample_loss(params: Params, tensors: list[Tensor]) -> Tensor:
         # vmap takes tensors only: put them back into the batch's tuples and mappings
         rows = iter(tensors)
-        one = replace_rows(batch, lambda _: next(rows).unsqueeze(0), lambda _: WithheldField())
+        one = replace_rows(batch, lambda _: next(rows).unsqueeze(0), WithheldField)
         return task.losses(params, one)[0]
 
     vectorised = vmap(grad_and_value(sample_loss), in_dims=(None, 0), randomness="different")

@@ -40,13 +40,15 @@ _SHARED = (SharedList, SharedTuple, SharedArray)
 
 def is_sequence(value: Any) -> bool:
     """Whether a value may have one entry per sample: a sequence or an array without tensors inside."""
+    if isinstance(value, (*ATOMS, bytearray, memoryview)):
+        return False
     if isinstance(value, (tuple, list)):
-        if hasattr(value, "_fields") or isinstance(value, ATOMS):
+        if hasattr(value, "_fields"):
             return False
         return not any(isinstance(part, Tensor) for part in value) and not holds_tensor(value)
     if isinstance(value, np.ndarray):
         return value.ndim > 0
-    return isinstance(value, Sequence) and not isinstance(value, (*ATOMS, bytearray, memoryview))
+    return isinstance(value, Sequence)
 
 
 def is_field(value: Any, rows: int) -> bool:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.inputs.withheld import WithheldField
 
-ATOMS: tuple[type, ...] = (str, bytes, int, float, complex, type(None), torch.Size, type, nn.Module)
+ATOMS: tuple[type, ...] = (str, bytes, int, float, complex, type(None), torch.Size, type, nn.Module, WithheldField)
 """Types that are never entered."""
 
 

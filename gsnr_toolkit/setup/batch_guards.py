@@ -264,11 +264,12 @@ def count_outputs(task: GradientTask, batch: Batch, seed: int) -> int | None:
     seen: list[torch.Size] = []
 
     def watch(model: nn.Module, batch: Batch) -> torch.Tensor:
-        seen.append(rows_first(model_logits(model, batch), count).shape)
-        return torch.zeros(count)
+        length = batch_length(batch)
+        seen.append(rows_first(model_logits(model, batch), length).shape)
+        return torch.zeros(length)
 
     watched = replace(task, loss_fn=watch)
-    with preserved_rng(seed=seed), on_few_rows(lambda: model_logits(task.model, batch), count):
+    with preserved_rng(seed=seed), on_few_rows(lambda: loss_values(watched, batch), batch_length(batch)):
         loss_values(watched, rows)
     shape = seen[0]
     return shape.numel() // count if shape[0] == count and len(shape) <= 2 else None

@@ -30,6 +30,7 @@ def on_few_rows(whole: Callable[[], Any], rows: int) -> Iterator[None]:
 
     Raises:
         ProbeError: If the model fails on a few rows only.
+        OutOfMemoryError: Unchanged.
         Exception: The model's own, if it fails on the whole batch too.
 
     >>> with on_few_rows(lambda: None, 8):

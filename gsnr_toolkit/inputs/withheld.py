@@ -10,10 +10,21 @@ from gsnr_toolkit.errors import EngineError
 class WithheldField:
     """Raise an error whenever a model or loss reads the field; a field that is only passed on does no harm.
 
-    >>> WithheldField()[0]
+    Args:
+        field: The field, whose type it claims to have.
+
+    >>> WithheldField(["a", "b"])[0]
     Traceback (most recent call last):
     gsnr_toolkit.errors.EngineError: expected a model and a loss that read tensors only, but ...
     """
+
+    def __init__(self, field: Any) -> None:
+        object.__setattr__(self, "_kind", type(field))
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        kind: type = object.__getattribute__(self, "_kind")
+        return kind
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise EngineError(
