@@ -11,9 +11,9 @@ from torch.func import grad_and_value, vmap
 
 from gsnr_toolkit.errors import EngineError
 from gsnr_toolkit.gradients.task import GradientChunk, GradientTask
-from gsnr_toolkit.inputs.withheld import WithheldField
 from gsnr_toolkit.inputs.batches import batch_length, replace_rows, take_rows, tensors_of
 from gsnr_toolkit.inputs.preserve import preserved_rng, same_buffer_objects
+from gsnr_toolkit.inputs.withheld import WithheldField
 from gsnr_toolkit.types import Batch, Params
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,15 +41,16 @@ def check_loss_fn(loss_fn: Any) -> None:
     """
     if not callable(loss_fn) or isinstance(loss_fn, type):
         raise ProbeError(
-            f"expected loss_fn(model, batch) -> (N,), got {loss_fn!r}; pass a function, such as {_written('F.mse_loss')}"
+            f"expected loss_fn(model, batch) -> (N,), got {loss_fn!r}; pass a function, such as "
+            f"{_written('F.mse_loss')}"
         )
     inner = loss_fn.func if isinstance(loss_fn, partial) else loss_fn
     if isinstance(inner, nn.Module) and type(inner).__module__.startswith("torch.nn."):
         name = _FUNCTIONS.get(type(inner).__name__)
-        raise _criterion(f"{type(inner).__name__}()", "F." + name if name else f"torch.nn.{type(inner).__name__}")
+        _refuse_criterion(f"{type(inner).__name__}()", "F." + name if name else f"torch.nn.{type(inner).__name__}")
     name = getattr(inner, "__name__", "")
     if getattr(F, name, None) is inner:
-        raise _criterion(f"F.{name}", f"F.{name}")
+        _refuse_criterion(f"F.{name}", f"F.{name}")
     if not _takes(loss_fn, 2):
         raise ProbeError(
             f"expected loss_fn(model, batch) -> (N,), got {_signature(loss_fn)}, which does not take two arguments; "
@@ -57,8 +58,8 @@ def check_loss_fn(loss_fn: Any) -> None:
         )
 
 
-def _criterion(got: str, function: str) -> ProbeError:
-    return ProbeError(
+def _refuse_criterion(got: str, function: str) -> NoReturn:
+    raise ProbeError(
         f"expected loss_fn(model, batch) -> (N,), got {got}, a loss of outputs and targets; pass "
         f"loss_fn={_written(function)}"
     )
@@ -68,10 +69,8 @@ def _written(function: str) -> str:
     """The code of a loss that calls a loss of outputs and targets, one number per sample."""
     if not function.startswith("F."):
         return f'lambda model, batch: {function}(reduction="none")(model(batch[0]), batch[1])'
-    rows = "" if function in ("F.cross_entropy", "F.nll_loss") else ".flatten(1).mean(1)"
-    target = "batch[1]" if not rows else "batch[1].view_as(model(batch[0]))"
-    del target
-    return f'lambda model, batch: {function}(model(batch[0]), batch[1], reduction="none"){rows}'
+    outputs = "model(batch[0])" if function in ("F.cross_entropy", "F.nll_loss") else "model(batch[0]).squeeze(-1)"
+    return f'lambda model, batch: {function}({outputs}, batch[1], reduction="none")'
 
 
 def _takes(function: Any, count: int) -> bool:
@@ -86,7 +85,11 @@ def _takes(function: Any, count: int) -> bool:
 
 
 def _signature(function: Any) -> str:
-    return f"{getattr(function, '__name__', type(function).__name__)}{inspect.signature(function)}"
+    try:
+        arguments = str(inspect.signature(function))
+    except (TypeError, ValueError):  # a builtin without a signature
+        arguments = ""
+    return f"{getattr(function, '__name__', type(function).__name__)}{arguments}"
 
 
 @contextmanager
@@ -98,16 +101,13 @@ def explained_loss(loss_fn: Any, model: nn.Module) -> Iterator[None]:
 
     Raises:
         ProbeError: If the error names the model's class, as one does of a function that expected a tensor.
+        TypeError: Any other, unchanged.
+        AttributeError: Any other, unchanged.
     """
     try:
         yield
     except (TypeError, AttributeError) as error:
-        names = {"model", "net", "module", "network", "self"}
-        try:
-            first = next(iter(inspect.signature(loss_fn).parameters), "model")
-        except (TypeError, ValueError):
-            raise error from None
-        if first in names or type(model).__name__ not in str(error):
+        if type(model).__name__ not in str(error) or "forward()" in str(error):
             raise
         raise ProbeError(
             f"expected loss_fn(model, batch) -> (N,), got {_signature(loss_fn)}, which fails on a model and a batch "
@@ -116,7 +116,7 @@ def explained_loss(loss_fn: Any, model: nn.Module) -> Iterator[None]:
         ) from error
 
 
-def explain_call(model: nn.Module, inputs: Any, error: TypeError) -> None:
+def explain_call(model: nn.Module, inputs: Any, error: Exception) -> None:
     """Explain why a model does not take the inputs of a batch; return if that is not the reason for the error.
 
     Raises:
@@ -125,15 +125,17 @@ def explain_call(model: nn.Module, inputs: Any, error: TypeError) -> None:
     mapping = isinstance(inputs, Mapping)
     if not mapping and not isinstance(inputs, (tuple, list)):
         return
-    if mapping and _binds(model.forward, inputs):
+    if mapping and (isinstance(error, AttributeError) or _binds(model.forward, inputs)):
+        return
+    if isinstance(error, AttributeError) and f"'{type(inputs).__name__}' object" not in str(error):
         return
     call = "model(batch)" if mapping else "model(*batch[0])"
     labels = 'batch["labels"]' if mapping else "batch[1]"
     how = f"the fields {', '.join(map(str, inputs))} as keyword arguments" if mapping else "all inputs as one argument"
     raise ProbeError(
         f"expected a model that takes {how}, but {first_line(error)}; pass "
-        f'loss_fn=lambda model, batch: F.cross_entropy({call}, {labels}, reduction="none"), changed to the model\'s call '
-        "and output"
+        f'loss_fn=lambda model, batch: F.cross_entropy({call}, {labels}, reduction="none"), '
+        "changed to the model's call and output"
     ) from error
 
 

@@ -124,7 +124,7 @@ def model_logits(model: nn.Module, batch: Batch) -> Tensor:
     inputs, _ = split_inputs(batch)
     try:
         output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         explain_call(model, inputs, error)
         raise
     return logits_of(output)

@@ -17,6 +17,7 @@ from gsnr_toolkit.errors import ProbeWarning
 from gsnr_toolkit.estimators.estimates import Estimates, estimate
 from gsnr_toolkit.estimators.evidence import DriftMeasurement, Evidence
 from gsnr_toolkit.gradients.kernels import native
+from gsnr_toolkit.inputs.loaders import check_loader
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_model, preserved_rng
 from gsnr_toolkit.readings.parameters import gather_parameters
@@ -81,6 +82,7 @@ def measure(
     began = time.perf_counter()
     model, notes = unwrapped(model)
     check_model(model)
+    check_loader(loader)
     mode = in_eval_mode(model) if eval_mode else nullcontext()
     with mode, preserved_rng(loader, seed=options.seed), preserved_model(model):
         setup = prepare(model, loader, loss_fn, options, device, with_cor=with_cor)
@@ -114,6 +116,7 @@ def _tell(
         "num_batches": None if drift is None else len(drift.losses),
         "model": type(setup.task.model).__name__,
         "data": type(getattr(loader, "dataset", loader)).__name__,
+        "loss": setup.loss,
         "caption": "",
         "assignment": _assignment_key(evidence),
         **extra,

@@ -16,10 +16,12 @@ from gsnr_toolkit.gradients.task import GradientTask
 from gsnr_toolkit.inputs.batches import batch_length, move_batch, take_rows, tensors_of
 from gsnr_toolkit.inputs.fields import FieldWatch
 from gsnr_toolkit.inputs.loaders import draw_batches
+from gsnr_toolkit.inputs.loss_forms import explained_loss
 from gsnr_toolkit.inputs.losses import check_labels, inferred_loss, model_logits, rows_first, split_inputs
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
 from gsnr_toolkit.setup.few_rows import on_few_rows
+from gsnr_toolkit.setup.loss_reading import LossReading
 from gsnr_toolkit.types import Batch, Loader, Params
 
 MIN_SAMPLES = 4
@@ -211,7 +213,7 @@ def check_count(count: int) -> None:
 
 
 def checked_batches(
-    task: GradientTask, options: ProbeOptions, loader: Loader, *, device: torch.device | None
+    task: GradientTask, options: ProbeOptions, loader: Loader, *, device: torch.device | None, reading: LossReading
 ) -> Iterator[Batch]:
     """Draw batches, check the first one and what all of them hold together.
 
@@ -220,6 +222,7 @@ def checked_batches(
         options: For ``max_samples`` and the seed.
         loader: Yields batches.
         device: Move batches there; None leaves them where they are.
+        reading: Is shown the first batch.
 
     Yields:
         Batches on the model's device.
@@ -239,7 +242,9 @@ def checked_batches(
         if outputs is not None:
             check_labels(split_inputs(batch)[1], outputs)
         if index == 0:
-            check_deterministic(task, batch, options.seed)
+            reading.see(outputs, split_inputs(batch)[1] if inferred else torch.empty(0))
+            with explained_loss(task.loss_fn, task.model):
+                check_deterministic(task, batch, options.seed)
             check_independent(task, batch, options.seed)
         count += batch_length(batch)
         classes.see(batch)
