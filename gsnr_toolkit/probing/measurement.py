@@ -25,6 +25,7 @@ from gsnr_toolkit.readings.readout import gather_readout
 from gsnr_toolkit.report.report import Report
 from gsnr_toolkit.report.tables import drift_rows, layer_rows, to_frame, trajectory_row
 from gsnr_toolkit.setup.distributed import unwrapped
+from gsnr_toolkit.setup.few_rows import on_regrouped
 from gsnr_toolkit.setup.mini_batches import PREFERRED_BATCHES
 from gsnr_toolkit.setup.model_guards import check_model
 from gsnr_toolkit.setup.prepare import Setup, prepare
@@ -86,7 +87,9 @@ def measure(
     mode = in_eval_mode(model) if eval_mode else nullcontext()
     with mode, preserved_rng(loader, seed=options.seed), preserved_model(model):
         setup = prepare(model, loader, loss_fn, options, device, with_cor=with_cor)
-        evidence = _GATHER[options.layerwise](setup, progress=progress)
+        task = setup.task
+        with on_regrouped(lambda batch: task.losses(task.params, batch), setup.batches):
+            evidence = _GATHER[options.layerwise](setup, progress=progress)
     estimates = estimate(evidence, confidence=options.confidence, seed=options.seed)
     report = _tell(setup, evidence, estimates, loader, step=step, extra=extra or {}, notes=notes, began=began)
     comparable = evidence.drift if options.layerwise == "parameters" else None

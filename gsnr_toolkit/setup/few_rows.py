@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from gsnr_toolkit.errors import ProbeError, first_line
+from gsnr_toolkit.inputs.batches import batch_length, take_rows
 from gsnr_toolkit.inputs.preserve import preserved_rng
+from gsnr_toolkit.types import Batch
 
 REMEDY = (
     "take the size of states and buffers from the input (x.new_zeros(len(x), ...)), replace normalisation over the "
@@ -49,6 +51,39 @@ def on_few_rows(whole: Callable[[], Any], rows: int) -> Iterator[None]:
             "expected a model that runs on any number of samples, since per-sample gradients and their checks run 1 to "
             f"3 rows, but it runs on the whole batch of {rows} rows only ({type(error).__name__}: "
             f"{first_line(error)}); {REMEDY}"
+        ) from error
+
+
+@contextmanager
+def on_regrouped(run: Callable[[Batch], Any], batches: Iterable[Batch]) -> Iterator[None]:
+    """Explain an error inside the block if the model does not run on one of several regrouped batches.
+
+    Args:
+        run: Runs the model on a batch.
+        batches: The batches; looked through only if they are a list.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ProbeError: If the model fails on one of the batches, but not on its first row.
+        OutOfMemoryError: Unchanged.
+        Exception: Any other, unchanged.
+    """
+    try:
+        yield
+    except (ProbeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        held = batches if isinstance(batches, list) else []
+        bad = next((batch for batch in held if not _runs(lambda: run(batch))), None)  # noqa: B023 - called at once
+        if bad is None or not _runs(lambda: run(take_rows(bad, 0, 1))):
+            raise
+        raise ProbeError(
+            f"expected a model that runs on mini-batches of {batch_length(held[0])} rows, which are regrouped from the "
+            f"loader's batches, but it does not ({type(error).__name__}: {first_line(error)}); pass a batch_size that "
+            "divides the loader's and enough samples for eight mini-batches, or pack sequences with "
+            "enforce_sorted=False and pad them to one length"
         ) from error
 
 
