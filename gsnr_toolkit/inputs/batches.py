@@ -207,10 +207,12 @@ def can_join(one: Batch, other: Batch) -> bool:
 def _alike(one: Any, other: Any, rows: list[int]) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.layout == torch.strided and _kind(one) == _kind(other)
+    if type(one) is type(other) is tuple and all(map(_is_tensor, (*one, *other))):
+        return len(one) == len(other) and all(_alike(a, b, rows) for a, b in zip(one, other, strict=True))
     if is_sequence(one) and is_sequence(other):
         fields = [is_field(value, count) for value, count in zip((one, other), rows, strict=True)]
         if any(fields):
-            return all(fields) and type(one) is type(other) and _same_entries(one, other)
+            return all(fields) and isinstance(one, list) == isinstance(other, list) and _same_entries(one, other)
         if not isinstance(one, (list, tuple)):
             return equal(one, other)
         return len(one) == len(other) and all(_alike(a, b, rows) for a, b in zip(one, other, strict=True))
@@ -224,10 +226,14 @@ def _alike(one: Any, other: Any, rows: list[int]) -> bool:
     return all(_alike(a, b, rows) for a, b in zip(parts[0].values(), parts[1].values(), strict=True))
 
 
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
 def _same_entries(one: Any, other: Any) -> bool:
     """Whether the entries of two fields may stand in one: arrays of one shape and type of rows; anything in a list."""
-    if not isinstance(one, np.ndarray):
-        return True
+    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
+        return isinstance(one, np.ndarray) == isinstance(other, np.ndarray)
     return one.shape[1:] == other.shape[1:] and one.dtype == other.dtype
 
 

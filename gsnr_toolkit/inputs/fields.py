@@ -4,8 +4,9 @@ A sequence or array of the batch's length is a field: it has one entry per sampl
 tensors. One of another length is shared by all samples, and so are numbers, texts and None. A list or tuple with a
 tensor inside is nesting, whatever its length.
 
-A batch that has been cut may by chance have as many rows as a shared list has entries. Therefore shared sequences are
-marked when a batch is cut, and :class:`FieldWatch` remembers from one batch to the next which ones are shared.
+A batch that has been cut may by chance have as many rows as a shared list has entries. Therefore fields and shared
+sequences are marked by their types when a batch is cut, and :class:`FieldWatch` remembers from one batch to the next
+which ones are shared. Two lists of two names in a batch of two rows may be read either way, and are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.inputs.nesting import ATOMS, holds_tensor, is_record, parts_of, rebuilt
+from gsnr_toolkit.inputs.nesting import ATOMS, holds_tensor, is_record, parts_of, rebuilt, walk
 from gsnr_toolkit.types import Batch
 
 
@@ -35,11 +36,24 @@ class SharedArray(np.ndarray[Any, Any]):
     """An array that all samples share."""
 
 
+class FieldList(list[Any]):
+    """A list with one entry per sample."""
+
+
+class FieldTuple(tuple[Any, ...]):
+    """A tuple with one entry per sample."""
+
+    __slots__ = ()
+
+
 _SHARED = (SharedList, SharedTuple, SharedArray)
+_FIELD = (FieldList, FieldTuple)
 
 
 def is_sequence(value: Any) -> bool:
     """Whether a value may have one entry per sample: a sequence or an array without tensors inside."""
+    if isinstance(value, _FIELD):
+        return True
     if isinstance(value, (*ATOMS, bytearray, memoryview)):
         return False
     if isinstance(value, (tuple, list)):
@@ -58,11 +72,18 @@ def is_field(value: Any, rows: int) -> bool:
         False for a sequence that all samples share.
 
     Raises:
-        ProbeError: If it has not, and is of a type that cannot be marked as shared.
+        ProbeError: If it has not, and is of a type that cannot be marked as shared; or if the sequences inside have as
+            many entries, so that it cannot be told which of them are the samples.
     """
-    if isinstance(value, _SHARED):
-        return False
+    if isinstance(value, (*_SHARED, *_FIELD)):
+        return isinstance(value, _FIELD)
     if len(value) == rows:
+        if rows > 1 and _is_doubtful(value, rows):
+            raise ProbeError(
+                f"expected sequences whose length tells whether they have one entry per sample, got {rows} entries "
+                f"that hold sequences of {rows} entries themselves, where either may be the {rows} samples; make it an "
+                "array, a tensor or a dict of lists in the collate_fn"
+            )
         return True
     if type(value) not in (list, tuple) and not isinstance(value, np.ndarray):
         raise ProbeError(
@@ -72,6 +93,16 @@ def is_field(value: Any, rows: int) -> bool:
     return False
 
 
+def _is_doubtful(value: Any, rows: int) -> bool:
+    """Whether sequences below a list or tuple have as many entries as it has itself."""
+    if not isinstance(value, (list, tuple)) or all(isinstance(part, ATOMS) for part in value):
+        return False
+    sequences = [is_sequence(part) for part in value]
+    if all(sequences) and not all(len(part) == rows for part in value):  # of different lengths: one for each sample
+        return False
+    return any(is_sequence(part) and len(part) == rows for entry in value for part in walk(entry))
+
+
 def as_shared(value: Any) -> Any:
     """Mark a list, tuple or array as shared by all samples."""
     if isinstance(value, _SHARED):
@@ -79,6 +110,13 @@ def as_shared(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.view(SharedArray)
     return SharedList(value) if isinstance(value, list) else SharedTuple(value)
+
+
+def as_field(value: Any) -> Any:
+    """Mark a list or tuple as a field with one entry per sample."""
+    if type(value) is list:
+        return FieldList(value)
+    return FieldTuple(value) if type(value) is tuple else value
 
 
 def select(
@@ -100,6 +138,8 @@ def select(
     """
     if isinstance(value, Tensor):
         return on_tensor(value)
+    if type(value) is tuple and all(isinstance(part, Tensor) for part in value) and value:  # the most frequent batch
+        return tuple(map(on_tensor, value))
     if isinstance(value, ATOMS):
         return value
     if is_sequence(value):
@@ -150,9 +190,10 @@ def _length(value: Any) -> int | None:
 
 def cut(field: Any, start: int, stop: int) -> Any:
     """Take entries ``start:stop`` of a field."""
-    if isinstance(field, (list, tuple, np.ndarray, range)):
+    if isinstance(field, (np.ndarray, range)):
         return field[start:stop]
-    return type(field)(list(field)[start:stop])  # type: ignore[call-arg]  # a deque has no slices
+    part = field[start:stop] if isinstance(field, (list, tuple)) else list(field)[start:stop]  # a deque has no slices
+    return as_field(type(field)(part))
 
 
 def gather(field: Any, index: list[int]) -> Any:
@@ -160,7 +201,7 @@ def gather(field: Any, index: list[int]) -> Any:
     if isinstance(field, np.ndarray):
         return field[index]
     taken = [field[i] for i in index]
-    return taken if isinstance(field, range) else type(field)(taken)
+    return as_field(taken if isinstance(field, range) else type(field)(taken))
 
 
 def concatenated(parts: list[Any]) -> Any:
@@ -168,7 +209,7 @@ def concatenated(parts: list[Any]) -> Any:
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
     entries = [entry for part in parts for entry in part]
-    return entries if isinstance(parts[0], range) else type(parts[0])(entries)
+    return as_field(entries if isinstance(parts[0], range) else type(parts[0])(entries))
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -222,8 +263,10 @@ class FieldWatch:
             return value
         if is_sequence(value):
             shared = self._is_shared(value, path, rows)
-            if not shared or isinstance(value, np.ndarray):
-                return as_shared(value) if shared else value
+            if not shared:
+                return as_field(value)
+            if isinstance(value, np.ndarray):
+                return as_shared(value)
         parts = parts_of(value)
         if parts is None:
             _insist_shared(value, lambda: rows)
@@ -235,11 +278,10 @@ class FieldWatch:
 
     def _is_shared(self, value: Any, path: tuple[Any, ...], rows: int) -> bool:
         """Whether a sequence is shared, by what earlier batches show."""
-        field = is_field(value, rows)
-        if path not in self._seen and field and rows > 1 and _is_square(value, rows):
-            raise _unclear(path, f"{rows} sequences of {rows} entries, where either may be the samples")
-        before, held = self._seen.setdefault(path, (field, value))
-        if before and not field:
+        if path not in self._seen:
+            self._seen[path] = is_field(value, rows), value
+        before, held = self._seen[path]
+        if before and len(value) != rows:
             raise _unclear(path, f"{len(value)} entries for {rows} samples, after {len(held)} for as many samples")
         if before:
             return False
@@ -256,13 +298,6 @@ def _entries(value: Any) -> Any:
         type(part) if isinstance(part, (list, tuple, np.ndarray, Mapping)) or is_record(part) else part
         for part in value
     ]
-
-
-def _is_square(value: Any, rows: int) -> bool:
-    sequences = (list, tuple, np.ndarray)
-    return isinstance(value, (list, tuple)) and all(
-        isinstance(part, sequences) and is_sequence(part) and len(part) == rows for part in value
-    )
 
 
 def _unclear(path: tuple[Any, ...], got: str) -> ProbeError:

@@ -93,7 +93,9 @@ def walk(value: Any) -> Iterator[Any]:
     """Yield a value and everything below it but atoms, depth first."""
     yield value
     for part in (parts_of(value) or {}).values():
-        if not isinstance(part, ATOMS):
+        if isinstance(part, Tensor):
+            yield part
+        elif not isinstance(part, ATOMS):
             yield from walk(part)
 
 
