@@ -145,7 +145,8 @@ def _names(value: Any) -> list[str]:
 
 
 def _with_attributes(value: Any, attributes: dict[str, Any]) -> Any:
-    new = object.__new__(type(value))
+    make = SimpleNamespace if isinstance(value, SimpleNamespace) else object
+    new = make.__new__(type(value))
     for name, part in attributes.items():
         object.__setattr__(new, name, part)  # a frozen data class takes no other way
     return new
@@ -154,7 +155,7 @@ def _with_attributes(value: Any, attributes: dict[str, Any]) -> Any:
 def _other_dict(value: dict[Any, Any], parts: list[Any]) -> Any:
     """A subclass of dict: its items, and its attributes, which may be the same objects."""
     base: Any = OrderedDict if isinstance(value, OrderedDict) else dict
-    new = type(value).__new__(type(value))
+    new: Any = type(value).__new__(type(value))
     for key, part in zip(value, parts, strict=False):
         base.__setitem__(new, key, part)
     if isinstance(value, defaultdict):
