@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.inputs.fields import as_shared, concatenated, cut, equal, gather, is_field, is_sequence, select
+from gsnr_toolkit.inputs.fields import (
+    as_shared,
+    concatenated,
+    cut,
+    equal,
+    gather,
+    is_field,
+    is_sequence,
+    select,
+    type_name,
+)
 from gsnr_toolkit.inputs.nesting import holds_tensor, map_parts, parts_of, rebuilt, walk
 from gsnr_toolkit.types import Batch
 
@@ -156,7 +166,7 @@ class _CannotJoinError(Exception):
 def _joined(values: list[Any], rows: list[int]) -> Any:
     first = values[0]
     if any(type(value) is not type(first) and not is_sequence(value) for value in values):
-        raise _CannotJoinError(f"{' and '.join(sorted({type(value).__name__ for value in values}))} in one place")
+        raise _CannotJoinError(f"{' and '.join(sorted({type_name(value) for value in values}))} in one place")
     if isinstance(first, Tensor):
         return torch.cat(values)
     if is_sequence(first):
@@ -182,7 +192,7 @@ def _joined_sequences(values: list[Any], rows: list[int]) -> Any:
         return as_shared(type(first)(_joined(list(column), rows) for column in zip(*values, strict=True)))
     if len(fields) == 1 and all(equal(first, value) for value in values[1:]):
         return as_shared(first)
-    raise _CannotJoinError(f"a {type(first).__name__} has {[len(value) for value in values[:4]]} entries")
+    raise _CannotJoinError(f"a {type_name(first)} has {[len(value) for value in values[:4]]} entries")
 
 
 def can_join(one: Batch, other: Batch) -> bool:

@@ -188,6 +188,12 @@ def _length(value: Any) -> int | None:
         return None
 
 
+def type_name(value: Any) -> str:
+    """Name of a value's type without our mark."""
+    kind = type(value)
+    return (kind.__mro__[1] if kind in (*_SHARED, *_FIELD) else kind).__name__
+
+
 def cut(field: Any, start: int, stop: int) -> Any:
     """Take entries ``start:stop`` of a field."""
     if isinstance(field, (np.ndarray, range)):
@@ -264,7 +270,7 @@ class FieldWatch:
         if is_sequence(value):
             shared = self._is_shared(value, path, rows)
             if not shared:
-                return as_field(value)
+                return as_field(value) if _is_doubtful(value, rows) else value
             if isinstance(value, np.ndarray):
                 return as_shared(value)
         parts = parts_of(value)

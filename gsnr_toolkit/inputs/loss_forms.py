@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsnr_toolkit.errors import ProbeError, first_line
+from gsnr_toolkit.inputs.fields import type_name
 
 _FUNCTIONS = {
     "CrossEntropyLoss": "cross_entropy",
@@ -158,7 +159,7 @@ def describe_batch(batch: Any) -> str:
     if is_dataclass(batch):
         return f"{type(batch).__name__} with the fields {', '.join(field.name for field in fields(batch))}"
     if isinstance(batch, (tuple, list)):
-        held = ", ".join(type(part).__name__ for part in batch[:6])
+        held = ", ".join(map(type_name, batch[:6]))
         single = " (one sample of a data set? wrap it in a DataLoader)" if _is_sample(batch) else ""
         return f"{type(batch).__name__} of {held}{single}"
     return type(batch).__name__
