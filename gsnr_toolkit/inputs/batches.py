@@ -149,9 +149,9 @@ def join_batches(batches: list[Batch]) -> Batch:
     """
     try:
         return _joined(batches, [batch_length(batch) for batch in batches])
-    except (RuntimeError, ValueError, _CannotJoinError) as error:
+    except (RuntimeError, ValueError, _Differs) as error:
         shapes = [[tuple(tensor.shape) for tensor in tensors_of(batch)] for batch in batches]
-        reason = f" ({error})" if isinstance(error, _CannotJoinError) else ""
+        reason = f" ({error})" if isinstance(error, _Differs) else ""
         raise ProbeError(
             f"expected batches whose tensors differ in the number of rows only, got {shapes[:4]}{reason}; "
             "pad to one length in the collate_fn, give what varies one entry per sample, or pass a batch_size that "
@@ -159,14 +159,14 @@ def join_batches(batches: list[Batch]) -> Batch:
         ) from error
 
 
-class _CannotJoinError(Exception):
+class _Differs(Exception):
     """What differs between batches that are to be joined."""
 
 
 def _joined(values: list[Any], rows: list[int]) -> Any:
     first = values[0]
     if any(type(value) is not type(first) and not is_sequence(value) for value in values):
-        raise _CannotJoinError(f"{' and '.join(sorted({type_name(value) for value in values}))} in one place")
+        raise _Differs(f"{' and '.join(sorted({type_name(value) for value in values}))} in one place")
     if isinstance(first, Tensor):
         return torch.cat(values)
     if is_sequence(first):
@@ -174,11 +174,11 @@ def _joined(values: list[Any], rows: list[int]) -> Any:
     opened = [parts_of(value) for value in values]
     if opened[0] is None:
         if not all(equal(first, value) for value in values[1:]):
-            raise _CannotJoinError(f"{str(first)[:40]!r} is {str(values[-1])[:40]!r} elsewhere")
+            raise _Differs(f"{str(first)[:40]!r} is {str(values[-1])[:40]!r} elsewhere")
         return first
     parts = [part for part in opened if part is not None]
     if any(list(map(str, part)) != list(map(str, parts[0])) for part in parts):
-        raise _CannotJoinError("the keys differ")
+        raise _Differs("the keys differ")
     columns = zip(*(part.values() for part in parts), strict=True)
     return rebuilt(first, [_joined(list(column), rows) for column in columns])
 
@@ -192,7 +192,7 @@ def _joined_sequences(values: list[Any], rows: list[int]) -> Any:
         return as_shared(type(first)(_joined(list(column), rows) for column in zip(*values, strict=True)))
     if len(fields) == 1 and all(equal(first, value) for value in values[1:]):
         return as_shared(first)
-    raise _CannotJoinError(f"a {type_name(first)} has {[len(value) for value in values[:4]]} entries")
+    raise _Differs(f"a {type_name(first)} has {[len(value) for value in values[:4]]} entries")
 
 
 def can_join(one: Batch, other: Batch) -> bool:

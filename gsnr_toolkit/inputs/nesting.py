@@ -180,7 +180,7 @@ def _other_mapping(value: Mapping[Any, Any], parts: list[Any]) -> Any:
     else:
         new = type(value)(items)  # type: ignore[call-arg]
     if not isinstance(new, type(value)) or not _same(items, new):
-        raise TypeError("its items are not those of the dict it was made from")
+        raise TypeError("expected the items of the dict it was made from, got others; it cannot be made again")
     return new
 
 

@@ -19,8 +19,9 @@ class LossReading:
         name: Its name.
         notes: What a reader must know about it.
 
+    >>> import torch
     >>> reading = LossReading(inferred_loss)
-    >>> reading.see(1, torch.tensor([0.2, 0.7]))
+    >>> reading.see(1, torch.tensor([0.2, 0.7]))  # outputs per sample, and targets
     >>> reading.name
     'binary cross-entropy of one output, inferred'
     """

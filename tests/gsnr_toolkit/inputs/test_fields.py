@@ -192,7 +192,7 @@ def test_words_of_each_sample_stay_fields_in_a_short_batch():
     [
         ("train", "test", "'train' is 'test' elsewhere"),
         (["a"], ["b"], "'a' is 'b'"),
-        (np.ones(3), np.zeros(3), "Array has"),
+        (np.ones(3), np.zeros(3), "ndarray has"),
     ],
 )
 def test_what_differs_between_batches_is_not_joined(one, other, message):
