@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.batches import batch_length, join_batches, take_rows
 from gsnr_toolkit.types import Batch, Loader
+
+
+def check_loader(loader: Loader) -> None:
+    """Check that a loader can yield batches.
+
+    Raises:
+        ProbeError: If it cannot be iterated over, or is a single batch.
+
+    >>> check_loader(5)
+    Traceback (most recent call last):
+    gsnr_toolkit.errors.ProbeError: expected a loader that yields batches, got int; pass a DataLoader or a list of ...
+    """
+    single = isinstance(loader, (str, bytes, Mapping, Tensor))
+    if single or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        hint = "put this batch into a list, [batch]" if single else "pass a DataLoader or a list of batches"
+        raise ProbeError(f"expected a loader that yields batches, got {type(loader).__name__}; {hint}")
 
 
 def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:

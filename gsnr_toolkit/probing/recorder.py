@@ -12,7 +12,7 @@ from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius, escape_radius
-from gsnr_toolkit.inputs.loaders import draw_batches
+from gsnr_toolkit.inputs.loaders import check_loader, draw_batches
 from gsnr_toolkit.inputs.options import ProbeOptions, make_options
 from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.probing.measurement import Measured, measure
@@ -147,6 +147,7 @@ class Recorder:
 
     def _samples(self) -> list[Batch]:
         if self._held is None:
+            check_loader(self._loader)
             with preserved_rng(self._loader, seed=self.options.seed):
                 self._held = list(draw_batches(self._loader, self.options.max_samples))
         return self._held

@@ -57,16 +57,24 @@ def check_model(model: nn.Module) -> None:
 
 
 def check_batchnorm(model: nn.Module) -> None:
-    """Refuse batch normalisation in train mode: a sample's gradient would depend on its batch.
+    """Refuse batch normalisation by the batch's own statistics: a sample's gradient would depend on its batch.
 
     Raises:
         ProbeError: If there is any; names the first such layer.
     """
-    mixing = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training]
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    mixing = [name for name, module in norms.items() if module.training]
     if mixing:
         raise ProbeError(
             f"expected samples that do not influence each other, got batch normalisation in train mode "
             f"({mixing[0]!r} and {len(mixing) - 1} more); call model.eval() before the probe, or use GroupNorm"
+        )
+    bare = [name for name, module in norms.items() if module.running_mean is None and module.running_var is None]
+    if bare:
+        raise ProbeError(
+            f"expected samples that do not influence each other, got batch normalisation without running statistics "
+            f"({bare[0]!r} and {len(bare) - 1} more), which takes those of the batch in eval mode too; build it with "
+            "track_running_stats=True, or use GroupNorm"
         )
 
 
