@@ -6,12 +6,12 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsnr_toolkit.data.checks import DataError, check_choice, refuse_missing
-from gsnr_toolkit.support.arguments import COUNT, NAME, PATH, SEED, WHOLE, Kind, check_arguments, optional
+from gsnr_toolkit.support.arguments import NAME, PATH, SEED, WHOLE, Kind, check_arguments, optional
 from gsnr_toolkit.support.lookup import Registry, call_with_known, is_target, load_target
 
 if TYPE_CHECKING:
@@ -150,6 +150,11 @@ DATASETS: Registry[DatasetInfo] = Registry(
 )
 
 
+_SIDE = Kind(
+    "a positive number of pixels",
+    lambda value: value is None or (isinstance(value, Integral) and int(value) > 0),
+    "pass the model's image_size",
+)
 _CHANNELS = Kind(
     "three numbers, one per channel, or None",
     lambda values: (
@@ -205,7 +210,7 @@ def open_dataset(
     from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD  # imports torch
 
     check_arguments(name=(name, NAME), split=(split, optional(NAME)), size=(size, optional(WHOLE)), seed=(seed, SEED))
-    check_arguments(image_size=(image_size, optional(COUNT)), mean=(mean, _CHANNELS), std=(std, _CHANNELS))
+    check_arguments(image_size=(image_size, _SIDE), mean=(mean, _CHANNELS), std=(std, _CHANNELS))
     check_arguments(root=(root, optional(PATH)))
     defaults = DATASETS.rows.get(name, DatasetInfo)
     split = defaults.split if split is None else split

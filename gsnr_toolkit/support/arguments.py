@@ -12,8 +12,8 @@ from typing import Any
 from gsnr_toolkit.errors import ProbeError
 
 __all__ = [
-    "COUNT", "FUNCTION", "LOADER", "MAPPING", "NAME", "NUMBER", "PATH", "POSITIVE", "SEED", "WHOLE", "Kind", "check_arguments",
-    "check_state", "instance", "optional", "shown",
+    "COUNT", "FUNCTION", "INTEGER", "LOADER", "MAPPING", "NAME", "NUMBER", "PATH", "POSITIVE", "SEED", "WHOLE", "Kind",
+    "check_arguments", "check_state", "instance", "optional", "shown",
 ]  # fmt: skip
 
 _LONGEST = 60
@@ -96,6 +96,7 @@ NAME = instance(str, "a name", "pass text")
 FUNCTION = Kind("a function", callable, "pass a function, or another object that can be called")
 LOADER = Kind("an iterable of batches", _iterable, "pass a DataLoader, or a list of batches")
 MAPPING = instance(Mapping, "a mapping", "pass a dict")
+INTEGER = Kind("a whole number", lambda value: _number(value, Integral), "pass a whole number")
 WHOLE = Kind("a whole number from 0", lambda value: _number(value, Integral) and value >= 0, "pass 0, 1, 2, ...")
 COUNT = Kind("a whole number from 1", lambda value: _number(value, Integral) and value >= 1, "pass 1, 2, 3, ...")
 SEED = Kind(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from gsnr_toolkit.support.arguments import COUNT, MAPPING, NAME, PATH, check_arguments, instance, optional
+from gsnr_toolkit.support.arguments import INTEGER, MAPPING, NAME, PATH, check_arguments, instance, optional
 from gsnr_toolkit.sweeps.folder import SweepFolder
 from gsnr_toolkit.sweeps.grid import Grid, check_names, make_grid
 from gsnr_toolkit.sweeps.job import TRAIN, Job, write_failure
@@ -98,8 +98,8 @@ def run_grid(
     """
     check_arguments(
         out=(out, PATH),
-        workers=(workers, optional(COUNT)),
-        threads=(threads, COUNT),
+        workers=(workers, optional(INTEGER)),
+        threads=(threads, INTEGER),
         device=(device, optional(NAME)),
         ray=(ray, optional(NAME)),
     )

@@ -39,7 +39,7 @@ __all__ = ["ResumableRun", "check_work", "choose_device", "complete_run"]
 
 _CHECKPOINT = "checkpoint.pt"
 _SECONDS = Kind(
-    "a number of seconds from 0", lambda value: isinstance(value, Real) and value >= 0, "pass 60, for example"
+    "a number of seconds from 0", lambda value: isinstance(value, Real) and float(value) >= 0, "pass 60, for example"
 )
 
 
