@@ -2,8 +2,8 @@
 
 Claim: after a kill, a full disk or a damaged file, the same call ends with the same bits as an undisturbed run, or says
 what is wrong in one sentence. Commands: ``python -m benchmarks.faults`` (half an hour on two cores),
-``--quick`` (a quarter), ``--only NAME`` (the cases and works whose name contains it), ``--seed`` for other moments. A line of
-the JSON file names the seed and the trial of each failure, so that it can be repeated.
+``--quick`` (a quarter), ``--only NAME`` (the cases and works whose name contains it), ``--seed`` for other moments. A
+line of the JSON file names the seed and the trial of each failure, so that it can be repeated.
 """
 
 from __future__ import annotations
