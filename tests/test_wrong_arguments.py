@@ -102,6 +102,7 @@ ELSEWHERE = {
 
 def _names(function, further):
     kept = [item for item in inspect.signature(function).parameters.values() if item.kind not in (2, 4)]
+    kept = [item for item in kept if item.name not in ("progress", "overwrite", "eval_mode")]  # any value will do
     return dict.fromkeys([*(item.name for item in kept if item.name != "self"), *further])
 
 
