@@ -74,9 +74,9 @@ def _read_result(path: Path, noun: str) -> dict[str, Any]:
     try:
         found = read_json(path)
     except (OSError, ValueError) as error:
-        found = error
+        found = error.__cause__ or error  # without a second "expected ..., but"
     if not isinstance(found, dict):
-        reason = found if isinstance(found, Exception) else f"it holds {type(found).__name__}"
+        reason = found if isinstance(found, BaseException) else f"it holds {type(found).__name__}"
         raise ProbeError(
             f"expected {path} to hold the results of a {noun}, but it cannot be read ({reason}); delete that file: the "
             f"same call then makes the {noun} again"
