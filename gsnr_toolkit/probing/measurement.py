@@ -29,6 +29,7 @@ from gsnr_toolkit.setup.few_rows import on_regrouped
 from gsnr_toolkit.setup.mini_batches import PREFERRED_BATCHES
 from gsnr_toolkit.setup.model_guards import check_model
 from gsnr_toolkit.setup.prepare import Setup, prepare
+from gsnr_toolkit.support.arguments import FUNCTION, LOADER, check_arguments, optional
 from gsnr_toolkit.support.provenance import environment
 from gsnr_toolkit.types import Floats, Loader, PerSampleLoss
 
@@ -81,6 +82,7 @@ def measure(
         The report of this step.
     """
     began = time.perf_counter()
+    check_arguments(loader=(loader, LOADER), loss_fn=(loss_fn, optional(FUNCTION)))
     model, notes = unwrapped(model)
     check_model(model)
     check_loader(loader)

@@ -19,6 +19,7 @@ from gsnr_toolkit.probing.measurement import Measured, measure
 from gsnr_toolkit.report.report import Report, join_steps
 from gsnr_toolkit.setup.distributed import unwrapped
 from gsnr_toolkit.setup.model_guards import check_model
+from gsnr_toolkit.support.arguments import FUNCTION, LOADER, MAPPING, check_arguments, check_state, optional
 from gsnr_toolkit.types import Batch, Floats, Loader, PerSampleLoss
 
 __all__ = ["Recorder"]
@@ -76,6 +77,11 @@ class Recorder:
         **options: Any,
     ) -> None:
         unwrapped(model)  # refuses sharded parameters here rather than at the first measurement
+        check_arguments(
+            loader=(loader, LOADER),
+            loss_fn=(loss_fn, optional(FUNCTION)),
+            extra_settings=(extra_settings, optional(MAPPING)),
+        )
         self._model, self._loader, self._loss_fn = model, loader, loss_fn
         self._due = _schedule(every)
         self._cor, self._eval_mode, self._device, self._progress = cor, eval_mode, device, progress
@@ -176,7 +182,11 @@ class Recorder:
 
         Args:
             state: The return value of :meth:`state_dict`.
+
+        Raises:
+            ProbeError: If it is something else.
         """
+        check_state(state, self.state_dict(), "Recorder.state_dict()")
         self.steps = list(state["steps"])
         self._joint = None if state["report"] is None else Report.from_texts(state["report"])
         self._batches = [(losses.numpy(), norms.numpy()) for losses, norms in state["batches"]]
