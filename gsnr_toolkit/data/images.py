@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_ASPECT", "is_hidden", "is_image", "read_image", "refusal", "to_rgb", "unread_kind"]
 
@@ -28,7 +28,7 @@ _WHITE = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535}
 
 
 def is_hidden(path: str | Path) -> bool:
-    """Whether a name is one that systems and programs leave behind: ``._000.png``, ``.cache``, ``__MACOSX``, ``@eaDir``.
+    """Whether a name is one that systems and programs leave behind: ``._000.png``, ``__MACOSX``, ``@eaDir``.
 
     Args:
         path: A file or folder; only its own name counts.
@@ -94,7 +94,9 @@ def read_image(file: Path | IO[bytes]) -> Image.Image:
         reason = refusal(image)
         if reason is not None:
             raise ValueError(reason)
-        found = to_rgb(ImageOps.exif_transpose(image))
+        image.load()
+        upright = image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
+        found = to_rgb(upright)
         found.info["alpha"] = image.has_transparency_data
         return found
 
@@ -124,7 +126,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
             them at 255. Transparency is dropped, as by ``convert("RGB")``.
 
     Returns:
-        An RGB image.
+        An RGB image, the same object if it is one already.
 
     Raises:
         ValueError: If the pixels have 32 bits, and so no known white.
@@ -139,7 +141,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(
             f"expected pixels of 8 or 16 bits, got mode {image.mode} with 32, which has no known white; scale the image"
         )
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def unreadable(path: Path) -> str | None:

@@ -29,15 +29,20 @@ def split_inputs(batch: Batch) -> tuple[Any, Tensor]:
         ProbeError: If the batch has neither form.
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        return batch[0], batch[1]
+        return batch[0], _usual(batch[1])
     if isinstance(batch, Mapping):
         key = next((key for key in _TARGET_KEYS if isinstance(batch.get(key), Tensor)), None)
         if key is not None:
-            return {name: value for name, value in batch.items() if name != key}, batch[key]
+            return {name: value for name, value in batch.items() if name != key}, _usual(batch[key])
     raise ProbeError(
         f"expected a batch (inputs, labels), or a mapping with one of the keys {', '.join(_TARGET_KEYS)}, with labels "
         f"that are a tensor, got {describe_batch(batch)}; for any other form pass loss_fn(model, batch) -> (N,)"
     )
+
+
+def _usual(labels: Tensor) -> Tensor:
+    """Labels in a dtype that torch computes with; numpy's wider unsigned integers are not."""
+    return labels.long() if labels.dtype in (torch.uint16, torch.uint32, torch.uint64) else labels
 
 
 def logits_of(output: Any) -> Tensor:

@@ -53,7 +53,8 @@ class GradientWatch:
     def standing(self, params: Iterable[Tensor]) -> bool:
         """Whether a backward since the last step has left a gradient that is not zero.
 
-        Before the first step nothing is known of what stands there: another optimizer may have left it.
+        Returns:
+            False before the first step: another optimizer may have left what stands there.
         """
         left = self._left
         return left is not None and any(
