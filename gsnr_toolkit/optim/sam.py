@@ -5,7 +5,6 @@ Sources: Foret et al., ICLR 2021 (arXiv 2010.01412); Kwon et al., ICML 2021 (arX
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from gsnr_toolkit.errors import ProbeError, ProbeWarning
+from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.optim.caches import drop_weight_copies
 from gsnr_toolkit.optim.displacement import Displacement
 from gsnr_toolkit.optim.parameters import (
@@ -29,6 +28,7 @@ from gsnr_toolkit.optim.rho import RadiusController, RhoSchedule, check_radius, 
 from gsnr_toolkit.optim.scaling import Unscaler, finite_everywhere, gradients_finite, scaler_errors
 from gsnr_toolkit.optim.state import AroundBase, is_priming
 from gsnr_toolkit.optim.watch import STANDING
+from gsnr_toolkit.support.warn import warn_user
 
 
 class SAM(AroundBase):
@@ -392,4 +392,4 @@ class SAM(AroundBase):
         """Warn once per kind."""
         if kind not in self._told:
             self._told.add(kind)
-            warnings.warn(message, ProbeWarning, stacklevel=4)
+            warn_user(message)

@@ -161,7 +161,7 @@ def test_half_precision_is_warned_of():
         (lambda m: SAM(m, torch.optim.SGD(m.parameters())), "got an instance of SGD"),
         (lambda m: SAM(None), "expected a module, parameters, .* got NoneType; pass the model"),
         (lambda m: SAM(0.1), "got float"),
-        (lambda m: SAM({"params": [m.weight]}), "got dict"),
+        (lambda m: SAM({"params": list(m.parameters())}), "got dict"),
         (lambda m: SAM(m, "sgd"), r"builds one, got 'sgd'; pass a class such as"),
         (lambda m: SAM(m, lambda groups: None), "is a torch.optim.Optimizer, got NoneType"),
         (lambda m: SAM(m, torch.optim.LBFGS), "got LBFGS, which evaluates the loss itself"),
