@@ -2,12 +2,13 @@
 
 import warnings
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.nn import functional as F
 
-import lightning.pytorch as pl
 from gsnr_toolkit import SAM, ProbeError
 from gsnr_toolkit.errors import ProbeWarning
 from tests.support.hand_loop import distance, expected_prints, recipes, sam_step_by_hand
@@ -123,7 +124,10 @@ def test_manual_optimization_accumulates(manual, tmp_path, count, clip):
     assert trainer.global_step == trainer.optimizers[0].steps == 2 * -(-6 // count)
 
 
-@pytest.mark.parametrize("form", ["automatic", "manual"])
+UNSCALES = pytest.mark.xfail(strict=True, reason="Lightning takes SAM for an optimizer that unscales gradients itself")
+
+
+@pytest.mark.parametrize("form", [pytest.param("automatic", marks=UNSCALES), "manual"])
 def test_bf16(request, tmp_path, form):
     kind = request.getfixturevalue(form)
     net = make_net()
@@ -161,8 +165,12 @@ def test_accumulation_in_automatic_optimization_is_told(automatic, tmp_path):
         make_trainer(tmp_path, accumulate_grad_batches=3).fit(automatic(make_net()), make_loader())
 
 
-def test_the_trainers_own_scaler_is_refused(automatic, tmp_path):
+@pytest.mark.parametrize("clip", [None, pytest.param(0.05, marks=UNSCALES)])
+def test_the_trainers_own_scaler_is_refused(automatic, tmp_path, clip):
+    """What `precision="16-mixed"` is on a GPU; on a CPU, Lightning takes bf16 instead."""
     net = make_net()
-    with pytest.raises(ProbeError, match="scaler"):
-        fit(automatic(net), make_trainer(tmp_path, precision="16-mixed"), make_loader())
+    mixed = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    trainer = make_trainer(tmp_path, plugins=[mixed], gradient_clip_val=clip)
+    with pytest.raises(ProbeError, match="step\\(closure, scaler=scaler\\)"):
+        fit(automatic(net), trainer, make_loader())
     assert distance(net, make_net()) == 0

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, Trainer, TrainingArguments
+from transformers import BertConfig, BertForSequenceClassification, BertLMHeadModel, Trainer, TrainingArguments
 
 from gsnr_toolkit import SAM, ProbeError
 from gsnr_toolkit.errors import ProbeWarning
@@ -40,9 +40,10 @@ def page():
     return recipes("transformers")
 
 
-def make_net(kind=BertForSequenceClassification):
+def make_net(tokens=False):
     torch.manual_seed(3)
-    return kind(BertConfig(**CONFIG)).double()
+    kind = BertLMHeadModel if tokens else BertForSequenceClassification
+    return kind(BertConfig(**CONFIG, is_decoder=tokens)).double()
 
 
 def make_data(tokens=False):
@@ -50,7 +51,7 @@ def make_data(tokens=False):
     rows = []
     for _ in range(24):
         ids = torch.randint(1, 20, (int(torch.randint(3, 12, (), generator=generator)),), generator=generator)
-        rows.append({"input_ids": ids, "labels": (ids % 2) if tokens else (ids[0] % 2)})
+        rows.append({"input_ids": ids, "labels": ids if tokens else ids[0] % 2})
     return rows
 
 
@@ -89,22 +90,30 @@ def fit(trainer, **options):
 
 
 def by_hand(count=1, steps=6, *, autocast=False, clip=None, rho=RHO, tokens=False):
-    net = make_net(BertForTokenClassification if tokens else BertForSequenceClassification)
+    net = make_net(tokens)
     base = torch.optim.AdamW(net.parameters(), **OPTIONS)
     scheduler = torch.optim.lr_scheduler.StepLR(base, 1, gamma=0.9)
-    rows = make_data(tokens)
+    parts, rows = [], make_data(tokens)
+
+    def loss_fn(part):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            return net(**part).loss * (share(part, parts) if tokens else 1)
+
     batches = [collate(rows[start : start + 4]) for start in range(0, 24, 4)]
     for step in range(steps):
         start = step * count % len(batches)
-        parts = batches[start : start + count]
-
-        def loss_fn(part):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-                return net(**part).loss
-
-        sam_step_by_hand(net.parameters(), base, loss_fn, parts, rho=rho, clip=clip)
+        parts[:] = batches[start : start + count]
+        # The Trainer leaves the division by the number of micro-batches to a model that takes `num_items_in_batch`.
+        # A language model divides by the tokens of all of them; a BERT that classifies sequences does not divide.
+        sam_step_by_hand(net.parameters(), base, loss_fn, parts, rho=rho, clip=clip, weight=1)
         scheduler.step()
     return net
+
+
+def share(part, parts):
+    """What part of all predicted tokens lies in a micro-batch; the first one of a row is not predicted."""
+    counts = [int((one["labels"][:, 1:] != -100).sum()) for one in (part, *parts)]
+    return counts[0] / sum(counts[1:])
 
 
 def assert_same(net, twin, plain, tolerance=1e-12):
@@ -119,6 +128,14 @@ def test_the_recipe(page, tmp_path, count, clip):
     fit(trainer)
     assert_same(net, by_hand(count, clip=clip), by_hand(count, clip=clip, rho=0.0))
     assert trainer.state.global_step == trainer.optimizer.optimizer.steps == 6
+
+
+def test_a_language_model_weighs_micro_batches_by_their_tokens(page, tmp_path):
+    net = make_net(tokens=True)
+    fit(make_trainer(page, net, tmp_path, tokens=True, gradient_accumulation_steps=3, max_grad_norm=0.05))
+    twin = {"tokens": True, "clip": 0.05}
+    # the model computes its loss in float32
+    assert_same(net, by_hand(3, **twin), by_hand(3, rho=0.0, **twin), tolerance=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 3])
