@@ -25,7 +25,14 @@ from gsnr_toolkit.optim.parameters import (
     parameter_groups,
 )
 from gsnr_toolkit.optim.rho import RadiusController, RhoSchedule, check_radius, fixed_radius
-from gsnr_toolkit.optim.scaling import Unscaler, finite_everywhere, gradients_finite, scaler_errors
+from gsnr_toolkit.optim.scaling import (
+    AskedByScaler,
+    Unscaler,
+    finite_everywhere,
+    gradients_finite,
+    insist_direct,
+    scaler_errors,
+)
 from gsnr_toolkit.optim.state import AroundBase, is_priming
 from gsnr_toolkit.optim.watch import STANDING
 from gsnr_toolkit.support.warn import warn_user
@@ -77,7 +84,7 @@ class SAM(AroundBase):
     True
     """
 
-    _step_supports_amp_scaling = True  # GradScaler.step then lets step() see that it is called by a scaler
+    _step_supports_amp_scaling = AskedByScaler()
 
     def __init__(
         self,
@@ -185,13 +192,9 @@ class SAM(AroundBase):
         Raises:
             ProbeError: If there is no closure, an earlier step is unfinished, or a GradScaler is used in another way.
         """
+        insist_direct(self, closure)
         if closure is None:
             return self._step_without_closure()
-        if self.__dict__.pop("found_inf", None) is not None:  # GradScaler.step sets it while it calls this
-            raise ProbeError(
-                "expected step(closure, scaler=scaler), got scaler.step(optimizer, closure), which unscales only one "
-                "of SAM's two gradients; call optimizer.step(closure, scaler=scaler), then scaler.update()"
-            )
         self._insist_new()
         if self._displaced.watch.standing(self._params()):
             self._tell("standing", STANDING)
