@@ -15,6 +15,7 @@ import pandas as pd
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius
 from gsnr_toolkit.report import verdict as sentences
+from gsnr_toolkit.report.outcome import Outcome, collapse_outcome
 from gsnr_toolkit.support.atomic import each_leaf, spelled, unspelled, write_text
 from gsnr_toolkit.support.run_folder import differences
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _TABLES = ("layers", "totals", "drift", "trajectory")
 _SUMMARY = "report.json"
 _FORMAT = 1
+_WORST_FIRST = ("inside", "undecided", "outside")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Bottleneck:
     """Step and layer at which COR is smallest.
 
     Attributes:
-        step: Training step at which the COR of the whole model is smallest.
+        step: Training step with the worst outcome and, among those, the smallest COR (or upper limit) of the whole model.
         group: Layer with the smallest COR at that step; None if no layer has one.
     """
 
@@ -88,11 +90,16 @@ class Report:
 
     @property
     def total(self) -> pd.Series:
-        """Row of the whole model: at the bottleneck step if COR was measured, else at the last step."""
+        """Row of the whole model: at the bottleneck step if COR was measured, else at the last step.
+
+        The step with the worst outcome comes first, so that no step certifies what another does not; then the step
+        whose COR, or its upper limit where there is no signal, is smallest.
+        """
         if not self.has_cor:
             return self.totals.iloc[-1]
-        ranked = self.totals[self.totals["cor"].notna()]
-        return ranked.loc[ranked["cor"].idxmin()] if not ranked.empty else self.totals.iloc[-1]
+        at_most = self.totals["cor"].fillna(self.totals["cor_high"]).fillna(math.inf)
+        keys = [(_WORST_FIRST.index(outcome), bound) for outcome, bound in zip(self.outcomes, at_most, strict=True)]
+        return self.totals.iloc[keys.index(min(keys))]
 
     @property
     def cor(self) -> float:
@@ -107,6 +114,12 @@ class Report:
         return Bottleneck(step, sentences.weakest_group(at_step) if self.has_cor else None)
 
     @property
+    def outcomes(self) -> list[Outcome]:
+        """Whether rho is inside or outside the collapse zone, or undecided, at each measured step."""
+        rho = float(self.settings["rho"])
+        return [collapse_outcome(row, rho) for row in self.totals.to_dict("records")] if self.has_cor else []
+
+    @property
     def verdict(self) -> str:
         """The answer in one sentence."""
         at_step = self.layers[self.layers["step"] == int(self.total["step"])]
@@ -117,7 +130,7 @@ class Report:
         silent = self.totals[self.totals["status"] == "no_signal"]
         if many and 0 < len(silent) < len(self.totals):
             bounds = [_bounded_step(row.step, row.cor_high) for row in silent.itertuples()]
-            text += f" COR cannot be told from 0 at step {', '.join(bounds)}."
+            text += f" COR is indistinguishable from zero at step {', '.join(bounds)}."
         return text
 
     def plot(self) -> Figure:

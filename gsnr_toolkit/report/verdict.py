@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from gsnr_toolkit.report.attribution import attribution_terms
 from gsnr_toolkit.report.numbers import interval, number
+from gsnr_toolkit.report.outcome import collapse_outcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _CAUSES = {
     "signal_fraction": "its signal is weak",
-    "misspecification": "its gradient turns quickly along SAM's step for its scale",
+    "misspecification": "its gradient changes direction quickly along SAM's step, relative to its size",
     "grad_norm": "its gradient is large for its scale",
 }
 _NOTABLE = -0.05
@@ -79,21 +80,16 @@ def cor_verdict(total: Any, layers: pd.DataFrame, rho: float, *, many_steps: boo
     when = f" at step {int(total['step'])}" if many_steps else ""
     weakest = describe_weakest(layers)
     tail = f"; {weakest}." if weakest else "."
-    if total["status"] == "no_signal" and total["in_collapse_zone"]:
-        return (
-            f"rho = {rho:g} lies in the collapse zone{when}: COR cannot be told from 0 and is at most "
-            f"{number(total['cor_high'])} ({total['message']})."
-        )
     if total["status"] == "no_signal":
         return f"Undecided for rho = {rho:g}: {total['message']}{when}."
     if total["status"] == "undefined":
         return f"No answer for rho = {rho:g}: {total['message']}{when}."
-    if total["status"] == "above_max_radius":
+    outcome = collapse_outcome(total, rho)
+    if total["status"] == "above_max_radius" and outcome == "outside":
         return f"rho = {rho:g} is outside the collapse zone: COR is {total['message']}{when}{tail}"
     cor = interval(total, "cor")
-    if total["in_collapse_zone"]:
-        sure = "" if total["cor_high"] < rho else " (though its interval reaches past it)"
-        return f"rho = {rho:g} lies in the collapse zone{sure}: COR {cor}{when}{tail}"
-    if total["cor_low"] < rho:
-        return f"rho = {rho:g} is just outside the collapse zone, within the uncertainty of COR {cor}{when}{tail}"
+    if outcome == "inside":
+        return f"rho = {rho:g} lies in the collapse zone: COR {cor}{when}{tail}"
+    if outcome == "undecided":
+        return f"Undecided for rho = {rho:g}, which lies within the uncertainty of COR {cor}{when}{tail}"
     return f"rho = {rho:g} is outside the collapse zone: COR {cor}{when}{tail}"

@@ -51,13 +51,13 @@ def test_the_whole_sentence():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"cor_high": 0.09}, "collapse zone (though its interval reaches past it)"),
-        ({"cor": 0.07, "cor_low": 0.03, "cor_high": 0.1, "in_collapse_zone": False}, "just outside the collapse zone"),
+        ({"cor_high": 0.09}, "Undecided for rho = 0.05, which lies within"),
+        ({"cor": 0.07, "cor_low": 0.03, "cor_high": 0.1, "in_collapse_zone": False}, "Undecided for rho = 0.05"),
         ({"cor": 0.7, "cor_low": 0.3, "cor_high": 1, "in_collapse_zone": False}, "0.05 is outside the collapse zone"),
         ({"status": "no_signal", "in_collapse_zone": False}, "Undecided for rho = 0.05: the message"),
         ({"status": "undefined", "in_collapse_zone": False}, "No answer for rho = 0.05: the message"),
         (
-            {"status": "above_max_radius", "cor": math.inf, "in_collapse_zone": False},
+            {"status": "above_max_radius", "cor": math.inf, "cor_low": 0.06, "in_collapse_zone": False},
             "outside the collapse zone: COR is",
         ),
     ],
@@ -70,7 +70,7 @@ def test_every_state_has_its_words(changes, words):
     ("term", "value", "words"),
     [
         ("signal_fraction", 0.01, "its signal is weak"),
-        ("misspecification", 10.0, "turns quickly"),
+        ("misspecification", 10.0, "changes direction quickly"),
         ("grad_norm", 5.0, "its gradient is large"),
     ],
 )
