@@ -33,7 +33,7 @@ class Bottleneck:
     """Step and layer at which COR is smallest.
 
     Attributes:
-        step: Training step with the worst outcome and, among those, the smallest COR (or upper limit) of the whole model.
+        step: Training step with the worst outcome and, among those, the smallest COR or upper limit.
         group: Layer with the smallest COR at that step; None if no layer has one.
     """
 

@@ -103,7 +103,11 @@ def test_every_status_says_why_and_with_which_bound(report):
         ({"status": "no_signal", "cor": math.nan, "in_collapse_zone": False}, "ρ = 0.05: undecided", "unsure"),
         ({"status": "undefined", "cor": math.nan, "in_collapse_zone": False}, "ρ = 0.05: no answer", "unsure"),
         ({"cor": 0.06, "cor_high": 0.07}, "ρ = 0.05: undecided", "unsure"),
-        ({"cor": 0.1, "cor_low": 0.07, "in_collapse_zone": False}, "ρ = 0.05 is outside the collapse zone", "good"),
+        (
+            {"cor": 0.1, "cor_low": 0.07, "cor_high": 0.2, "in_collapse_zone": False},
+            "ρ = 0.05 is outside the collapse zone",
+            "good",
+        ),
         (
             {"status": "above_max_radius", "cor": math.inf, "cor_low": 0.06, "in_collapse_zone": False},
             "outside the collapse zone",
