@@ -63,9 +63,7 @@ def probe_command(
     quiet: Annotated[bool, panel_option(_OUTPUT, "Print the verdict only.", "--quiet", "-q")] = False,
     fail_in_collapse_zone: Annotated[
         bool,
-        panel_option(
-            _OUTPUT, "Exit 3 if rho lies in the collapse zone, 4 if that is undecided.", "--fail-in-collapse-zone"
-        ),
+        panel_option(_OUTPUT, "Exit 3 inside the collapse zone, 4 if undecided.", "--fail-in-collapse-zone"),
     ] = False,
     show_list: Annotated[bool, panel_option(_OUTPUT, "List the models and data sets known by name.", "--list")] = False,
     version: Annotated[bool, panel_option(_OUTPUT, "Print the version.", "--version")] = False,
@@ -209,14 +207,14 @@ def collapse_code(report: Report) -> int:
         report: A report with COR.
 
     Returns:
-        3 if rho lies in the collapse zone at any measured step, 130 for a partial report, 4 if COR is undecided at
-        some step, 0 otherwise.
+        3 if rho lies in the collapse zone at any measured step, 130 for a partial report, 4 if some step
+        is undecided, 0 otherwise.
     """
-    if report.totals["in_collapse_zone"].any():
+    if "inside" in report.outcomes:
         return EXIT_COLLAPSE
     if report.partial:
         return EXIT_INTERRUPTED
-    return EXIT_UNDECIDED if report.totals["status"].isin(("no_signal", "undefined")).any() else 0
+    return EXIT_UNDECIDED if "undecided" in report.outcomes else 0
 
 
 def _print_about(show_list: bool) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gsnr_toolkit.report.numbers import ANSWERED, beyond, cor_text, interval, number
+from gsnr_toolkit.report.outcome import collapse_outcome
 
 if TYPE_CHECKING:
     from gsnr_toolkit.report.like import ReportLike
@@ -44,9 +45,8 @@ def layer_table(report: ReportLike) -> Table:
 def _cells(row: dict[str, Any], report: ReportLike) -> list[str | Text]:
     above, answered = beyond(report.settings), row["status"] in ANSWERED
     aligned = number(row["alignment_radius"]) if answered else ""
-    zone: str | Text = "no" if answered else "undecided"
-    if row["in_collapse_zone"]:
-        zone = Text("yes", style="red")
+    outcome = collapse_outcome(row, float(report.settings["rho"]))
+    zone: str | Text = {"inside": Text("yes", style="red"), "outside": "no", "undecided": "undecided"}[outcome]
     return [row["group"], interval(row, "gsnr"), cor_text(row, above), above if aligned == "inf" else aligned, zone]
 
 
@@ -65,7 +65,7 @@ def step_table(report: ReportLike) -> Table:
 def summary(report: ReportLike) -> Group:
     """Return the verdict, the radii with their meaning, and the notes."""
     rho, total = report.settings["rho"], report.total
-    colour = "red" if total["in_collapse_zone"] else "green" if total["status"] in ANSWERED else "yellow"
+    colour = {"inside": "red", "outside": "green", "undecided": "yellow"}[collapse_outcome(total, float(rho))]
     lines: list[Any] = [Panel(report.verdict, title=f"is rho = {rho:g} safe?", border_style=colour)]
     if total["status"] == "ok":
         cor = interval(total, "cor")

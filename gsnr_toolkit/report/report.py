@@ -16,6 +16,7 @@ import pandas as pd
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius
 from gsnr_toolkit.report import verdict as sentences
+from gsnr_toolkit.report.outcome import Outcome, collapse_outcome
 from gsnr_toolkit.support.arguments import MAPPING, PATH, check_arguments, instance
 from gsnr_toolkit.support.atomic import each_leaf, make_folder, spelled, unspelled, write_text
 from gsnr_toolkit.support.run_folder import differences
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _TABLES = ("layers", "totals", "drift", "trajectory")
 _SUMMARY = "report.json"
 _FORMAT = 1
+_WORST_FIRST = ("inside", "undecided", "outside")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Bottleneck:
     """Step and layer at which COR is smallest.
 
     Attributes:
-        step: Training step at which the COR of the whole model is smallest.
+        step: Training step with the worst outcome and, among those, the smallest COR or upper limit.
         group: Layer with the smallest COR at that step; None if no layer has one.
     """
 
@@ -95,23 +97,37 @@ class Report:
 
     @property
     def total(self) -> pd.Series:
-        """Row of the whole model: at the bottleneck step if COR was measured, else at the last step."""
+        """Row of the whole model: at the bottleneck step if COR was measured, else at the last step.
+
+        The step with the worst outcome comes first, so that no step certifies what another does not; then the step
+        whose COR, or its upper limit where there is no signal, is smallest.
+        """
         if not self.has_cor:
             return self.totals.iloc[-1]
-        ranked = self.totals[self.totals["cor"].notna()]
-        return ranked.loc[ranked["cor"].idxmin()] if not ranked.empty else self.totals.iloc[-1]
+        at_most = self.totals["cor"].fillna(self.totals["cor_high"]).fillna(math.inf)
+        keys = [(_WORST_FIRST.index(outcome), bound) for outcome, bound in zip(self.outcomes, at_most, strict=True)]
+        return self.totals.iloc[keys.index(min(keys))]
 
     @property
     def cor(self) -> float:
-        """COR of the whole model, smallest over steps; infinity above the largest radius tried, NaN without signal."""
-        return float(self.total["cor"]) if self.has_cor else math.nan
+        """COR of the whole model, smallest over the steps that have one; infinity above the largest radius tried.
+
+        NaN if no step has a signal. Steps without one do not count here; :attr:`outcomes` and the verdict count them.
+        """
+        return float(self.totals["cor"].min()) if self.has_cor else math.nan
 
     @property
     def bottleneck(self) -> Bottleneck:
-        """Step with the smallest COR, and the layer that loses its direction first at that step."""
+        """Step of :attr:`total`, and the layer that loses its direction first at that step."""
         step = int(self.total["step"])
         at_step = self.layers[self.layers["step"] == step]
         return Bottleneck(step, sentences.weakest_group(at_step) if self.has_cor else None)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Whether rho is inside or outside the collapse zone, or undecided, at each measured step."""
+        rho = float(self.settings["rho"])
+        return [collapse_outcome(row, rho) for row in self.totals.to_dict("records")] if self.has_cor else []
 
     @property
     def verdict(self) -> str:
@@ -121,10 +137,10 @@ class Report:
             return sentences.gsnr_verdict(self.total, at_step)
         many = len(self.totals) > 1
         text = sentences.cor_verdict(self.total, at_step, float(self.settings["rho"]), many_steps=many)
-        silent = self.totals[self.totals["status"] == "no_signal"]
-        if many and 0 < len(silent) < len(self.totals):
+        silent = self.totals[(self.totals["status"] == "no_signal") & (self.totals["step"] != self.total["step"])]
+        if many and len(silent):
             bounds = [_bounded_step(row.step, row.cor_high) for row in silent.itertuples()]
-            text += f" COR cannot be told from 0 at step {', '.join(bounds)}."
+            text += f" At step {', '.join(bounds)} COR is indistinguishable from zero."
         return text
 
     def plot(self) -> Figure:

@@ -12,6 +12,7 @@ from gsnr_toolkit.estimators.estimates import Estimates
 from gsnr_toolkit.estimators.evidence import Evidence
 from gsnr_toolkit.estimators.gsnr import GroupGSNR, samples_needed
 from gsnr_toolkit.estimators.uncertainty import student_quantile
+from gsnr_toolkit.report.outcome import collapse_outcome
 from gsnr_toolkit.types import Floats
 
 if TYPE_CHECKING:
@@ -100,9 +101,14 @@ def gsnr_status(row: Row) -> tuple[str, str]:
         return "undefined", "undefined: too few blocks of samples for an interval; give more samples"
     if not row["gsnr_low"] > 0:
         needed = samples_needed(row["num_samples"], row["gsnr"], row["gsnr_low"], row["gsnr_high"])
-        how_many = f"about {needed:.3g} samples would be needed" if np.isfinite(needed) else "more samples may not help"
+        how_many = (
+            f"at least {needed:.3g} samples; perhaps none is enough"
+            if np.isfinite(needed)
+            else "more samples may not help"
+        )
         return "no_signal", (
-            f"no signal: with {row['num_samples']} samples the mean gradient cannot be told from noise; {how_many}"
+            f"no signal: with {row['num_samples']} samples the mean gradient is indistinguishable from noise; "
+            f"{how_many}"
         )
     return "ok", f"GSNR {row['gsnr']:.3g} [{row['gsnr_low']:.3g}, {row['gsnr_high']:.3g}]"
 
@@ -114,6 +120,7 @@ def _cor_columns(row: Row, estimate: GroupCOR, i: int, rho: float, largest: floa
     cor = float(estimate.cor[i]) if defined else float("nan")
     low = float(estimate.low[i]) if status != "undefined" else float("nan")
     high = float(estimate.high[i]) if status != "undefined" else float("nan")
+    outcome = collapse_outcome({"status": status, "cor_low": low, "cor_high": high}, rho)
     parts = decompose(np.array(cor), np.array(row["mean_grad_sqnorm"]), np.array(row["trace_covariance"]))
     return {
         "status": status,
@@ -125,7 +132,7 @@ def _cor_columns(row: Row, estimate: GroupCOR, i: int, rho: float, largest: floa
         "signal_fraction": float(parts.signal_fraction),
         "misspecification": float(parts.misspecification),
         "grad_norm": float(parts.grad_norm),
-        "in_collapse_zone": bool((cor if defined else high) < rho),
+        "in_collapse_zone": outcome == "inside",
     }
 
 
@@ -139,7 +146,7 @@ def cor_status(row: Row, cor: float, largest: float) -> tuple[str, str]:
         return row["status"], row["message"]
     if row["status"] == "no_signal" or np.isnan(cor):
         sentence = row["message"] if row["status"] == "no_signal" else "no signal: the mean gradient is not above zero"
-        return "no_signal", f"{sentence}; COR cannot be told from 0"
+        return "no_signal", f"{sentence}; COR is indistinguishable from zero"
     if np.isinf(cor):
         return "above_max_radius", (
             f"above the largest radius tried: descent is certified at rho = {largest:.3g}; pass larger radii to go on"

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from gsnr_toolkit.report.attribution import attribution_terms
 from gsnr_toolkit.report.numbers import interval, number
+from gsnr_toolkit.report.outcome import collapse_outcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _CAUSES = {
     "signal_fraction": "its signal is weak",
-    "misspecification": "its gradient turns quickly along SAM's step for its scale",
+    "misspecification": "its gradient changes direction quickly along SAM's step, relative to its size",
     "grad_norm": "its gradient is large for its scale",
 }
 _NOTABLE = -0.05
@@ -32,18 +33,35 @@ def describe_weakest(layers: pd.DataFrame) -> str:
         return ""
     row = layers[layers["group"] == name].iloc[0]
     known, silent = int((layers["status"] == "ok").sum()), int((layers["status"] == "no_signal").sum())
+    equals = _equals(layers, row)
     clause = f"{name} loses its direction first"
-    if silent and known == 1:
+    if equals:
+        clause = f"{_listed([name, *equals])} lose their direction first, in an order that the intervals leave open"
+    elif silent and known == 1:
         clause = f"{name} is the only layer with a measurable signal ({silent} have none)"
     elif silent:
         clause += f" among the {known} layers with a measurable signal ({silent} have none)"
     rows = layers.reset_index(drop=True)
     own = attribution_terms(rows)[0].loc[rows.index[rows["group"] == name][0]]
     cause = min(_CAUSES, key=lambda term: float(own[term]))
-    if own[cause] < _NOTABLE:
+    if own[cause] < _NOTABLE and not equals:
         clause += f", because {_CAUSES[cause]}"
+    of = f"{name} has " if equals else ""
     gsnr = f"GSNR {interval(row, 'gsnr')} against a noise floor of {row['noise_floor']:.2g}"
-    return f"{clause}: COR {interval(row, 'cor')}, {gsnr}"
+    return f"{clause} ({of}COR {interval(row, 'cor')}, {gsnr})"
+
+
+def _equals(layers: pd.DataFrame, weakest: Any, column: str = "cor") -> list[str]:
+    """Other layers that the intervals do not tell from the weakest: each value lies within the other's interval."""
+    others = layers[(layers["status"] == "ok") & (layers["group"] != weakest["group"])]
+    alike = (others[column] <= weakest[f"{column}_high"]) & (others[f"{column}_low"] <= weakest[column])
+    return others[alike].sort_values(column)["group"].astype(str).tolist()
+
+
+def _listed(names: list[str]) -> str:
+    """Up to three names, then how many more."""
+    shown = names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more layers"]
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def gsnr_verdict(total: Any, layers: pd.DataFrame) -> str:
@@ -62,7 +80,11 @@ def gsnr_verdict(total: Any, layers: pd.DataFrame) -> str:
     )
     if not good.empty:
         row = good.loc[good["gsnr"].idxmin()]
-        text += f"; the weakest layer with a signal is {row['group']} with {interval(row, 'gsnr')}"
+        equals = _equals(good, row, "gsnr")
+        who = f"the weakest layer with a signal is {row['group']} with"
+        if equals:
+            who = f"the weakest layers with a signal are {_listed([row['group'], *equals])}, the first with"
+        text += f"; {who} {interval(row, 'gsnr')}"
     silent = int((layers["status"] == "no_signal").sum())
     return text + (f"; {silent} of {len(layers)} layers show no signal." if silent else ".")
 
@@ -79,21 +101,19 @@ def cor_verdict(total: Any, layers: pd.DataFrame, rho: float, *, many_steps: boo
     when = f" at step {int(total['step'])}" if many_steps else ""
     weakest = describe_weakest(layers)
     tail = f"; {weakest}." if weakest else "."
-    if total["status"] == "no_signal" and total["in_collapse_zone"]:
-        return (
-            f"rho = {rho:g} lies in the collapse zone{when}: COR cannot be told from 0 and is at most "
-            f"{number(total['cor_high'])} ({total['message']})."
-        )
     if total["status"] == "no_signal":
         return f"Undecided for rho = {rho:g}: {total['message']}{when}."
     if total["status"] == "undefined":
         return f"No answer for rho = {rho:g}: {total['message']}{when}."
-    if total["status"] == "above_max_radius":
+    outcome = collapse_outcome(total, rho)
+    if total["status"] == "above_max_radius" and outcome == "outside":
         return f"rho = {rho:g} is outside the collapse zone: COR is {total['message']}{when}{tail}"
+    if total["status"] == "above_max_radius":
+        low = number(total["cor_low"])
+        return f"Undecided for rho = {rho:g}: COR is {total['message']}, but its interval begins at {low}{when}{tail}"
     cor = interval(total, "cor")
-    if total["in_collapse_zone"]:
-        sure = "" if total["cor_high"] < rho else " (though its interval reaches past it)"
-        return f"rho = {rho:g} lies in the collapse zone{sure}: COR {cor}{when}{tail}"
-    if total["cor_low"] < rho:
-        return f"rho = {rho:g} is just outside the collapse zone, within the uncertainty of COR {cor}{when}{tail}"
+    if outcome == "inside":
+        return f"rho = {rho:g} lies in the collapse zone: COR {cor}{when}{tail}"
+    if outcome == "undecided":
+        return f"Undecided for rho = {rho:g}, which lies within the uncertainty of COR {cor}{when}{tail}"
     return f"rho = {rho:g} is outside the collapse zone: COR {cor}{when}{tail}"

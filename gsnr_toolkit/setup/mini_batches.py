@@ -44,6 +44,27 @@ def sam_batches(batches: list[Batch], options: ProbeOptions) -> list[Batch]:
     return list(rebatch(batches, size))
 
 
+def lowered_note(batches: Iterable[Batch], first: Batch, options: ProbeOptions) -> tuple[str, ...]:
+    """Say so if the mini-batches are smaller than the loader's.
+
+    Args:
+        batches: SAM's mini-batches.
+        first: The loader's first batch.
+        options: For ``batch_size``.
+
+    Returns:
+        At most one note.
+    """
+    size, theirs = batch_length(next(iter(batches))), batch_length(first)
+    if options.batch_size or size >= theirs:
+        return ()
+    return (
+        f"COR is that of mini-batches of {size} samples, not of the loader's {theirs}, so that there are "
+        f"{PREFERRED_BATCHES} of them; for SAM with {theirs}, give {PREFERRED_BATCHES * theirs} samples, or "
+        f"batch_size={theirs} with at least {MIN_BATCHES * theirs}",
+    )
+
+
 def full_batches(batches: Iterable[Batch]) -> list[Batch]:
     """Keep the mini-batches that enter COR.
 

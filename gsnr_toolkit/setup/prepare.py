@@ -19,7 +19,7 @@ from gsnr_toolkit.setup.batch_guards import checked_batches
 from gsnr_toolkit.setup.distributed import current_ranks
 from gsnr_toolkit.setup.engine_choice import choose_engine
 from gsnr_toolkit.setup.loss_reading import LossReading
-from gsnr_toolkit.setup.mini_batches import sam_batches
+from gsnr_toolkit.setup.mini_batches import lowered_note, sam_batches
 from gsnr_toolkit.setup.model_guards import check_batchnorm, check_precision, model_notes
 from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
 
@@ -87,6 +87,7 @@ def prepare(
     first = next(checked)
     choice = choose_engine(task, options, first)
     batches, count = _arrange(chain([first], checked), loader, options, with_cor=with_cor)
+    lowered = lowered_note(batches, first, options) if with_cor else ()
     return Setup(
         task=task,
         groups=groups,
@@ -97,7 +98,7 @@ def prepare(
         batches=batches,
         count=count,
         with_cor=with_cor,
-        notes=(*reading.notes, *model_notes(model), *choice.notes),
+        notes=(*lowered, *reading.notes, *model_notes(model), *choice.notes),
         loss=reading.name,
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gsnr_toolkit.report.numbers import beyond, cor_text, interval, number
+from gsnr_toolkit.report.outcome import collapse_outcome
 
 if TYPE_CHECKING:
     from gsnr_toolkit.report.like import ReportLike
@@ -56,15 +57,13 @@ def answer_of(report: ReportLike) -> Answer:
 def _cor_head(report: ReportLike) -> tuple[str, str]:
     total, rho = report.total, float(report.settings["rho"])
     status, subject = total["status"], f"ρ = {rho:g}"
-    if total["in_collapse_zone"]:
-        sure = float(total["cor_high"]) < rho
-        return BAD, f"{subject} lies in the collapse zone" + ("" if sure else ", within the uncertainty")
-    if status == "no_signal":
-        return UNSURE, f"{subject}: undecided"
     if status == "undefined":
         return UNSURE, f"{subject}: no answer"
-    if status == "ok" and float(total["cor_low"]) < rho:
-        return UNSURE, f"{subject} is just outside the collapse zone, within the uncertainty"
+    outcome = collapse_outcome(total, rho)
+    if outcome == "undecided":
+        return UNSURE, f"{subject}: undecided"
+    if outcome == "inside":
+        return BAD, f"{subject} lies in the collapse zone"
     return GOOD, f"{subject} is outside the collapse zone"
 
 

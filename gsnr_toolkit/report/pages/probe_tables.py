@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from gsnr_toolkit.report.numbers import ANSWERED, beyond, cor_parts
+from gsnr_toolkit.report.numbers import beyond, cor_parts
+from gsnr_toolkit.report.outcome import collapse_outcome
 from gsnr_toolkit.report.pages.answer import BAD, GOOD, UNSURE
 from gsnr_toolkit.report.pages.cells import Cell, Column, Table, estimate, numeral, words
 
@@ -62,16 +63,19 @@ def _step(row: dict[str, Any]) -> Cell:
 
 
 def _numbers(report: ReportLike, row: dict[str, Any]) -> list[Cell]:
-    cells = [_zone(row), _cor(report, row), _aligned(report, row)] if report.has_cor else []
+    cells = (
+        [_zone(row, float(report.settings["rho"])), _cor(report, row), _aligned(report, row)] if report.has_cor else []
+    )
     counts = [numeral(float(row[name]), f"{int(row[name]):,}") for name in ("num_samples", "num_params")]
     return [*cells, estimate(row, "gsnr"), *counts, words(row["status"]), words(row["message"])]
 
 
-def _zone(row: dict[str, Any]) -> Cell:
+def _zone(row: dict[str, Any], rho: float) -> Cell:
     # The digits in front sort the cells from bad to good.
-    if row["in_collapse_zone"]:
+    outcome = collapse_outcome(row, rho)
+    if outcome == "inside":
         return Cell("yes", order="0 yes", tone=BAD)
-    if row["status"] in ANSWERED:
+    if outcome == "outside":
         return Cell("no", order="2 no", tone=GOOD)
     return Cell("undecided", order="1 undecided", tone=UNSURE)
 

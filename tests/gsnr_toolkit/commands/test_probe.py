@@ -8,7 +8,6 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from typer.main import get_command
 
@@ -17,6 +16,7 @@ from gsnr_toolkit.commands import probe as cli
 from gsnr_toolkit.commands import probe_run as runner
 from gsnr_toolkit.commands.probe_request import API_ONLY, ProbeRequest, check_folder
 from gsnr_toolkit.inputs.options import ProbeOptions
+from gsnr_toolkit.report.outcome import collapse_outcome
 from gsnr_toolkit.support.locks import locked
 
 SMALL = [
@@ -200,7 +200,10 @@ class _FakeReport:
     """A report of two steps, of which the first is fine."""
 
     def __init__(self, status="ok", zone=False, partial=False):
-        self.totals = pd.DataFrame({"status": ["ok", status], "in_collapse_zone": [False, zone]})
+        rows = [("ok", 0.1, 0.2), (status, 0.01 if zone or status != "ok" else 0.1, 0.04 if zone else 0.2)]
+        self.outcomes = [
+            collapse_outcome(dict(zip(("status", "cor_low", "cor_high"), row, strict=True)), 0.05) for row in rows
+        ]
         self.partial = partial
 
 
@@ -208,10 +211,10 @@ class _FakeReport:
     ("report", "code"),
     [
         (_FakeReport(zone=True), 3),
-        (_FakeReport(status="no_signal", zone=True), 3),
+        (_FakeReport(status="no_signal", zone=True), 4),
         (_FakeReport(status="no_signal"), 4),
         (_FakeReport(status="undefined"), 4),
-        (_FakeReport(status="above_max_radius"), 0),
+        (_FakeReport(status="above_max_radius"), 4),
         (_FakeReport(), 0),
         (_FakeReport(partial=True), 130),
     ],

@@ -218,7 +218,7 @@ def test_pure_noise_is_no_signal_with_the_samples_needed():
     report = estimate_cor(model, noise, progress=False)
     assert report.total["status"] == "no_signal"
     assert math.isnan(report.cor)
-    assert "64 samples the mean gradient cannot be told from noise" in report.total["message"]
+    assert "64 samples the mean gradient is indistinguishable from noise" in report.total["message"]
     assert report.verdict.startswith("Undecided for rho = 0.05")
 
 

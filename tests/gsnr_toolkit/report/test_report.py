@@ -118,14 +118,26 @@ def test_numbers_in_two_digits(value, text):
 
 
 def test_steps_without_a_signal_are_named_with_their_upper_limit(report):
+    """A step that lies inside the collapse zone decides; the others are named."""
+    totals = report.totals.copy()
+    totals["status"], totals["cor"], totals["cor_low"], totals["cor_high"] = "ok", 0.03, 0.02, 0.04
+    totals.loc[1, ["status", "cor", "cor_low", "cor_high"]] = ["no_signal", math.nan, 0.0, 0.017]
+    changed = replace(report, totals=totals)
+    assert changed.outcomes[:2] == ["inside", "undecided"]
+    assert f"At step {totals['step'][1]} (at most 0.017) COR is indistinguishable from zero." in changed.verdict
+    totals.loc[1, "cor_high"] = math.inf
+    assert f"At step {totals['step'][1]} COR is indistinguishable" in replace(report, totals=totals).verdict
+
+
+def test_no_step_certifies_what_another_does_not(report):
     totals = report.totals.copy()
     totals["status"], totals["cor"], totals["cor_low"], totals["cor_high"] = "ok", 0.5, 0.4, 0.6
-    totals["in_collapse_zone"] = False
-    totals.loc[1, ["status", "cor", "cor_high"]] = ["no_signal", math.nan, 0.017]
-    text = replace(report, totals=totals).verdict
-    assert f"COR cannot be told from 0 at step {totals['step'][1]} (at most 0.017)." in text
-    totals.loc[1, "cor_high"] = math.inf
-    assert f"COR cannot be told from 0 at step {totals['step'][1]}." in replace(report, totals=totals).verdict
+    assert replace(report, totals=totals).verdict.startswith("rho = 0.05 is outside")
+    totals.loc[1, ["status", "cor", "cor_low", "cor_high"]] = ["no_signal", math.nan, 0.0, 0.6]
+    changed = replace(report, totals=totals)
+    assert changed.bottleneck.step == totals["step"][1]
+    assert changed.verdict.startswith("Undecided for rho = 0.05")
+    assert changed.cor == 0.5  # the smallest among the steps that have one
 
 
 def test_what_is_no_report_is_told(report, tmp_path):

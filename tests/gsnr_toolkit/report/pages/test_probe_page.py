@@ -28,7 +28,7 @@ def _with_statuses(report, **total):
     layers["status"] = ["ok", "no_signal", "above_max_radius", "undefined"]
     layers["cor"], layers["cor_low"], layers["cor_high"] = (
         [0.02, math.nan, math.inf, math.nan],
-        0.01,
+        [0.01, 0.0, 0.06, math.nan],
         [0.03, 0.04, math.inf, math.nan],
     )
     layers["alignment_radius"] = [0.1, math.nan, math.inf, math.nan]
@@ -98,14 +98,18 @@ def test_every_status_says_why_and_with_which_bound(report):
     ("total", "head", "tone"),
     [
         ({}, "ρ = 0.05 lies in the collapse zone", "bad"),
-        ({"cor_high": 0.07}, "lies in the collapse zone, within the uncertainty", "bad"),
-        ({"status": "no_signal", "cor": math.nan}, "ρ = 0.05 lies in the collapse zone", "bad"),
+        ({"cor_high": 0.07}, "ρ = 0.05: undecided", "unsure"),
+        ({"status": "no_signal", "cor": math.nan}, "ρ = 0.05: undecided", "unsure"),
         ({"status": "no_signal", "cor": math.nan, "in_collapse_zone": False}, "ρ = 0.05: undecided", "unsure"),
         ({"status": "undefined", "cor": math.nan, "in_collapse_zone": False}, "ρ = 0.05: no answer", "unsure"),
-        ({"cor": 0.06, "in_collapse_zone": False}, "just outside the collapse zone, within the uncertainty", "unsure"),
-        ({"cor": 0.1, "cor_low": 0.07, "in_collapse_zone": False}, "ρ = 0.05 is outside the collapse zone", "good"),
+        ({"cor": 0.06, "cor_high": 0.07}, "ρ = 0.05: undecided", "unsure"),
         (
-            {"status": "above_max_radius", "cor": math.inf, "in_collapse_zone": False},
+            {"cor": 0.1, "cor_low": 0.07, "cor_high": 0.2, "in_collapse_zone": False},
+            "ρ = 0.05 is outside the collapse zone",
+            "good",
+        ),
+        (
+            {"status": "above_max_radius", "cor": math.inf, "cor_low": 0.06, "in_collapse_zone": False},
             "outside the collapse zone",
             "good",
         ),
