@@ -7,7 +7,6 @@ from gsnr_toolkit import SAM, ProbeError
 from tests.support.sam_reference import bits, losses, make_batch, make_model
 
 
-@pytest.mark.xfail(strict=True, reason="GradScaler.step marks the optimizer, and the mark stays")
 @pytest.mark.parametrize("with_closure", [False, True])
 def test_a_right_step_follows_a_refused_one(with_closure):
     results = []

@@ -124,10 +124,7 @@ def test_manual_optimization_accumulates(manual, tmp_path, count, clip):
     assert trainer.global_step == trainer.optimizers[0].steps == 2 * -(-6 // count)
 
 
-UNSCALES = pytest.mark.xfail(strict=True, reason="Lightning takes SAM for an optimizer that unscales gradients itself")
-
-
-@pytest.mark.parametrize("form", [pytest.param("automatic", marks=UNSCALES), "manual"])
+@pytest.mark.parametrize("form", ["automatic", "manual"])
 def test_bf16(request, tmp_path, form):
     kind = request.getfixturevalue(form)
     net = make_net()
@@ -165,7 +162,7 @@ def test_accumulation_in_automatic_optimization_is_told(automatic, tmp_path):
         make_trainer(tmp_path, accumulate_grad_batches=3).fit(automatic(make_net()), make_loader())
 
 
-@pytest.mark.parametrize("clip", [None, pytest.param(0.05, marks=UNSCALES)])
+@pytest.mark.parametrize("clip", [None, 0.05])
 def test_the_trainers_own_scaler_is_refused(automatic, tmp_path, clip):
     """What `precision="16-mixed"` is on a GPU; on a CPU, Lightning takes bf16 instead."""
     net = make_net()
