@@ -13,7 +13,7 @@ from tests.support.sam_refused import WRONG
 from tests.support.sam_twin import Twin
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-LONG = settings(QUICK, max_examples=1000)
+LONG = settings(QUICK, max_examples=300)
 NAMES = st.lists(st.sampled_from(sorted(WRONG)), min_size=4, max_size=4)
 
 

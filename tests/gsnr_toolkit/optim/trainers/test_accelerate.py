@@ -18,27 +18,24 @@ OPTIONS = {"lr": 0.05, "weight_decay": 0.01}
 RHO = 0.2
 
 
+def forget_state():
+    """Accelerate keeps one state for the process."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._shared_state.clear()
+
+
 @pytest.fixture(autouse=True)
 def _fresh_state():
-    """Accelerate keeps one state for the process."""
-    states = AcceleratorState, GradientState, PartialState
-    for state in states:
-        state._shared_state.clear()
+    forget_state()
     yield
-    for state in states:
-        state._shared_state.clear()
+    forget_state()
 
 
 @pytest.fixture
 def train(capsys):
     page = recipes("accelerate")
-    _fresh_state_now()
+    forget_state()
     return page["train"]
-
-
-def _fresh_state_now():
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._shared_state.clear()
 
 
 def make_net():
@@ -129,7 +126,7 @@ def test_resuming_in_the_middle(train, tmp_path, count):
     accelerator, net, optimizer, loader, scheduler = prepared(count)
     train(accelerator, net, optimizer, loader, scheduler)
     accelerator.save_state(tmp_path / "middle")
-    _fresh_state_now()
+    forget_state()
     accelerator, net, optimizer, loader, scheduler = prepared(count)
     with torch.no_grad():
         net[0].weight.add_(1.0)  # what the checkpoint must undo
@@ -141,7 +138,6 @@ def test_resuming_in_the_middle(train, tmp_path, count):
 
 def test_a_closure_in_accumulate_is_told():
     accelerator, net, optimizer, loader, _ = prepared(3)
-    told = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for x, y in loader:

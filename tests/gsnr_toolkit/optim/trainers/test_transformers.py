@@ -125,7 +125,10 @@ def assert_same(net, twin, plain, tolerance=1e-12):
 def test_the_recipe(page, tmp_path, count, clip):
     net = make_net()
     trainer = make_trainer(page, net, tmp_path, gradient_accumulation_steps=count, max_grad_norm=clip or 0.0)
+    seen = []
+    trainer.optimizer.register_step_post_hook(lambda optimizer, *_: seen.append(optimizer.steps))
     fit(trainer)
+    assert seen == [1, 2, 3, 4, 5, 6]
     assert_same(net, by_hand(count, clip=clip), by_hand(count, clip=clip, rho=0.0))
     assert trainer.state.global_step == trainer.optimizer.optimizer.steps == 6
 
