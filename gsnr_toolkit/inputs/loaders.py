@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Iterator
 
-from gsnr_toolkit.errors import ProbeError
+from torch.utils.data import DataLoader
+
+from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.inputs.batches import batch_length, join_batches, take_rows
 from gsnr_toolkit.types import Batch, Loader
+
+_MANY = 10_000
+"""Samples after which a loader without a length is suspected to be endless."""
+
+
+def private_loader(loader: Loader) -> Loader:
+    """Return a loader of the same batches whose ``iter()`` leaves a loop over the caller's loader alone.
+
+    With persistent workers, ``iter()`` resets the one iterator that a running loop reads from. A shallow copy with
+    workers of its own yields the same batches.
+    """
+    if not (isinstance(loader, DataLoader) and loader.persistent_workers):
+        return loader
+    twin = copy.copy(loader)
+    vars(twin).update(persistent_workers=False, _iterator=None)  # DataLoader refuses assignment after construction
+    return twin
+
+
+def _warn_if_endless(loader: Loader, before: int, taken: int) -> None:
+    if before < _MANY <= taken and not hasattr(loader, "__len__"):
+        warnings.warn(
+            f"{taken} samples were drawn from a loader without a length, which may never end; pass max_samples",
+            ProbeWarning,
+            stacklevel=3,
+        )
 
 
 def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
@@ -19,7 +48,7 @@ def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
         ProbeError: If the loader yields no batch.
     """
     taken = 0
-    for batch in loader:
+    for batch in private_loader(loader):
         length = batch_length(batch)
         if max_samples is not None and taken + length > max_samples:
             length = max_samples - taken
@@ -27,6 +56,8 @@ def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
         if length:
             yield batch
         taken += length
+        if max_samples is None:
+            _warn_if_endless(loader, taken - length, taken)
         if max_samples is not None and taken >= max_samples:
             return
     if taken == 0:

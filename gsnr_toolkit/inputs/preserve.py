@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gsnr_toolkit.errors import ProbeError
-
-_BLOCK = 2**18
-"""Number of 4-byte words that a checksum weights and sums at a time; it bounds the memory for their weights."""
+from gsnr_toolkit.inputs.checksum import fingerprint
+from gsnr_toolkit.inputs.modes import Modes
 
 
 @contextmanager
@@ -83,7 +81,8 @@ def _owners(sources: tuple[Any, ...]) -> list[Any]:
     found: dict[int, Any] = {}
     for source in sources:
         batch_sampler = getattr(source, "batch_sampler", None)
-        parts = (source, getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+        samplers = (getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+        parts = (source, *samplers, getattr(source, "dataset", None))
         found.update((id(part), part) for part in parts if hasattr(part, "__dict__"))
     return list(found.values())
 
@@ -154,25 +153,6 @@ def same_buffer_objects(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode, and restore each module's own mode on leaving.
-
-    Args:
-        model: The model that runs inside the block.
-
-    Yields:
-        Nothing.
-    """
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
 def preserved_model(model: nn.Module) -> Iterator[None]:
     """Restore buffers, gradients and train/eval modes on leaving, and check that parameters did not change.
 
@@ -188,20 +168,19 @@ def preserved_model(model: nn.Module) -> Iterator[None]:
     Raises:
         ProbeError: If the bits of a parameter differ on leaving.
     """
-    modes = {module: module.training for module in model.modules()}
+    modes = Modes(model)
     buffers = _Buffers(model, values=True)
     grads = _set_aside_grads(model)
     # Checksums rather than copies: copies would double the memory that the parameters take.
-    before = {name: _fingerprint(param) for name, param in model.named_parameters()}
+    before = {name: fingerprint(param) for name, param in model.named_parameters()}
     try:
         yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        modes.restore()
         buffers.restore()
         for param, grad in grads:
             param.grad = grad
-    changed = [name for name, param in model.named_parameters() if _fingerprint(param) != before.get(name)]
+    changed = [name for name, param in model.named_parameters() if fingerprint(param) != before.get(name)]
     if changed:
         raise ProbeError(
             f"expected the model to stay fixed while it is measured, but {len(changed)} parameters changed, "
@@ -221,41 +200,9 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
     # The comparison of values rules out a collision of checksums; NaN never equals itself, so it is replaced first.
     return (
         first.shape == second.shape
-        and _fingerprint(first) == _fingerprint(second)
+        and fingerprint(first) == fingerprint(second)
         and torch.equal(first.nan_to_num(), second.nan_to_num())
     )
-
-
-def _fingerprint(tensor: Tensor) -> tuple[int, ...]:
-    """Compute a checksum of a tensor's bits that depends on the place of each word.
-
-    Each 4-byte word is multiplied by the pseudo-random odd number of its place modulo 2^64. The products are summed
-    block by block, and the sums of the blocks likewise, so that swapped words, rows or blocks change the result.
-
-    Returns:
-        The checksum, followed by the shape.
-    """
-    data = tensor.detach()
-    if data.is_sparse:
-        data = data.coalesce().values()
-    bits = data.contiguous().reshape(-1).view(torch.uint8) if data.numel() else torch.zeros(0, dtype=torch.uint8)
-    if bits.numel() % 4 or bits.storage_offset() % 4:
-        bits = torch.cat([bits, bits.new_zeros(-bits.numel() % 4)])
-    if not bits.numel():
-        return (0, *tensor.shape)
-    weights = _odd_weights(_BLOCK, str(bits.device))
-    blocks = bits.view(torch.int32).split(_BLOCK)
-    sums = torch.stack([(block.to(torch.int64) * weights[: len(block)]).sum() for block in blocks])
-    return (int((sums * _odd_weights(len(sums), str(bits.device))).sum()), *tensor.shape)
-
-
-@lru_cache(maxsize=16)
-def _odd_weights(count: int, device: str) -> Tensor:
-    """Return one pseudo-random odd int64 per place: a multiply-and-shift hash of the index."""
-    index = torch.arange(1, count + 1, dtype=torch.int64)
-    mixed = index * -7046029254386353131  # 2^64 / golden ratio, as int64
-    mixed = (mixed ^ (mixed >> 29)) * -4658895280553007687
-    return ((mixed ^ (mixed >> 32)) | 1).to(device)
 
 
 @contextmanager
@@ -271,15 +218,14 @@ def restored_parameters(model: nn.Module) -> Iterator[None]:
     saved = [(param, param.detach().clone()) for param in model.parameters()]
     buffers = _Buffers(model, values=True)
     grads = _set_aside_grads(model)
-    modes = {module: module.training for module in model.modules()}
+    modes = Modes(model)
     try:
         yield
     finally:
+        modes.restore()
         with torch.no_grad():
             for param, value in saved:
                 param.copy_(value)
         for param, grad in grads:
             param.grad = grad
         buffers.restore()
-        for module, mode in modes.items():
-            module.training = mode

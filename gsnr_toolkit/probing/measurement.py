@@ -17,8 +17,9 @@ from gsnr_toolkit.errors import ProbeWarning
 from gsnr_toolkit.estimators.estimates import Estimates, estimate
 from gsnr_toolkit.estimators.evidence import DriftMeasurement, Evidence
 from gsnr_toolkit.gradients.kernels import native
+from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.inputs.options import ProbeOptions
-from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_model, preserved_rng
+from gsnr_toolkit.inputs.preserve import preserved_model, preserved_rng
 from gsnr_toolkit.readings.parameters import gather_parameters
 from gsnr_toolkit.readings.readout import gather_readout
 from gsnr_toolkit.report.report import Report

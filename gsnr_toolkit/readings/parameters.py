@@ -123,7 +123,8 @@ def _notes(moments: AnyMoments, *, exact: bool) -> list[str]:
     if silent:
         notes.append(
             f"{len(silent)} of {len(moments.mean)} parameters have a gradient of exactly zero for every sample, first "
-            f"{silent[0]!r}: the loss does not reach them; they count towards their group"
+            f"{silent[0]!r}: the loss does not reach them, or its gradient vanishes at these weights (LoRA's A at its "
+            "start, because B is zero: measure after some steps); they count towards their group"
         )
     if not exact:
         notes.append(

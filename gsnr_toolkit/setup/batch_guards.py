@@ -16,9 +16,15 @@ from gsnr_toolkit.gradients.task import GradientTask
 from gsnr_toolkit.inputs.batches import batch_length, move_batch, take_rows, tensors_of
 from gsnr_toolkit.inputs.loaders import draw_batches
 from gsnr_toolkit.inputs.losses import check_labels, inferred_loss, model_logits, rows_first, split_inputs
+from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.inputs.options import ProbeOptions
-from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
+from gsnr_toolkit.inputs.preserve import preserved_rng, random_state
 from gsnr_toolkit.types import Batch, Loader, Params
+
+_RANDOM = (
+    "the model or loss_fn draws random numbers: their noise counts as gradient noise, with the same numbers at every "
+    "radius; call model.eval(), or remove the draw, to measure without it"
+)
 
 MIN_SAMPLES = 4
 """Fewest samples for the bias correction ``(n - 3) / (n - 1)``."""
@@ -67,8 +73,11 @@ def loss_values(task: GradientTask, batch: Batch) -> Tensor:
             return task.losses(leaves, batch).detach()
 
 
-def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
+def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> bool:
     """Evaluate one batch twice from one random state and check that the losses agree.
+
+    Returns:
+        Whether the model or the loss drew random numbers.
 
     Raises:
         NonDeterministicError: If they differ.
@@ -76,7 +85,9 @@ def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
     values = []
     for _ in range(2):
         with preserved_rng(seed=seed):
+            before = random_state()
             values.append(loss_values(task, batch))
+            drew = random_state() != before
     if not torch.allclose(values[0], values[1], rtol=1e-6, atol=1e-8, equal_nan=True):
         gap = (values[0] - values[1]).abs().max().item()
         raise NonDeterministicError(
@@ -84,6 +95,7 @@ def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
             "state that survives a forward pass (counters, queues, running statistics) or a random generator of the "
             "model's own, and call model.eval()"
         )
+    return drew
 
 
 def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
@@ -201,7 +213,12 @@ def check_count(count: int) -> None:
 
 
 def checked_batches(
-    task: GradientTask, options: ProbeOptions, loader: Loader, *, device: torch.device | None
+    task: GradientTask,
+    options: ProbeOptions,
+    loader: Loader,
+    *,
+    device: torch.device | None,
+    notes: list[str] | None = None,
 ) -> Iterator[Batch]:
     """Draw batches, check the first one and what all of them hold together.
 
@@ -210,6 +227,7 @@ def checked_batches(
         options: For ``max_samples`` and the seed.
         loader: Yields batches.
         device: Move batches there; None leaves them where they are.
+        notes: Takes a note if the model draws random numbers, before the first batch is yielded.
 
     Yields:
         Batches on the model's device.
@@ -229,7 +247,8 @@ def checked_batches(
         if outputs is not None:
             check_labels(split_inputs(batch)[1], outputs)
         if index == 0:
-            check_deterministic(task, batch, options.seed)
+            if check_deterministic(task, batch, options.seed) and notes is not None:
+                notes.append(_RANDOM)
             check_independent(task, batch, options.seed)
         count += batch_length(batch)
         classes.see(batch)

@@ -48,6 +48,17 @@ def check_model(model: nn.Module) -> None:
             f"expected parameters that hold values, got lazy ones without a shape yet ({lazy[0]!r} and "
             f"{len(lazy) - 1} more); run the model once on a batch, model(inputs), before the probe"
         )
+    absent = [
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        for name, param in module._parameters.items()
+        if param is not None and param.is_meta and (param.requires_grad or not hasattr(module, "_hf_hook"))
+    ]
+    if absent:
+        raise ProbeError(
+            f"expected parameters that hold values, got {absent[0]!r} on the meta device ({len(absent)} such: "
+            "offloaded or not loaded yet); load the weights onto a device before the probe"
+        )
     inference = [name for name, value in named if value.is_inference()]
     if inference:
         raise ProbeError(

@@ -79,9 +79,13 @@ def prepare(
     groups = assign_groups(model, task.params, options.groups)
     if with_cor:
         check_precision(task.params)
-    checked = checked_batches(task, options, loader, device=None if device is None else target)
+    drawing: list[str] = []
+    checked = checked_batches(task, options, loader, device=None if device is None else target, notes=drawing)
     first = next(checked)
     choice = choose_engine(task, options, first)
+    notes = model_notes(model)
+    if not any(note.startswith("dropout is active") for note in notes):  # which says the same more closely
+        notes += drawing
     batches, count = _arrange(chain([first], checked), loader, options, with_cor=with_cor)
     return Setup(
         task=task,
@@ -93,7 +97,7 @@ def prepare(
         batches=batches,
         count=count,
         with_cor=with_cor,
-        notes=(*model_notes(model), *choice.notes),
+        notes=(*notes, *choice.notes),
     )
 
 

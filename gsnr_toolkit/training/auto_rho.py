@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gsnr_toolkit.errors import NonFiniteError, ProbeError
-from gsnr_toolkit.inputs.preserve import in_eval_mode
+from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.optim.rho import check_radius
 from gsnr_toolkit.probing.estimate import estimate_cor
 from gsnr_toolkit.report.report import Report

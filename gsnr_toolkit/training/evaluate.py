@@ -13,7 +13,7 @@ from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.auc import Auc, auc
 from gsnr_toolkit.inputs.batches import move_batch
 from gsnr_toolkit.inputs.losses import binary_labels, classification_loss, model_logits
-from gsnr_toolkit.inputs.preserve import in_eval_mode
+from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.types import Loader
 
 
