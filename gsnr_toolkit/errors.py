@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, a full quota, and a file larger than allowed."""
+
 
 class ProbeError(ValueError):
     """The model, loader or loss cannot be probed as given; the message says what to change."""
@@ -21,6 +27,26 @@ class MixedSamplesError(ProbeError):
 
 class EngineError(ProbeError):
     """An engine cannot run the model, or no longer can; one backward per sample can."""
+
+
+class WriteError(ProbeError, OSError):
+    """A file or folder cannot be written; what stood there before is unchanged.
+
+    Args:
+        path: The file or folder.
+        error: The error of the operating system; its number and its words are kept.
+
+    >>> print(WriteError(Path("a.csv"), OSError(errno.ENOSPC, "No space left on device")))
+    expected to write a.csv, but that failed (No space left on device); free some space there, and run the same again
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        remedy = "free some space there, and run the same again" if error.errno in _FULL else "choose another place"
+        super().__init__(f"expected to write {path}, but that failed ({error.strerror or error}); {remedy}")
+        self.errno, self.strerror = error.errno, error.strerror
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # not the number and the words alone, as OSError does
 
 
 class ProbeWarning(UserWarning):

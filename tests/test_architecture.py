@@ -44,7 +44,7 @@ ORDER = {
     """,
     "benchmarks": """
         instruments
-        comparison corit
+        comparison corit faults
         coverage default_command engines memory products scaling
     """,
 }

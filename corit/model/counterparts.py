@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.arguments import shown
 
 __all__ = ["SelfBlendedCounterparts"]
 
@@ -38,6 +39,10 @@ class SelfBlendedCounterparts:
     std: Sequence[float] = CLIP_STD
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, Sequence) or len(values) != 3:
+                raise ProbeError(f"expected {name} to be three numbers, got {shown(values)}; leave it out for CLIP's")
         if self.faces not in ("aligned", "generic"):
             raise ProbeError(f"expected faces to be 'aligned' or 'generic', got {self.faces!r}; choose one of them")
 

@@ -32,6 +32,7 @@ from corit.model.shared import SharedRegions
 from corit.model.tower import blocks_of, iter_layers, tower_of, tower_shape
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.models.clip import HEAD_STD, Detector
+from gsnr_toolkit.support.arguments import NAME, SEED, Kind, check_arguments, instance, optional
 
 __all__ = ["CoRIT"]
 
@@ -50,6 +51,13 @@ class _Look:
     cgp: dict[int, Tensor]
     regions: list[Regions]
     region_tokens: list[Tensor]
+
+
+_ENCODER = Kind(
+    "the name of an encoder, or a detector with one",
+    lambda value: isinstance(value, str) or all(hasattr(value, name) for name in ("encoder", "mean", "std")),
+    "pass a name such as 'clip-demo', or the result of gsnr_toolkit.build_model",
+)
 
 
 class CoRIT(nn.Module):
@@ -101,6 +109,9 @@ class CoRIT(nn.Module):
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_arguments(
+            config=(config, instance(CoRITConfig, "a CoRITConfig", "pass corit.CoRITConfig(...)")), seed=(seed, SEED)
+        )
         self.encoder = tower_of(encoder).eval().requires_grad_(False)
         self._shape = tower_shape(self.encoder)
         self.config = config.resolved(self._shape.num_layers, self._shape.num_patches)
@@ -155,6 +166,7 @@ class CoRIT(nn.Module):
         Raises:
             ProbeError: If an option is unknown or out of its range, or the encoder is not a visual transformer.
         """
+        check_arguments(encoder=(encoder, _ENCODER), seed=(seed, SEED), weights=(weights, optional(NAME)))
         config = CoRITConfig.from_dict(options)  # check the options before loading anything large
         if isinstance(encoder, str):
             from gsnr_toolkit.models.registry import build_model

@@ -27,6 +27,7 @@ from gsnr_toolkit.data.base import REAL
 from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.inputs.preserve import preserved_rng
+from gsnr_toolkit.support.atomic import make_folder
 from gsnr_toolkit.support.progress import stage
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 
 def write_features(path: Path, key: str, features: Tensor, about: dict[str, Any]) -> None:
     """Write features ``(N, D)`` atomically, with their key, a checksum, and values for a human reader."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     metadata = {"format": _FORMAT, "key": key, "sha256": _sum(features), "about": json.dumps(about, sort_keys=True)}
     write_tensors(path, {"features": features}, metadata)
 

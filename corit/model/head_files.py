@@ -20,12 +20,14 @@ from corit.model.config import CoRITConfig
 from corit.model.detector import CoRIT
 from gsnr_toolkit.models.clip import Detector
 from gsnr_toolkit.models.weights_files import WeightsError
+from gsnr_toolkit.support.arguments import PATH, check_arguments, instance
 from gsnr_toolkit.support.atomic import atomic_file
 
 __all__ = ["encoder_hash", "load_detector", "load_head", "read_tensors", "save_detector", "write_tensors"]
 
 _FORMAT = "corit-1"
 _SHARED = "shared."
+_CORIT = instance(CoRIT, "a CoRIT", "build one with corit.CoRIT.from_encoder")
 
 
 def encoder_hash(encoder: nn.Module) -> str:
@@ -48,6 +50,7 @@ def encoder_hash(encoder: nn.Module) -> str:
 def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
     """Write tensors and metadata as safetensors, atomically; return the path."""
     whole = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    metadata = {**metadata, "tensors_sha256": _sum_of(whole)}
     # not safetensors' save_file, which creates files that only their owner may read
     with atomic_file(path) as stream:
         stream.write(save(whole, metadata=metadata))
@@ -56,6 +59,7 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, s
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a detector's tensors by name, and its metadata, from a ``.safetensors`` file."""
+    check_arguments(path=(path, PATH))
     path = Path(path)
     if not path.is_file():
         raise WeightsError(
@@ -64,12 +68,29 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise WeightsError(
             f"expected {path} to be a detector written by corit train or save_detector, but it cannot be read as "
             f"safetensors ({error}); check the path"
         ) from error
+    if metadata.get("tensors_sha256", _sum_of(state)) != _sum_of(state):
+        raise WeightsError(
+            f"expected the tensors in {path} as they were written, but their checksum differs, so the file is damaged; "
+            "copy it again, or train the detector again"
+        )
+    return state, metadata
+
+
+def _sum_of(state: Mapping[str, Tensor]) -> str:
+    """Return a checksum of names, shapes and bytes of some tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_detector(detector: CoRIT, path: str | Path) -> Path:
@@ -85,6 +106,7 @@ def save_detector(detector: CoRIT, path: str | Path) -> Path:
     Raises:
         WeightsError: If parts of the encoder were trained, because the head alone would not restore this detector.
     """
+    check_arguments(path=(path, PATH), detector=(detector, _CORIT))
     trained = sum(parameter.requires_grad for parameter in detector.encoder.parameters())
     if trained:
         raise WeightsError(
@@ -142,6 +164,7 @@ def load_head(detector: CoRIT, path: str | Path) -> CoRIT:
     Raises:
         WeightsError: If the file belongs to another encoder or another configuration.
     """
+    check_arguments(detector=(detector, _CORIT))
     state, metadata = _read_head(path)
     _check_encoder(detector, metadata, path)
     written, own = json.loads(metadata["config"]), detector.config.to_dict()

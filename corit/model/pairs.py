@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.losses import classification_loss, split_inputs
+from gsnr_toolkit.support.arguments import FUNCTION, check_arguments
 
 __all__ = ["Counterpart", "Pairs", "call_model", "make_counterparts", "pair_loss", "split_pairs"]
 
@@ -106,6 +107,7 @@ def pair_loss(model: nn.Module, batch: Any) -> Tensor:
     Raises:
         ProbeError: If the batch has no labels.
     """
+    check_arguments(model=(model, FUNCTION))
     pairs = split_pairs(batch)
     if pairs.labels is None:
         raise ProbeError(

@@ -21,6 +21,7 @@ from corit.model.pairs import Pairs, real_rows, split_pairs
 from corit.model.regions import Regions, assign_by_distance, join_by_similarity, pick_anchors
 from corit.model.tower import iter_layers, tower_shape
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.arguments import COUNT, LOADER, Kind, check_arguments
 from gsnr_toolkit.types import Loader
 
 __all__ = ["SharedRegions", "calibrate", "contrast_products", "set_regions"]
@@ -106,6 +107,11 @@ def calibrate(detector: Any, loader: Loader, *, max_images: int = 256) -> None:
     Raises:
         ProbeError: If the detector has other anchors, or there are no real images.
     """
+    check_arguments(
+        detector=(detector, Kind("a CoRIT", lambda value: hasattr(value, "shared"), "pass the detector itself")),
+        loader=(loader, LOADER),
+        max_images=(max_images, COUNT),
+    )
     if detector.shared is None:
         raise ProbeError(
             f"expected a CoRIT with anchors='shared', got anchors={detector.config.anchors!r}; build one with "

@@ -17,11 +17,14 @@ from corit.model.counterparts import SelfBlendedCounterparts
 from corit.model.detector import CoRIT
 from corit.model.head_files import encoder_hash, load_detector, read_tensors, save_detector, write_tensors
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.tuning import set_tuning
 from gsnr_toolkit.models.clip import Detector
 from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.models.spec import InputSpec, input_spec
 from gsnr_toolkit.models.weights_files import WeightsError
+from gsnr_toolkit.support.arguments import NAME, PATH, check_arguments, optional
+from gsnr_toolkit.support.atomic import make_folder
 from gsnr_toolkit.training.checkpoint import load_model_state, model_state
 
 __all__ = ["DEMO_FILE", "Trained", "load_trained", "save_trained"]
@@ -91,8 +94,9 @@ def save_trained(model: nn.Module, path: str | Path, training: Mapping[str, Any]
     Returns:
         The path.
     """
+    check_arguments(path=(path, PATH))
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if isinstance(model, CoRIT):
         model.provenance = {**model.provenance, "training": dict(training)}
         return save_detector(model, path)
@@ -126,6 +130,8 @@ def load_trained(
     >>> load_trained().is_demo
     True
     """
+    check_arguments(path=(path, PATH), weights=(weights, optional(NAME)))
+    device = None if device is None else find_device(device)
     path = Path(path)
     state, metadata = read_tensors(path)
     provenance = json.loads(metadata.get("provenance", "{}"))

@@ -21,6 +21,7 @@ from corit.model.trained import Trained
 from gsnr_toolkit.data.transforms import image_to_tensor
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.report.plots.style import MUTED, in_paper_style, new_figure
+from gsnr_toolkit.support.atomic import make_folder
 
 __all__ = ["Picture", "draw_heatmap", "look"]
 
@@ -101,7 +102,7 @@ def draw_heatmap(
     name = title if frame is None else f"{title}, frame {frame}"
     figure = draw_picture(picture, name, "demo detector" if trained.is_demo else trained.name)
     place = Path(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     figure.savefig(place, dpi=_DPI)
     return place
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gsnr_toolkit.data.layouts.image_files import IMAGE_SUFFIXES, evenly_spaced
+from gsnr_toolkit.data.images import IMAGE_SUFFIXES, is_hidden, is_image, read_image
+from gsnr_toolkit.data.layouts.image_files import evenly_spaced
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.lookup import did_you_mean
 
@@ -68,7 +69,11 @@ def find_inputs(given: Sequence[str | Path]) -> list[Path]:
 def _expanded(text: str) -> list[Path]:
     path = Path(text).expanduser()
     if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file))
+        inside = sorted(
+            file
+            for file in path.rglob("*")
+            if _kind(file) and not any(map(is_hidden, file.relative_to(path).parts)) and file.is_file()
+        )
         if not inside:
             raise ProbeError(f"expected images or videos in {path}, got none; {_known()}")
         return inside
@@ -93,7 +98,7 @@ def _expanded(text: str) -> list[Path]:
 
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
-    return "image" if suffix in IMAGE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else ""
+    return "image" if is_image(path) else "video" if suffix in VIDEO_SUFFIXES and not is_hidden(path) else ""
 
 
 def _known() -> str:
@@ -117,22 +122,16 @@ def read_frames(path: Path, *, frames_per_video: int = 16, cropper: Cropper | No
 
 
 def _image(path: Path) -> Iterator[Frame]:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-            # rotated as its EXIF data say, as viewers show it
-            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        picture = read_image(path)
     except UnidentifiedImageError:
         yield Frame(path, None, None, "not an image, despite its name")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         yield Frame(path, None, None, f"broken image ({error})")
     else:
-        if mode[0] in "IF":  # the conversion clips values above 255
-            yield Frame(path, None, None, "more than 8 bits per channel; save it with 8")
-        else:
-            yield Frame(path, None, pixels, "transparency ignored" if mode in ("RGBA", "LA", "PA") else "")
+        yield Frame(path, None, np.array(picture), "transparency ignored" if picture.info.get("alpha") else "")
 
 
 def _video(path: Path, wanted: int) -> Iterator[Frame]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from corit.model.trained import Trained
 from corit.prediction.media import Frame, find_inputs, read_frames
 from gsnr_toolkit.data.transforms import fit_square, image_to_tensor
-from gsnr_toolkit.support.atomic import write_text
+from gsnr_toolkit.support.atomic import make_folder, write_text
 from gsnr_toolkit.support.progress import Advance, stage
 
 if TYPE_CHECKING:
@@ -199,6 +199,6 @@ def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def save_predictions(found: Predictions, folder: Path) -> None:
     """Write ``scores.csv`` (by file) and ``frames.csv`` into a folder, created if missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(folder / "scores.csv", found.files.to_csv(index=False))
     write_text(folder / "frames.csv", found.frames.to_csv(index=False))

@@ -14,6 +14,7 @@ from corit.model.pairs import Counterpart, split_pairs
 from corit.proxy.gsnr import proxy_gsnr
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.probing.estimate import estimate_gsnr
+from gsnr_toolkit.support.arguments import MAPPING, WHOLE, check_arguments
 from gsnr_toolkit.types import Loader
 
 __all__ = ["ProxyCheck", "check_proxy", "compare_proxy", "join_checks"]
@@ -88,7 +89,13 @@ def check_proxy(
 
     Returns:
         Both, by layer and data set.
+
+    Raises:
+        ProbeError: If an argument is of a wrong kind, or there is no data set.
     """
+    check_arguments(loaders=(loaders, MAPPING), step=(step, WHOLE))
+    if not loaders:
+        raise ProbeError("expected at least one data set, got none; pass {'name': loader}")
     proxies, truths = [], []
     for name, loader in loaders.items():
         shared = {"max_samples": max_samples, "progress": progress}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,7 @@ from gsnr_toolkit.moments.sketches import RowPlan, plan_rows
 from gsnr_toolkit.readings.moment_pass import cut_at_shards
 from gsnr_toolkit.report.tables import gsnr_rows
 from gsnr_toolkit.setup.batch_guards import check_count
+from gsnr_toolkit.support.arguments import COUNT, FUNCTION, LOADER, Kind, check_arguments, instance, optional
 from gsnr_toolkit.support.progress import stage
 from gsnr_toolkit.types import Loader
 
@@ -47,6 +49,13 @@ POOLS = {
     "regions": "the mean CGP of each of CoRIT's regions, strongest anchor first",
     "injected": "CoRIT's region tokens after RSI: the image's minus the counterpart's, in the image's regions",
 }
+
+
+_SHARE = Kind(
+    "between 0 and 1",
+    lambda value: isinstance(value, Real) and 0 < float(value) < 1,
+    "leave it out for the default, 0.95",
+)
 
 
 def proxy_gsnr(
@@ -84,7 +93,14 @@ def proxy_gsnr(
     Raises:
         ProbeError: If ``pool`` is unknown, there are fewer than four real images, or counterparts cannot be made.
     """
-    if pool not in POOLS:
+    check_arguments(
+        model=(model, instance(nn.Module, "a model", "pass the torch.nn.Module")),
+        loader=(loader, LOADER),
+        counterpart=(counterpart, optional(FUNCTION)),
+        max_samples=(max_samples, optional(COUNT)),
+        confidence=(confidence, _SHARE),
+    )
+    if not isinstance(pool, str) or pool not in POOLS:
         raise ProbeError(f"expected pool to be one of {', '.join(map(repr, POOLS))}, got {pool!r}; choose one")
     if pool not in _POOLING and not getattr(getattr(model, "config", None), "num_regions", 0):
         raise ProbeError(f"expected a CoRIT with regions for pool={pool!r}, got a model without; use pool='mean'")

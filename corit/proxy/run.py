@@ -22,7 +22,7 @@ from gsnr_toolkit.inputs.tuning import set_tuning
 from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.models.spec import input_spec
 from gsnr_toolkit.optim.sam import SAM
-from gsnr_toolkit.support.atomic import write_json, write_text
+from gsnr_toolkit.support.atomic import make_folder, write_json, write_text
 from gsnr_toolkit.support.progress import stage
 from gsnr_toolkit.support.provenance import environment
 from gsnr_toolkit.training.loop import train
@@ -118,7 +118,7 @@ def run_proxy_check(
 def save_check(check: ProxyCheck, folder: str | Path, about: dict[str, Any]) -> None:
     """Write ``proxy_gsnr.csv``, ``rank_correlations.csv`` and ``provenance.json`` with ``about`` into a folder."""
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     write_text(place / "proxy_gsnr.csv", check.table.to_csv(index=False))
     write_text(place / "rank_correlations.csv", check.correlations.to_csv(index=False))
     write_json(place / "provenance.json", {**environment(), **about})

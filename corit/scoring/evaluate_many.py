@@ -15,7 +15,7 @@ from corit.scoring.evaluate import evaluate_detector
 from corit.scoring.robustness import LEVELS, PERTURBATIONS, Perturbed
 from gsnr_toolkit.data.registry import DATASETS, open_dataset
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.support.atomic import write_text
+from gsnr_toolkit.support.atomic import make_folder, write_text
 from gsnr_toolkit.support.lookup import did_you_mean
 
 __all__ = ["evaluate_many", "expand_names", "read_perturbations"]
@@ -117,7 +117,7 @@ def evaluate_many(
             tables.append(found.table)
             scores.append(found.scores.assign(perturbation=text))
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+            make_folder(out)
             write_text(out / "results.csv", pd.concat(tables, ignore_index=True).to_csv(index=False))
             write_text(out / "scores.csv", pd.concat(scores, ignore_index=True).to_csv(index=False))
     return pd.concat(tables, ignore_index=True)

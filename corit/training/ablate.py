@@ -14,6 +14,7 @@ from corit.training.config import DetectorTraining
 from corit.training.train import train_detector
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.atomic import write_text
+from gsnr_toolkit.support.locks import locked
 from gsnr_toolkit.support.progress import stage
 from gsnr_toolkit.support.settings import read_settings
 
@@ -94,10 +95,9 @@ def ablate(
     planned = [
         (name, replace(config, **changes, seed=seed)) for name, changes in variants.items() for seed in range(seeds)
     ]
-    place.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     table = pd.DataFrame()
-    with stage("trainings", len(planned), show=progress) as advance:
+    with locked(place), stage("trainings", len(planned), show=progress) as advance:
         for name, each in planned:
             result = train_detector(
                 each, place / "runs" / each.key, device=device, cache=cache or place / "features", draws=draws

@@ -25,9 +25,10 @@ from gsnr_toolkit.estimators.auc import auc
 from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.optim.learning_rate import cosine_decay
 from gsnr_toolkit.optim.sam import SAM
+from gsnr_toolkit.support.arguments import PATH, WHOLE, check_arguments, optional
 from gsnr_toolkit.support.atomic import write_text
 from gsnr_toolkit.training.checkpoint import load_model_state, model_state
-from gsnr_toolkit.training.resumable import ResumableRun, choose_device, complete_run
+from gsnr_toolkit.training.resumable import ResumableRun, check_work, choose_device, complete_run
 from gsnr_toolkit.types import Batch
 
 __all__ = ["train_detector"]
@@ -69,6 +70,8 @@ def train_detector(
     Raises:
         ProbeError: If the folder holds another training, or the encoder or data of the config are not available.
     """
+    check_work(config, DetectorTraining, checkpoint_seconds, num_workers)
+    check_arguments(draws=(draws, WHOLE), cache=(cache, optional(PATH)))
 
     def make_run(place: Path) -> _Run:
         chosen = choose_device(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -100,6 +101,17 @@ def run_command(app: Callable[[], object], packages: str = "gsnr_toolkit") -> No
         app()
     except ProbeError as error:
         sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(EXIT_ERROR) from None
+    except BrokenPipeError:
+        # the reader of our output, such as head, has gone; Python would complain once more when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_ERROR) from None
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        sys.stderr.write(
+            f"error: expected to read and write files, but{where} failed ({error.strerror or error}); free some space, "
+            "check the permissions, or choose another place\n"
+        )
         raise SystemExit(EXIT_ERROR) from None
 
 

@@ -13,6 +13,8 @@ import typer
 
 from gsnr_toolkit.commands.common import EXIT_INTERRUPTED, panel_option, run_command, settings_as_options
 from gsnr_toolkit.commands.probe_request import API_ONLY, ProbeRequest, check_folder
+from gsnr_toolkit.support.atomic import remove_partial_files
+from gsnr_toolkit.support.locks import locked
 
 if TYPE_CHECKING:
     from gsnr_toolkit.report.report import Report
@@ -122,8 +124,7 @@ def _run(
     """
     from rich.console import Console
 
-    from gsnr_toolkit.commands.probe_run import run_probe
-    from gsnr_toolkit.report.formats import FORMATS, write_formats
+    from gsnr_toolkit.report.formats import FORMATS
     from gsnr_toolkit.report.pages.write import check_page, is_page
 
     folder = out or request.default_folder
@@ -137,18 +138,12 @@ def _run(
     for name in formats:
         FORMATS[name]  # an unknown name is an error before any work
     errors = Console(stderr=True, highlight=False)
-    report, interrupted = None, False
-    try:
-        for report in run_probe(request, progress=not quiet):
-            report.save(folder, overwrite=True)
-    except KeyboardInterrupt:
-        interrupted = True
+    with locked(folder):
+        remove_partial_files(folder)
+        report, files, interrupted = _measure(request, folder, formats, quiet=quiet)
     if report is None:
         errors.print("interrupted before the first measurement ended: nothing was written")
         return None, EXIT_INTERRUPTED
-    files: list[Path] | None = None
-    with suppress(KeyboardInterrupt):
-        files = write_formats(report, folder, formats)
     _print(report, as_json=as_json, quiet=quiet)
     if files is None:
         errors.print(f"interrupted while drawing: the report is saved in {folder}, its figures are incomplete")
@@ -161,6 +156,31 @@ def _run(
         names = sorted({path.name for path in files if path.suffix != ".pdf"})
         errors.print(f"{folder}: {', '.join(names)} (figures also as PDF)", style="dim")
     return report, 0
+
+
+def _measure(
+    request: ProbeRequest, folder: Path, formats: Sequence[str], *, quiet: bool
+) -> tuple[Report | None, list[Path] | None, bool]:
+    """Measure, save after every measured step, and write the formats.
+
+    Returns:
+        The report, or None if there is none yet; the files, or None if Ctrl-C came while they were written; and whether
+        Ctrl-C ended the measurement.
+    """
+    from gsnr_toolkit.commands.probe_run import run_probe
+    from gsnr_toolkit.report.formats import write_formats
+
+    report, interrupted = None, False
+    try:
+        for report in run_probe(request, progress=not quiet):
+            report.save(folder, overwrite=True)
+    except KeyboardInterrupt:
+        interrupted = True
+    files: list[Path] | None = None
+    if report is not None:
+        with suppress(KeyboardInterrupt):
+            files = write_formats(report, folder, formats)
+    return report, files, interrupted
 
 
 def _follow(request: ProbeRequest) -> None:

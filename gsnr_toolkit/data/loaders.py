@@ -12,8 +12,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset, probe_indices
 from gsnr_toolkit.data.checks import DataError
+from gsnr_toolkit.support.arguments import COUNT, SEED, WHOLE, Kind, check_arguments
 
 __all__ = ["BalancedBatches", "endless", "probe_loader", "train_loader"]
+
+
+_DATASET = Kind(
+    "a data set with records", lambda value: hasattr(value, "records"), "open one with gsnr_toolkit.open_dataset"
+)
 
 
 def probe_loader(
@@ -37,6 +43,8 @@ def probe_loader(
     >>> [labels.sum().item() for _, labels in probe_loader(data, n=8, batch_size=4)]
     [2, 2]
     """
+    check_arguments(n=(n, COUNT), batch_size=(batch_size, COUNT), seed=(seed, SEED), num_workers=(num_workers, WHOLE))
+    check_arguments(dataset=(dataset, _DATASET))
     subset: Dataset[Any] = Subset(dataset, probe_indices(dataset.records, n, seed))
     # Without a generator of its own, a DataLoader draws a seed from the global random state in every pass.
     own = torch.Generator().manual_seed(seed)

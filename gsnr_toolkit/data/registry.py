@@ -6,10 +6,12 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsnr_toolkit.data.checks import DataError, check_choice, refuse_missing
+from gsnr_toolkit.support.arguments import NAME, PATH, SEED, WHOLE, Kind, check_arguments, optional
 from gsnr_toolkit.support.lookup import Registry, call_with_known, is_target, load_target
 
 if TYPE_CHECKING:
@@ -148,6 +150,21 @@ DATASETS: Registry[DatasetInfo] = Registry(
 )
 
 
+_SIDE = Kind(
+    "a positive number of pixels",
+    lambda value: value is None or (isinstance(value, Integral) and int(value) > 0),
+    "pass the model's image_size",
+)
+_CHANNELS = Kind(
+    "three numbers, one per channel, or None",
+    lambda values: (
+        values is None
+        or (isinstance(values, Sequence) and len(values) == 3 and all(isinstance(value, Real) for value in values))
+    ),
+    "leave it out for CLIP's",
+)
+
+
 def open_dataset(
     name: str,
     *,
@@ -192,6 +209,9 @@ def open_dataset(
     """
     from gsnr_toolkit.data.transforms import CLIP_MEAN, CLIP_STD  # imports torch
 
+    check_arguments(name=(name, NAME), split=(split, optional(NAME)), size=(size, optional(WHOLE)), seed=(seed, SEED))
+    check_arguments(image_size=(image_size, _SIDE), mean=(mean, _CHANNELS), std=(std, _CHANNELS))
+    check_arguments(root=(root, optional(PATH)))
     defaults = DATASETS.rows.get(name, DatasetInfo)
     split = defaults.split if split is None else split
     check_choice("split", split, SPLITS)

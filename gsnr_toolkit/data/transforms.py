@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from gsnr_toolkit.data.checks import check_choice
+from gsnr_toolkit.data.images import to_rgb
 
 __all__ = ["CLIP_MEAN", "CLIP_STD", "FITS", "fit_square", "image_to_tensor"]
 
@@ -19,6 +20,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 #: Ways to make an image square: see :func:`fit_square`.
 FITS = ("shortest", "squash", "crop")
+
+_LONG = 32
+"""A picture longer than this many widths is cut to its middle before it is resampled."""
 
 
 def fit_square(image: Image.Image, size: int, fit: str = "shortest") -> Image.Image:
@@ -46,17 +50,25 @@ def fit_square(image: Image.Image, size: int, fit: str = "shortest") -> Image.Im
     (16, 16)
     """
     check_choice("fit", fit, FITS, ValueError)
-    image = image.convert("RGB")
+    image = to_rgb(image)
     if image.size == (size, size):
         return image
     if fit == "squash":
         return image.resize((size, size), Image.Resampling.BICUBIC)
     shortest = min(image.size)
+    if max(image.size) > _LONG * shortest:  # resampling all of it would take memory without bound
+        image = image.crop(_middle(image.size, shortest * _LONG))
     if fit == "shortest" or shortest < size:
         width, height = (max(size, round(side * size / shortest)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = ((side - size) // 2 for side in image.size)
-    return image.crop((left, top, left + size, top + size))
+    return image.crop(_middle(image.size, size))
+
+
+def _middle(sides: tuple[int, int], most: int) -> tuple[int, int, int, int]:
+    """The box that is centred and at most so many pixels wide and high."""
+    width, height = (min(side, most) for side in sides)
+    left, top = (sides[0] - width) // 2, (sides[1] - height) // 2
+    return left, top, left + width, top + height
 
 
 def image_to_tensor(

@@ -11,8 +11,9 @@ from torch.func import grad_and_value, vmap
 
 from gsnr_toolkit.errors import EngineError
 from gsnr_toolkit.gradients.task import GradientChunk, GradientTask
-from gsnr_toolkit.inputs.batches import batch_length, map_tensors, take_rows, tensors_of
+from gsnr_toolkit.inputs.batches import batch_length, replace_rows, take_rows, tensors_of
 from gsnr_toolkit.inputs.preserve import preserved_rng, same_buffer_objects
+from gsnr_toolkit.inputs.withheld import WithheldField
 from gsnr_toolkit.types import Batch, Params
 
 
@@ -28,8 +29,10 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
         Chunks of up to ``chunk_size`` samples; gradients have shape ``(c, *parameter.shape)``.
 
     Raises:
-        EngineError: If the model has an operation that cannot be vectorised; the loop engine can run it.
+        EngineError: If the model has an operation that cannot be vectorised, or reads a field with one entry per
+            sample that is no tensor; the loop engine can run it.
         RuntimeError: If the model itself fails, even on one sample, or memory runs out.
+        TypeError: The same.
 
     >>> from gsnr_toolkit.gradients.task import trainable_params
     >>> from gsnr_toolkit.inputs.losses import inferred_loss
@@ -43,7 +46,8 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
     def sample_loss(params: Params, tensors: list[Tensor]) -> Tensor:
         # vmap takes tensors only: put them back into the batch's tuples and mappings
         rows = iter(tensors)
-        return task.losses(params, map_tensors(batch, lambda _: next(rows).unsqueeze(0)))[0]
+        one = replace_rows(batch, lambda _: next(rows).unsqueeze(0), WithheldField)
+        return task.losses(params, one)[0]
 
     vectorised = vmap(grad_and_value(sample_loss), in_dims=(None, 0), randomness="different")
     for start in range(0, batch_length(batch), chunk_size):
@@ -53,7 +57,9 @@ def vmap_gradients(task: GradientTask, batch: Batch, *, chunk_size: int) -> Iter
                 # attention has no batching rule: torch falls back to a loop inside and warns each time
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 grads, losses = vectorised(task.params, tensors_of(rows))
-        except RuntimeError as error:
+        except EngineError:  # a withheld field was read
+            raise
+        except (RuntimeError, TypeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             _insist_that_the_model_runs(task, rows)

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.inputs.batches import batch_length, join_batches, take_rows
+from gsnr_toolkit.inputs.loader_state import check_shareable
 from gsnr_toolkit.types import Batch, Loader
 
 _MANY = 10_000
 """Samples after which a loader without a length is suspected to be endless."""
-
-
-def private_loader(loader: Loader) -> Loader:
-    """Return a loader of the same batches whose ``iter()`` leaves a loop over the caller's loader alone.
-
-    With persistent workers, ``iter()`` resets the one iterator that a running loop reads from. A shallow copy with
-    workers of its own yields the same batches.
-    """
-    if not (isinstance(loader, DataLoader) and loader.persistent_workers):
-        return loader
-    twin = copy.copy(loader)
-    vars(twin).update(persistent_workers=False, _iterator=None)  # DataLoader refuses assignment after construction
-    return twin
 
 
 def _warn_if_endless(loader: Loader, before: int, taken: int) -> None:
@@ -36,6 +23,22 @@ def _warn_if_endless(loader: Loader, before: int, taken: int) -> None:
             ProbeWarning,
             stacklevel=3,
         )
+
+
+def check_loader(loader: Loader) -> None:
+    """Check that a loader can yield batches.
+
+    Raises:
+        ProbeError: If it cannot be iterated over, or is a single batch.
+
+    >>> check_loader(5)
+    Traceback (most recent call last):
+    gsnr_toolkit.errors.ProbeError: expected a loader that yields batches, got int; pass a DataLoader or a list of ...
+    """
+    single = isinstance(loader, (str, bytes, Mapping, Tensor))
+    if single or not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        hint = "put this batch into a list, [batch]" if single else "pass a DataLoader or a list of batches"
+        raise ProbeError(f"expected a loader that yields batches, got {type(loader).__name__}; {hint}")
 
 
 def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
@@ -48,7 +51,8 @@ def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
         ProbeError: If the loader yields no batch.
     """
     taken = 0
-    for batch in private_loader(loader):
+    check_shareable(loader)
+    for batch in loader:
         length = batch_length(batch)
         if max_samples is not None and taken + length > max_samples:
             length = max_samples - taken
@@ -61,7 +65,7 @@ def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
         if max_samples is not None and taken >= max_samples:
             return
     if taken == 0:
-        used_up = iter(loader) is loader
+        used_up = hasattr(loader, "__next__")
         remedy = (
             "it is an iterator that may be exhausted: pass the DataLoader itself, or a list of batches"
             if used_up

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.inputs.loss_forms import check_loss_fn, describe_batch, describe_output, explain_call
 from gsnr_toolkit.types import Batch, PerSampleLoss
 
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")
@@ -28,16 +29,20 @@ def split_inputs(batch: Batch) -> tuple[Any, Tensor]:
         ProbeError: If the batch has neither form.
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        return batch[0], batch[1]
+        return batch[0], _usual(batch[1])
     if isinstance(batch, Mapping):
-        key = next((key for key in _TARGET_KEYS if key in batch), None)
+        key = next((key for key in _TARGET_KEYS if isinstance(batch.get(key), Tensor)), None)
         if key is not None:
-            return {name: value for name, value in batch.items() if name != key}, batch[key]
-    shown = f"keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
+            return {name: value for name, value in batch.items() if name != key}, _usual(batch[key])
     raise ProbeError(
-        f"expected a batch (inputs, labels), or a mapping with one of the keys {', '.join(_TARGET_KEYS)}, got {shown}; "
-        "for any other form pass loss_fn(model, batch) -> (N,)"
+        f"expected a batch (inputs, labels), or a mapping with one of the keys {', '.join(_TARGET_KEYS)}, with labels "
+        f"that are a tensor, got {describe_batch(batch)}; for any other form pass loss_fn(model, batch) -> (N,)"
     )
+
+
+def _usual(labels: Tensor) -> Tensor:
+    """Labels in a dtype that torch computes with; numpy's wider unsigned integers are not."""
+    return labels.long() if labels.dtype in (torch.uint16, torch.uint32, torch.uint64) else labels
 
 
 def logits_of(output: Any) -> Tensor:
@@ -55,7 +60,7 @@ def logits_of(output: Any) -> Tensor:
     if isinstance(found, Tensor):
         return found
     raise ProbeError(
-        f"expected the model to return logits (a tensor, or an output with .logits), got {type(output).__name__}; "
+        f"expected the model to return logits (a tensor, or an output with .logits), got {describe_output(output)}; "
         "pass loss_fn(model, batch) -> (N,)"
     )
 
@@ -122,7 +127,12 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def model_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Run the model on a batch's inputs and return its logits; a mapping is passed as keyword arguments."""
     inputs, _ = split_inputs(batch)
-    return logits_of(model(**inputs) if isinstance(inputs, Mapping) else model(inputs))
+    try:
+        output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    except (TypeError, AttributeError) as error:
+        explain_call(model, inputs, error)
+        raise
+    return logits_of(output)
 
 
 def inferred_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -212,7 +222,10 @@ def check_loss_shape(losses: Any, count: int) -> Tensor:
 
 def resolve_loss(loss_fn: PerSampleLoss | None) -> PerSampleLoss:
     """Return the caller's loss, or the inferred classification loss if there is none: ``(model, batch) -> (N,)``."""
-    return inferred_loss if loss_fn is None else loss_fn
+    if loss_fn is None:
+        return inferred_loss
+    check_loss_fn(loss_fn)
+    return loss_fn
 
 
 def binary_labels(batch: Batch) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
-from gsnr_toolkit.support.settings import check_settings, setting
+from gsnr_toolkit.support.settings import check_settings, read_settings, setting
 
 DEFAULT_RHO = 0.05
 
@@ -26,7 +27,7 @@ def default_radii(rho: float) -> tuple[float, ...]:
 
 
 def _are_radii(values: Sequence[float] | str) -> bool:
-    if isinstance(values, str):
+    if not isinstance(values, (tuple, list)) or not all(isinstance(value, Real) for value in values):
         return False
     rising = len(values) >= 2 and all(a < b for a, b in pairwise(values))
     return rising and values[0] > 0 and values[-1] < math.inf
@@ -133,5 +134,28 @@ class ProbeOptions:
 
 
 def make_options(*, radii: Sequence[float] | None = None, **values: Any) -> ProbeOptions:
-    """Build checked options from a caller's keywords; radii may be any sequence of numbers."""
-    return ProbeOptions(radii=None if radii is None else tuple(float(r) for r in radii), **values)
+    """Build checked options from a caller's keywords; radii may be any sequence of numbers.
+
+    Args:
+        radii: Radii; text of numbers is refused, as it is for every option.
+        **values: The other options.
+
+    Returns:
+        The options.
+
+    Raises:
+        ProbeError: If an option is unknown or out of its range.
+    """
+    read_settings(ProbeOptions, dict.fromkeys(values))  # refuses unknown names, with the nearest known one
+    return ProbeOptions(radii=_plain_radii(radii), **values)
+
+
+def _plain_radii(radii: Any) -> Any:
+    """Return a tuple of floats; anything that is no sequence of numbers stays as it is, for the check to refuse."""
+    if radii is None or isinstance(radii, (str, bytes, Mapping)) or not isinstance(radii, Iterable):
+        return radii
+    held = list(radii)
+    try:
+        return tuple(radius if isinstance(radius, str) else float(radius) for radius in held)
+    except (TypeError, ValueError):
+        return tuple(held)

@@ -7,7 +7,7 @@ last bit whether or not it is measured in between.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.checksum import fingerprint
+from gsnr_toolkit.inputs.loader_state import undisturbed
+from gsnr_toolkit.inputs.module_state import ModuleStates, modules_of
 from gsnr_toolkit.inputs.modes import Modes
 
 
@@ -25,20 +27,15 @@ def preserved_rng(*sources: Any, seed: int | None = None) -> Iterator[None]:
     """Restore the random states of torch (CPU and GPUs), numpy and Python on leaving.
 
     Iterating over a loader changes more than the global states: a shuffling sampler draws from a generator of its
-    own, and many samplers count epochs. Both decide the order of the next epoch, so both are restored.
+    own, and many samplers count epochs. See :func:`~gsnr_toolkit.inputs.loader_state.undisturbed`.
 
     Args:
-        *sources: Loaders. Random generators (of torch, numpy or Python) and integer attributes ``epoch`` of these
-            loaders, their samplers and batch samplers are restored too.
+        *sources: Loaders, which are restored too, with their samplers and data sets.
         seed: Seed all global states with this on entering; None leaves them unchanged.
 
     Yields:
         Nothing.
     """
-    owners = _owners(sources)
-    generators = _generators(owners)
-    saved = [_generator_state(generator) for generator in generators]
-    epochs = [(owner, vars(owner)["epoch"]) for owner in owners if isinstance(vars(owner).get("epoch"), int)]
     python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
@@ -46,17 +43,14 @@ def preserved_rng(*sources: Any, seed: int | None = None) -> Iterator[None]:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002 - models and data sets may draw from it
             torch.manual_seed(seed)
-        yield
+        with undisturbed(*sources):
+            yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         torch.set_rng_state(cpu_state)
         if gpu_states:
             torch.cuda.set_rng_state_all(gpu_states)
-        for generator, state in zip(generators, saved, strict=True):
-            _set_generator_state(generator, state)
-        for owner, epoch in epochs:
-            owner.epoch = epoch
 
 
 def random_state() -> tuple[Any, ...]:
@@ -74,39 +68,6 @@ def random_state() -> tuple[Any, ...]:
     gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     states = [bytes(state.numpy()) for state in (torch.get_rng_state(), *gpu_states)]
     return random.getstate(), name, np.asarray(keys).tobytes(), tuple(rest), *states
-
-
-def _owners(sources: tuple[Any, ...]) -> list[Any]:
-    """Collect the distinct loaders, samplers and batch samplers whose attributes can be read."""
-    found: dict[int, Any] = {}
-    for source in sources:
-        batch_sampler = getattr(source, "batch_sampler", None)
-        samplers = (getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-        parts = (source, *samplers, getattr(source, "dataset", None))
-        found.update((id(part), part) for part in parts if hasattr(part, "__dict__"))
-    return list(found.values())
-
-
-def _generators(owners: Iterable[Any]) -> list[Any]:
-    """Collect the distinct random generators among the attributes of loaders and samplers."""
-    kinds = (torch.Generator, np.random.Generator, random.Random)
-    found = {id(value): value for owner in owners for value in vars(owner).values() if isinstance(value, kinds)}
-    return list(found.values())
-
-
-def _generator_state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
-
-
-def _set_generator_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.bit_generator.state = state
 
 
 class _Buffers:
@@ -153,39 +114,63 @@ def same_buffer_objects(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def preserved_model(model: nn.Module) -> Iterator[None]:
-    """Restore buffers, gradients and train/eval modes on leaving, and check that parameters did not change.
+def preserved_model(model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Restore all but the parameters of a model on leaving, and check that these did not change.
 
-    A probe never writes to parameters. If the caller's code does (a loss or a hook that steps an optimizer), every
-    measured number would mix several models, so that is an error.
+    Restored are buffers, gradients, modes, ``requires_grad`` flags, and states in plain attributes (metrics, counters);
+    also those of modules that the loss refers to. A probe never writes to parameters. If the caller's code does (a loss
+    or a hook that steps an optimizer), every measured number would mix several models, so that is an error.
 
     Args:
         model: The model that is measured inside the block.
+        loss_fn: The loss that it is measured with.
 
     Yields:
         Nothing.
 
     Raises:
-        ProbeError: If the bits of a parameter differ on leaving.
+        ProbeError: If the bits of a parameter differ on leaving, or it is another object.
     """
-    modes = Modes(model)
-    buffers = _Buffers(model, values=True)
-    grads = _set_aside_grads(model)
+    modes, states = Modes(model), _States(model, loss_fn)
+    wanted = [(param, param.requires_grad) for param in model.parameters()]
     # Checksums rather than copies: copies would double the memory that the parameters take.
-    before = {name: fingerprint(param) for name, param in model.named_parameters()}
+    before = {name: (id(param), fingerprint(param)) for name, param in model.named_parameters()}
     try:
         yield
     finally:
         modes.restore()
-        buffers.restore()
-        for param, grad in grads:
-            param.grad = grad
-    changed = [name for name, param in model.named_parameters() if fingerprint(param) != before.get(name)]
+        states.restore()
+        for param, flag in wanted:
+            if param.requires_grad != flag:
+                param.requires_grad_(flag)
+    after = {name: (id(param), fingerprint(param)) for name, param in model.named_parameters()}
+    changed = [name for name in before | after if before.get(name) != after.get(name)]
     if changed:
         raise ProbeError(
             f"expected the model to stay fixed while it is measured, but {len(changed)} parameters changed, "
             f"first {changed[0]!r}; remove optimizer steps and weight edits from loss_fn, hooks and the loader"
         )
+
+
+class _States:
+    """Snapshot of what a model and the modules inside a loss hold besides parameters, modes and flags.
+
+    Gradients of the model are set aside, so that a backward pass does not add to the caller's.
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: Callable[..., Any] | None) -> None:
+        own = set(model.modules())
+        others = [module for module in modules_of(loss_fn) if module not in own]
+        self._buffers = [_Buffers(module, values=True) for module in (model, *others)]
+        self._attributes = ModuleStates(model, *others)
+        self._grads = _set_aside_grads(model)
+
+    def restore(self) -> None:
+        for buffers in self._buffers:
+            buffers.restore()
+        self._attributes.restore()
+        for param, grad in self._grads:
+            param.grad = grad
 
 
 def _set_aside_grads(model: nn.Module) -> list[tuple[nn.Parameter, Tensor | None]]:
@@ -206,19 +191,18 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
 
 
 @contextmanager
-def restored_parameters(model: nn.Module) -> Iterator[None]:
-    """Restore parameters, buffers, gradients and modes on leaving, for code that trains the model inside.
+def restored_parameters(model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Restore parameters, buffers, gradients, modes and other states on leaving, for code that trains the model inside.
 
     Args:
         model: The model that is trained inside the block.
+        loss_fn: The loss that it is trained with.
 
     Yields:
         Nothing.
     """
     saved = [(param, param.detach().clone()) for param in model.parameters()]
-    buffers = _Buffers(model, values=True)
-    grads = _set_aside_grads(model)
-    modes = Modes(model)
+    modes, states = Modes(model), _States(model, loss_fn)
     try:
         yield
     finally:
@@ -226,6 +210,4 @@ def restored_parameters(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for param, value in saved:
                 param.copy_(value)
-        for param, grad in grads:
-            param.grad = grad
-        buffers.restore()
+        states.restore()

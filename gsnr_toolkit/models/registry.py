@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gsnr_toolkit.support.arguments import COUNT, NAME, SEED, check_arguments, optional
 from gsnr_toolkit.support.lookup import Registry, TargetError, call_with_known, is_target, load_target
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def build_model(name: str, *, weights: str | None = None, seed: int = 0, num_out
     Traceback (most recent call last):
     gsnr_toolkit.support.lookup.UnknownNameError: expected a known model, got 'clip-vit-l41'; choose one of ...
     """
+    check_arguments(seed=(seed, SEED), num_outputs=(num_outputs, COUNT), weights=(weights, optional(NAME)))
     if is_target(name):
         return _build_own(name, weights, seed, num_outputs)
     info = MODELS[name]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gsnr_toolkit.moments.parts import Part
+from gsnr_toolkit.support.arguments import check_arguments, instance
 from gsnr_toolkit.types import Params
 
 
@@ -101,8 +102,9 @@ class Moments:
         :math:`\bar g = \bar g_a + \delta n_b / n`, :math:`M = M_a + M_b + \delta^2 n_a n_b / n`.
 
         Raises:
-            ValueError: If the two hold different parameters.
+            ValueError: If the two hold different parameters, or the other is no ``Moments``.
         """
+        check_arguments(other=(other, instance(Moments, "moments", "pass a Moments, such as Moments.from_samples()")))
         if other.count == 0:
             return
         if self.count == 0:

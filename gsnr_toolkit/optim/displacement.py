@@ -1,4 +1,4 @@
-"""Weights and running statistics saved for the duration of an ascent, and restored bit for bit."""
+"""Weights and buffers saved for the duration of an ascent, and restored bit for bit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gsnr_toolkit.optim.caches import drop_weight_copies
 from gsnr_toolkit.optim.parameters import ascent_set
 from gsnr_toolkit.optim.perturbation import ascent_norm, perturb_
-from gsnr_toolkit.optim.statistics import restore_running_stats, save_running_stats
+from gsnr_toolkit.optim.statistics import SavedBuffers
+from gsnr_toolkit.optim.watch import GradientWatch
 
 
 class Displacement:
-    """Moves weights along SAM's ascent and back; truthy while they are moved.
+    """Moves weights along SAM's ascent and back; truthy while they are moved. The only place that does.
 
     Restoring copies the saved weights back, because subtracting the perturbation would leave rounding errors that
     accumulate. An ascent that moves nothing needs no second backward; see :meth:`let_gradients_be_replaced`.
@@ -22,8 +24,9 @@ class Displacement:
 
     def __init__(self) -> None:
         self._weights: list[tuple[Tensor, Tensor]] = []
-        self._stats: list[tuple[Tensor, Tensor]] = []
+        self._buffers: SavedBuffers | None = None
         self._hooks: list[RemovableHandle] = []
+        self.watch = GradientWatch()
 
     def __bool__(self) -> bool:
         return bool(self._weights)
@@ -45,7 +48,7 @@ class Displacement:
             radii: The radius of each group.
             chosen: Parameters that may be moved.
             eta: ASAM's ``adaptive_eta``; None takes SAM's step.
-            model: Its running statistics are saved too.
+            model: Its buffers are saved too.
 
         Returns:
             The norm of the ascent gradient. Nothing was moved if it is 0 or not finite.
@@ -55,17 +58,22 @@ class Displacement:
         norm = ascent_norm(gradient, params if adaptive else None, eta or 0.0) if params else torch.zeros(())
         if 0 < float(norm) < float("inf"):
             self._weights = [(param, param.detach().clone()) for param in params.values()]
-            self._stats = [] if model is None else save_running_stats(model)
+            self._buffers = None if model is None else SavedBuffers(model)
+            self.watch.ascended(params)
             perturb_(params, gradient, norm, rho, adaptive=adaptive, eta=eta or 0.0)
+            drop_weight_copies()
         return float(norm)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Copy back the weights and statistics from before the ascent, if they are not back already."""
+        """Copy back the weights and buffers from before the ascent, if they are not back already."""
         for param, value in self._weights:
             param.copy_(value)
-        restore_running_stats(self._stats)
-        self._weights, self._stats = [], []
+        if self._buffers is not None:
+            self._buffers.restore()
+        if self._weights:
+            drop_weight_copies()
+        self._weights, self._buffers = [], None
 
     def let_gradients_be_replaced(self, groups: list[dict[str, Any]]) -> None:
         """Keep gradients, so that the step can use them, but let a second backward replace them instead of adding.

@@ -145,7 +145,7 @@ def make_base(base: Callable[..., Optimizer], groups: list[dict[str, Any]], opti
         The base optimizer.
 
     Raises:
-        ProbeError: If ``base`` is an instance, or the optimizer needs a closure.
+        ProbeError: If ``base`` is an instance or builds no optimizer, or the optimizer needs a closure.
     """
     if isinstance(base, Optimizer):
         name = type(base).__name__
@@ -153,7 +153,17 @@ def make_base(base: Callable[..., Optimizer], groups: list[dict[str, Any]], opti
             f"expected an optimizer class or a function that builds one, got an instance of {name}; pass "
             f"torch.optim.{name} and its options, SAM(params, torch.optim.{name}, lr=...)"
         )
+    if not callable(base):
+        raise ProbeError(
+            f"expected an optimizer class or a function that builds one, got {base!r}; pass a class such as "
+            "torch.optim.AdamW, SAM(params, torch.optim.AdamW, lr=...)"
+        )
     made = base(groups, **options)
+    if not isinstance(made, Optimizer):
+        raise ProbeError(
+            f"expected a base optimizer that is a torch.optim.Optimizer, got {type(made).__name__}; let the function "
+            "return the optimizer that it builds"
+        )
     if isinstance(made, LBFGS):
         raise ProbeError(
             "expected a base optimizer that steps from one gradient, got LBFGS, which evaluates the loss itself; "

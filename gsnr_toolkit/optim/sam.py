@@ -11,11 +11,12 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from gsnr_toolkit.errors import ProbeError, ProbeWarning
+from gsnr_toolkit.optim.caches import drop_weight_copies
 from gsnr_toolkit.optim.displacement import Displacement
 from gsnr_toolkit.optim.parameters import (
     Perturb,
@@ -25,13 +26,12 @@ from gsnr_toolkit.optim.parameters import (
     parameter_groups,
 )
 from gsnr_toolkit.optim.rho import RadiusController, RhoSchedule, check_radius, fixed_radius
-from gsnr_toolkit.optim.scaling import Unscaler, finite_everywhere, gradients_finite
+from gsnr_toolkit.optim.scaling import Unscaler, finite_everywhere, gradients_finite, scaler_errors
+from gsnr_toolkit.optim.state import AroundBase, is_priming
+from gsnr_toolkit.optim.watch import STANDING
 
-_OWN_STATE = "sam"  # key in the state dict
-_COUNTERS = ("steps", "skipped", "unperturbed")
 
-
-class SAM(Optimizer):
+class SAM(AroundBase):
     r"""Sharpness-aware minimization: the base optimizer's step, with the gradient at the ascended weights.
 
     .. math:: g_{SAM} = \nabla L_B\left(\theta + \rho \frac{T^2 g_B}{|T g_B|}\right), \quad g_B = \nabla L_B(\theta),
@@ -52,8 +52,8 @@ class SAM(Optimizer):
             comparable only between equal choices.
         rho_schedule: Function from the step to a factor of every rho (:mod:`gsnr_toolkit.optim.rho`). If all radii are
             0, the step is the base optimizer's and costs one backward.
-        model: The model, if ``params`` is not the module itself. With it, only the first forward of a step updates
-            running statistics (BatchNorm and similar).
+        model: The model, if ``params`` is not the module itself. With it, only the first forward of a step moves the
+            buffers of modules in train mode (running statistics, spectral norms, codebooks, counters).
         **base_options: Options of ``base_optimizer``.
 
     Attributes:
@@ -77,7 +77,7 @@ class SAM(Optimizer):
     True
     """
 
-    base_optimizer: Optimizer
+    _step_supports_amp_scaling = True  # GradScaler.step then lets step() see that it is called by a scaler
 
     def __init__(
         self,
@@ -102,12 +102,11 @@ class SAM(Optimizer):
         self._told: set[str] = set()
         self._unscaler = Unscaler()
         self._displaced = Displacement()
-        self._pending = self._spoiled = False
+        self._pending = self._spoiled = self._in_step = False
         check_group_radii(groups, controlled=self._controller is not None)
         super().__init__(groups, {"rho": fixed_radius(rho)})
         self.base_optimizer = make_base(base_optimizer, self.param_groups, base_options)
-        self.param_groups = self.base_optimizer.param_groups
-        self.state = self.base_optimizer.state
+        self._share_state()
         self.defaults = {**self.base_optimizer.defaults, **self.defaults}
         self._choose()
 
@@ -181,29 +180,47 @@ class SAM(Optimizer):
         Returns:
             The result of the first call of the closure, at the unperturbed weights.
 
+        Gradients that stand when the step begins are dropped, with a warning unless the last step left them.
+
         Raises:
-            ProbeError: If there is no closure, or an earlier step is unfinished.
+            ProbeError: If there is no closure, an earlier step is unfinished, or a GradScaler is used in another way.
         """
         if closure is None:
+            return self._step_without_closure()
+        if self.__dict__.pop("found_inf", None) is not None:  # GradScaler.step sets it while it calls this
             raise ProbeError(
-                "expected a closure (SAM runs the model twice), got none; call step(closure), or first_step() and "
-                "second_step(); with a GradScaler, step(closure, scaler=scaler) instead of scaler.step(optimizer)"
+                "expected step(closure, scaler=scaler), got scaler.step(optimizer, closure), which unscales only one "
+                "of SAM's two gradients; call optimizer.step(closure, scaler=scaler), then scaler.update()"
             )
         self._insist_new()
+        if self._displaced.watch.standing(self._params()):
+            self._tell("standing", STANDING)
         self._open()
         local = local_ascent if any(self.radii) else None
         try:
+            self._in_step = True
             self.zero_grad()
-            with nullcontext() if local is None else local.no_sync(), torch.enable_grad():
+            with scaler_errors(), nullcontext() if local is None else local.no_sync(), torch.enable_grad():
                 loss = closure()
             if self._ascend(zero_grad=True, scaler=scaler, local_ascent=local):
-                with torch.enable_grad():
+                with scaler_errors(), torch.enable_grad():
                     closure()
+            self._finish(scaler)
         except BaseException:
             self.restore()
             raise
-        self.second_step(scaler=scaler)
+        finally:
+            self._in_step = False
         return loss
+
+    def _step_without_closure(self) -> None:
+        if is_priming(self.param_groups):
+            self.base_optimizer.step()
+            return
+        raise ProbeError(
+            "expected a closure (SAM runs the model twice), got none; call step(closure), or first_step() and "
+            "second_step(); with a GradScaler, step(closure, scaler=scaler) instead of scaler.step(optimizer)"
+        )
 
     def first_step(
         self,
@@ -237,30 +254,50 @@ class SAM(Optimizer):
             scaler: The GradScaler. To clip gradients, call ``scaler.unscale_(optimizer)`` and clip first.
 
         Raises:
-            ProbeError: If there was no ascent since the last step.
+            ProbeError: If there was no ascent since the last step, or if only one half of the step got the scaler; the
+                step is then abandoned.
         """
         if not self._pending:
             raise ProbeError(
                 "expected first_step() or perturbed() before second_step(), got neither since the last step; call one "
                 "of them, or step(closure)"
             )
+        try:
+            self._hooked_finish(scaler)
+        except BaseException:
+            self.restore()
+            raise
+
+    def _finish(self, scaler: torch.amp.GradScaler | None) -> None:
+        """Restore the weights and take the base optimizer's step."""
         self._displaced.restore()
         self._displaced.keep_gradients()
+        self._unscaler.insist_same(scaler)
         if scaler is not None and not self._spoiled:
             self._unscaler.descent(scaler, self)
         if self._spoiled or not gradients_finite(self.param_groups):
-            self.skipped += 1
-            if scaler is None or not scaler.is_enabled():
-                self._tell(
-                    "skipped",
-                    f"the gradient of step {self.steps} is not finite: the step is skipped (counted in "
-                    "optimizer.skipped); lower the learning rate or rho, and check the batch",
-                )
+            self._skip(scaler)
         else:
+            fault = self._displaced.watch.fault()
+            if fault is not None:
+                self._tell("fault", fault)
             self.base_optimizer.step()
+            drop_weight_copies()
         self._opt_called = True  # learning-rate schedulers warn otherwise: they watch step() only
         self.steps += 1
         self._close()
+
+    _hooked_finish = Optimizer.profile_hook_step(_finish)
+    """The same with the hooks of a step, which torch runs around :meth:`step` only."""
+
+    def _skip(self, scaler: torch.amp.GradScaler | None) -> None:
+        self.skipped += 1
+        if scaler is None or not scaler.is_enabled():
+            self._tell(
+                "skipped",
+                f"the gradient of step {self.steps} is not finite: the step is skipped (counted in "
+                "optimizer.skipped); lower the learning rate or rho, and check the batch",
+            )
 
     @contextmanager
     def perturbed(
@@ -302,6 +339,10 @@ class SAM(Optimizer):
 
     def _close(self) -> None:
         self._pending = self._spoiled = False
+        self._displaced.watch.leave(self._params())
+
+    def _params(self) -> Iterator[Tensor]:
+        return (param for group in self.param_groups for param in group["params"])
 
     def _insist_new(self) -> None:
         if self._pending:
@@ -316,8 +357,7 @@ class SAM(Optimizer):
         """Ascend; return whether a second backward is needed."""
         if self._displaced:
             raise ProbeError("expected unperturbed weights, got perturbed() inside perturbed(); leave that block first")
-        if scaler is not None:
-            self._unscaler.insist_updated(scaler)
+        self._unscaler.note(scaler)
         radii, moved = self.radii, False
         if any(radii) and not self._spoiled:
             self._spoiled = not finite_everywhere(self.param_groups, local_ascent)
@@ -353,42 +393,3 @@ class SAM(Optimizer):
         if kind not in self._told:
             self._told.add(kind)
             warnings.warn(message, ProbeWarning, stacklevel=4)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the base optimizer, radii, the schedule's position, counters and the controller's state.
-
-        Returns:
-            A dictionary for ``torch.save``.
-
-        Raises:
-            ProbeError: If the weights are perturbed, because a checkpoint of them would be wrong.
-        """
-        if self._displaced:
-            raise ProbeError("expected unperturbed weights to save, got an unfinished step; save after second_step()")
-        state = super().state_dict()
-        own: dict[str, Any] = {name: getattr(self, name) for name in _COUNTERS}
-        if self._controller is not None:
-            own["controller"] = self._controller.state_dict()
-        return {**state, _OWN_STATE: own}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a saved state, of this class or of a plain base optimizer.
-
-        Args:
-            state_dict: The result of :meth:`state_dict`.
-        """
-        self.restore()
-        radii = [group["rho"] for group in self.param_groups]
-        super().load_state_dict({key: value for key, value in state_dict.items() if key != _OWN_STATE})
-        for group, rho in zip(self.param_groups, radii, strict=True):
-            group.setdefault("rho", rho)
-        self.base_optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups})
-        own = state_dict.get(_OWN_STATE, {})
-        for name in _COUNTERS:
-            setattr(self, name, own.get(name, 0))
-        if self._controller is not None and "controller" in own:
-            self._controller.load_state_dict(own["controller"])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Learning-rate schedulers set an instance attribute "step", a wrapper that cannot be pickled.
-        return {name: value for name, value in self.__dict__.items() if name != "step" and "_hooks" not in name}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
+
+from gsnr_toolkit.errors import ProbeError
 
 
 class Unscaler:
@@ -24,15 +28,31 @@ class Unscaler:
     def __init__(self) -> None:
         self._records: list[_Record] = []
         self._used = 0
+        self._noted: tuple[torch.amp.GradScaler | None, ...] = ()
 
     def begin(self) -> None:
         """Start a step."""
-        self._used = 0
+        self._used, self._noted = 0, ()
 
-    def insist_updated(self, scaler: torch.amp.GradScaler) -> None:
-        """Let the scaler raise its own error if it was not updated since the last step."""
-        if self._used == 0:
+    def note(self, scaler: torch.amp.GradScaler | None) -> None:
+        """Note the scaler of an ascent; let it raise its own error if it was not updated since the last step."""
+        self._noted = (*self._noted, scaler)
+        if scaler is not None and self._used == 0:
             self.ascent(scaler, [])
+
+    def insist_same(self, scaler: torch.amp.GradScaler | None) -> None:
+        """Check that both halves of a step got the same scaler, or none.
+
+        Raises:
+            ProbeError: If they did not: one gradient would be thousands of times as long as the other.
+        """
+        used = {id(one) if one is not None and one.is_enabled() else None for one in (*self._noted, scaler)}
+        if len(used) > 1:
+            where = "second_step()" if scaler is None or not scaler.is_enabled() else "first_step() or perturbed()"
+            raise ProbeError(
+                f"expected the GradScaler in both halves of a step, got none in {where}; pass scaler=scaler to "
+                "first_step() (or perturbed()) and to second_step()"
+            )
 
     def ascent(self, scaler: torch.amp.GradScaler, groups: list[dict[str, Any]]) -> None:
         """Unscale an ascent gradient in place."""
@@ -52,6 +72,26 @@ class Unscaler:
             # The scaler was updated since the last step (see insist_updated), so the user unscaled in this step.
             if "already been called" not in str(error):
                 raise
+
+
+@contextmanager
+def scaler_errors() -> Iterator[None]:
+    """Say what to do where a closure unscales the gradients itself, which a scaler allows once per step.
+
+    Raises:
+        ProbeError: In place of the scaler's own error.
+        RuntimeError: Any other, unchanged.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "unscale_() has already been called" not in str(error):
+            raise
+        raise ProbeError(
+            "expected a closure that runs forward and backward only, got one that calls scaler.unscale_(); to clip, "
+            "use first_step(scaler=scaler), the second backward, scaler.unscale_(optimizer), clip_grad_norm_, and "
+            "second_step(scaler=scaler)"
+        ) from error
 
 
 class _Record:

@@ -1,4 +1,4 @@
-"""Running statistics of normalisation layers, updated once per step although SAM runs the model twice."""
+"""Buffers that a forward pass in train mode moves, moved once per step although SAM runs the model twice."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-_NAMES = ("running_mean", "running_var", "num_batches_tracked")
 
+class SavedBuffers:
+    """The buffers of all modules in train mode: running statistics, spectral norms, codebooks, queues, counters.
 
-def save_running_stats(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Copy the running statistics of the layers in train mode.
-
-    They are found by name (running_mean, running_var, num_batches_tracked), which covers BatchNorm, SyncBatchNorm,
-    InstanceNorm and similar layers of other libraries.
-
-    Args:
-        model: Any module.
-
-    Returns:
-        Pairs of a buffer and a copy of its value.
+    No list of names: whatever the second forward pass writes, in place or by assigning a new tensor, is undone.
     """
-    training = [module for module in model.modules() if module.training]
-    buffers = [module._buffers.get(name) for module in training for name in _NAMES]
-    return [(buffer, buffer.detach().clone()) for buffer in buffers if buffer is not None]
 
+    def __init__(self, model: nn.Module) -> None:
+        training = [module for module in model.modules() if module.training]
+        self._tables = [(module, dict(module._buffers)) for module in training if module._buffers]
+        held = {id(b): b for _, table in self._tables for b in table.values() if b is not None}
+        self._values: list[tuple[Tensor, Tensor]] = [(buffer, buffer.detach().clone()) for buffer in held.values()]
 
-@torch.no_grad()
-def restore_running_stats(saved: list[tuple[Tensor, Tensor]]) -> None:
-    """Restore bit for bit what :func:`save_running_stats` returned."""
-    for buffer, value in saved:
-        buffer.copy_(value)
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the same objects back under their names, with their values bit for bit."""
+        for module, table in self._tables:
+            module._buffers.update(table)
+        for buffer, value in self._values:
+            if buffer.shape != value.shape:
+                buffer.data = value
+            else:
+                buffer.data.copy_(value)  # by .data: a graph that saved an unchanged buffer stays valid
 
 
 @contextmanager
 def keep_running_stats(model: nn.Module) -> Iterator[None]:
-    """Undo, on leaving the block, what forward passes inside did to running statistics.
+    """Undo, on leaving the block, what forward passes inside did to the buffers of modules in train mode.
+
+    Among them are running statistics, spectral norms, codebooks that follow a mean, queues and counters.
 
     Layers still normalise by batch statistics inside. Run SAM's second forward and backward in the block: the running
     mean then moves by one momentum step per SAM step, from the batch at the unperturbed weights, and
@@ -55,8 +55,8 @@ def keep_running_stats(model: nn.Module) -> Iterator[None]:
     >>> layer.running_mean, layer.num_batches_tracked
     (tensor([0., 0.]), tensor(0))
     """
-    saved = save_running_stats(model)
+    saved = SavedBuffers(model)
     try:
         yield
     finally:
-        restore_running_stats(saved)
+        saved.restore()

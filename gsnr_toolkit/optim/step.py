@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.batches import batch_length, take_rows
+from gsnr_toolkit.inputs.fields import FieldWatch
 from gsnr_toolkit.inputs.losses import check_loss_shape, resolve_loss
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.optim.statistics import keep_running_stats
@@ -63,6 +64,8 @@ def sam_step(
         )
     count = batch_length(batch)
     size = micro_batch_size or count
+    if size < count:
+        batch = FieldWatch().see(batch, count)
     cuts = [take_rows(batch, start, min(start + size, count)) for start in range(0, count, size)]
     work = _Work(model, resolve_loss(loss_fn), scaler, count)
     ddp = model if isinstance(model, DistributedDataParallel) else None

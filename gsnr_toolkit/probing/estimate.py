@@ -19,6 +19,7 @@ from gsnr_toolkit.probing.recorder import Recorder
 from gsnr_toolkit.report.report import Report
 from gsnr_toolkit.setup.distributed import broadcast_model, current_ranks, unwrapped
 from gsnr_toolkit.setup.model_guards import check_model
+from gsnr_toolkit.support.arguments import COUNT, FUNCTION, LOADER, MAPPING, POSITIVE, WHOLE, check_arguments, optional
 from gsnr_toolkit.types import Loader, PerSampleLoss
 
 
@@ -194,6 +195,14 @@ def iter_probe(
     Yields:
         A report of all steps measured so far; its ``partial`` flag is set until the last step.
     """
+    check_arguments(
+        steps=(steps, WHOLE),
+        measurements=(measurements, COUNT),
+        lr=(lr, POSITIVE),
+        optimizer=(optimizer, optional(FUNCTION)),
+        train_loader=(train_loader, optional(LOADER)),
+        extra_settings=(extra_settings, optional(MAPPING)),
+    )
     schedule = measured_steps(steps, measurements)
     run = {"steps": steps, "schedule": schedule, "lr": lr, **(extra_settings or {})}
     recorder = Recorder(
@@ -202,7 +211,7 @@ def iter_probe(
     training_data = loader if train_loader is None else train_loader
     model = unwrapped(model)[0]
     check_model(model)
-    with preserved_rng(loader, train_loader, seed=recorder.options.seed), restored_parameters(model):
+    with preserved_rng(loader, train_loader, seed=recorder.options.seed), restored_parameters(model, loss_fn):
         make = partial(PlainRun, lr=lr, optimizer=optimizer, device=device)
         training = make(model, training_data, loss_fn) if steps else None
         for step in schedule:

@@ -17,6 +17,7 @@ from gsnr_toolkit.errors import ProbeWarning
 from gsnr_toolkit.estimators.estimates import Estimates, estimate
 from gsnr_toolkit.estimators.evidence import DriftMeasurement, Evidence
 from gsnr_toolkit.gradients.kernels import native
+from gsnr_toolkit.inputs.loaders import check_loader
 from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.inputs.preserve import preserved_model, preserved_rng
@@ -25,9 +26,11 @@ from gsnr_toolkit.readings.readout import gather_readout
 from gsnr_toolkit.report.report import Report
 from gsnr_toolkit.report.tables import drift_rows, layer_rows, to_frame, trajectory_row
 from gsnr_toolkit.setup.distributed import unwrapped
+from gsnr_toolkit.setup.few_rows import on_regrouped
 from gsnr_toolkit.setup.mini_batches import PREFERRED_BATCHES
 from gsnr_toolkit.setup.model_guards import check_model
 from gsnr_toolkit.setup.prepare import Setup, prepare
+from gsnr_toolkit.support.arguments import FUNCTION, LOADER, check_arguments, optional
 from gsnr_toolkit.support.provenance import environment
 from gsnr_toolkit.types import Floats, Loader, PerSampleLoss
 
@@ -80,12 +83,16 @@ def measure(
         The report of this step.
     """
     began = time.perf_counter()
+    check_arguments(loader=(loader, LOADER), loss_fn=(loss_fn, optional(FUNCTION)))
     model, notes = unwrapped(model)
     check_model(model)
+    check_loader(loader)
     mode = in_eval_mode(model) if eval_mode else nullcontext()
-    with mode, preserved_rng(loader, seed=options.seed), preserved_model(model):
+    with preserved_model(model, loss_fn), mode, preserved_rng(loader, seed=options.seed):
         setup = prepare(model, loader, loss_fn, options, device, with_cor=with_cor)
-        evidence = _GATHER[options.layerwise](setup, progress=progress)
+        task = setup.task
+        with on_regrouped(lambda batch: task.losses(task.params, batch), setup.batches):
+            evidence = _GATHER[options.layerwise](setup, progress=progress)
     estimates = estimate(evidence, confidence=options.confidence, seed=options.seed)
     report = _tell(setup, evidence, estimates, loader, step=step, extra=extra or {}, notes=notes, began=began)
     comparable = evidence.drift if options.layerwise == "parameters" else None
@@ -115,6 +122,7 @@ def _tell(
         "num_batches": None if drift is None else len(drift.losses),
         "model": type(setup.task.model).__name__,
         "data": type(getattr(loader, "dataset", loader)).__name__,
+        "loss": setup.loss,
         "caption": "",
         "assignment": _assignment_key(evidence),
         **extra,

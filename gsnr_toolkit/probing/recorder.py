@@ -12,13 +12,14 @@ from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius, escape_radius
-from gsnr_toolkit.inputs.loaders import draw_batches
+from gsnr_toolkit.inputs.loaders import check_loader, draw_batches
 from gsnr_toolkit.inputs.options import ProbeOptions, make_options
 from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.probing.measurement import Measured, measure
 from gsnr_toolkit.report.report import Report, join_steps
 from gsnr_toolkit.setup.distributed import unwrapped
 from gsnr_toolkit.setup.model_guards import check_model
+from gsnr_toolkit.support.arguments import FUNCTION, LOADER, MAPPING, check_arguments, check_state, optional
 from gsnr_toolkit.types import Batch, Floats, Loader, PerSampleLoss
 
 __all__ = ["Recorder"]
@@ -76,6 +77,11 @@ class Recorder:
         **options: Any,
     ) -> None:
         unwrapped(model)  # refuses sharded parameters here rather than at the first measurement
+        check_arguments(
+            loader=(loader, LOADER),
+            loss_fn=(loss_fn, optional(FUNCTION)),
+            extra_settings=(extra_settings, optional(MAPPING)),
+        )
         self._model, self._loader, self._loss_fn = model, loader, loss_fn
         self._due = _schedule(every)
         self._cor, self._eval_mode, self._device, self._progress = cor, eval_mode, device, progress
@@ -147,6 +153,7 @@ class Recorder:
 
     def _samples(self) -> list[Batch]:
         if self._held is None:
+            check_loader(self._loader)
             with preserved_rng(self._loader, seed=self.options.seed):
                 self._held = list(draw_batches(self._loader, self.options.max_samples))
         return self._held
@@ -175,7 +182,11 @@ class Recorder:
 
         Args:
             state: The return value of :meth:`state_dict`.
+
+        Raises:
+            ProbeError: If it is something else.
         """
+        check_state(state, self.state_dict(), "Recorder.state_dict()")
         self.steps = list(state["steps"])
         self._joint = None if state["report"] is None else Report.from_texts(state["report"])
         self._batches = [(losses.numpy(), norms.numpy()) for losses, norms in state["batches"]]

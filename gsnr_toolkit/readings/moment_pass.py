@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from gsnr_toolkit.errors import EngineError, first_line
+from gsnr_toolkit.errors import EngineError, ProbeError, first_line
 from gsnr_toolkit.gradients.batch_gradient import fewer_samples
 from gsnr_toolkit.gradients.task import AnyMoments, Engine, GradientTask
 from gsnr_toolkit.inputs.batches import batch_length, can_join, join_batches, take_rows
@@ -127,6 +127,7 @@ class MomentPass:
         self.task, self.engine, self.chunk_size, self.seed, self.new = task, engine, chunk_size, seed, new
         self._first, self._spare = engine, spare
         self._total = self._handed_over = 0
+        self._apart = False
         self._reason = "the engine of another process could no longer follow the model"
 
     def run(
@@ -216,10 +217,10 @@ class MomentPass:
         while True:
             shard = self.new()
             try:
-                for some in run_together(pieces, min(self.chunk_size, TOGETHER)):
+                for some in run_together(pieces, self._room()):
                     self._take(some, shard, losses)
             except torch.OutOfMemoryError as error:
-                groups = run_together(pieces, min(self.chunk_size, TOGETHER))
+                groups = run_together(pieces, self._room())
                 longest = max(sum(batch_length(piece.rows) for piece in some) for some in groups)
                 self.chunk_size = fewer_samples(self.chunk_size, longest, error)
                 continue
@@ -228,10 +229,23 @@ class MomentPass:
                     raise
                 self.engine, self.chunk_size, self._reason = self._spare, 1, first_line(error)
                 continue
+            except (RuntimeError, ValueError) as error:
+                # a model that expects its batches in order, such as sorted by length, may run on each of them alone
+                if isinstance(error, ProbeError) or not self._joins(pieces):
+                    raise
+                self._apart = True
+                continue
             count = sum(batch_length(piece.rows) for piece in pieces)
             self._handed_over += count if self.engine is self._spare else 0
             advance(count)
             return shard
+
+    def _room(self) -> int:
+        """Most samples of several batches that run together."""
+        return 1 if self._apart else min(self.chunk_size, TOGETHER)
+
+    def _joins(self, pieces: list[Piece]) -> bool:
+        return any(len(some) > 1 for some in run_together(pieces, self._room()))
 
     def _take(self, pieces: list[Piece], shard: AnyMoments, losses: dict[int, Tensor]) -> None:
         rows = pieces[0].rows if len(pieces) == 1 else join_batches([piece.rows for piece in pieces])

@@ -78,6 +78,8 @@ def summary(report: ReportLike) -> Group:
         bound = f"; it is at least {escape.bound:.2g}" if escape.bound > 0 and escape.status != "ok" else ""
         words = "first-order, ours; no guide to the collapse so far"
         lines.append(f"escape radius  {value}{escape.message}{bound} ({words})")
+    if "loss" in report.settings:  # not in reports of older versions
+        lines.append(Text(f"loss: {report.settings['loss']}", style="dim"))
     lines.append(Text(report.coverage["sentence"], style="dim"))
     lines += [Text(f"note: {note}", style="dim") for note in report.notes]
     return Group(*lines)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsnr_toolkit.support.atomic import write_text
+from gsnr_toolkit.support.atomic import make_folder, write_text
 from gsnr_toolkit.support.lookup import Registry, load_target
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def write_formats(report: ReportLike, folder: str | Path, names: Iterable[str]) 
     """
     rows = [FORMATS[name] for name in names]  # an unknown name is an error before anything is written
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return [path for row in rows for path in load_target(row.writer)(report, folder / row.file)]
 
 

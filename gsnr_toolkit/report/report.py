@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ import pandas as pd
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius
 from gsnr_toolkit.report import verdict as sentences
-from gsnr_toolkit.support.atomic import each_leaf, spelled, unspelled, write_text
+from gsnr_toolkit.support.arguments import MAPPING, PATH, check_arguments, instance
+from gsnr_toolkit.support.atomic import each_leaf, make_folder, spelled, unspelled, write_text
 from gsnr_toolkit.support.run_folder import differences
 
 if TYPE_CHECKING:
@@ -72,6 +74,11 @@ class Report:
     escape: EscapeRadius | None = None
     notes: tuple[str, ...] = field(default=())
     partial: bool = False
+
+    def __post_init__(self) -> None:
+        tables = {name: (getattr(self, name), _TABLE) for name in _TABLES}
+        mappings = {name: (getattr(self, name), MAPPING) for name in ("settings", "provenance", "coverage", "groups")}
+        check_arguments(**tables, **mappings)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of layers.
@@ -160,19 +167,21 @@ class Report:
             The directory.
 
         Raises:
-            ProbeError: If the directory holds a report made with other settings.
+            ProbeError: If the directory holds a report made with other settings, or cannot be written.
         """
+        check_arguments(directory=(directory, PATH))
         folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         existing = folder / _SUMMARY
         if existing.exists() and not overwrite:
-            theirs = json.loads(existing.read_text(encoding="utf8")).get("settings")
+            theirs = _settings_in(existing)
             ours = json.loads(_dumps(self.settings))
             if theirs != ours:
                 raise ProbeError(
                     f"expected {folder} to be empty or to hold a report with these settings, but its report differs in "
                     f"{differences(theirs, ours)}; choose another folder or overwrite it"
                 )
+        # the summary comes last and holds the tables' checksums: after a kill in between, load() refuses the mixture
         for name, text in self.to_texts().items():
             write_text(folder / name, text)
         return folder
@@ -184,7 +193,8 @@ class Report:
             File name to content.
         """
         tables = {f"{name}.csv": getattr(self, name).to_csv(index=False) for name in _TABLES}
-        return {**tables, _SUMMARY: _dumps(spelled(self._summary()), indent=2)}
+        summary = {**self._summary(), "sha256": {name: _sum(text) for name, text in tables.items()}}
+        return {**tables, _SUMMARY: _dumps(spelled(summary), indent=2)}
 
     def _summary(self) -> dict[str, Any]:
         return {
@@ -224,11 +234,12 @@ class Report:
         Raises:
             ProbeError: If a file is missing or of another format.
         """
+        check_arguments(directory=(directory, PATH))
         folder = Path(directory)
         names = (_SUMMARY, *(f"{name}.csv" for name in _TABLES))
         try:
             return cls.from_texts({name: (folder / name).read_text(encoding="utf8") for name in names})
-        except (FileNotFoundError, json.JSONDecodeError, pd.errors.ParserError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ProbeError(
                 f"expected {folder} to hold {', '.join(names)}, but reading them failed ({error}); give the folder "
                 "that Report.save wrote to"
@@ -245,19 +256,62 @@ class Report:
             An equal report.
 
         Raises:
-            ProbeError: If it is of another format.
+            ProbeError: If it is of another format, a file is missing or damaged, or tables and summary do not belong
+                together.
         """
-        summary = json.loads(texts[_SUMMARY])
-        tables = {name: _read_csv(texts[f"{name}.csv"]) for name in _TABLES}
+        check_arguments(texts=(texts, MAPPING))
+        summary = _read_summary(texts)
         if summary.get("format") != _FORMAT:
             raise ProbeError(
                 f"expected a report of format {_FORMAT}, got {summary.get('format')!r}; it was written by another "
                 f"version ({summary.get('provenance', {}).get('versions', {}).get('gsnr-toolkit')}): use that one"
             )
-        escape = EscapeRadius(**unspelled(summary["escape"])) if summary["escape"] else None
-        keys = ("settings", "provenance", "coverage", "groups", "partial")
-        rest = {key: summary[key] for key in keys}
-        return cls(**tables, **rest, escape=escape, notes=tuple(summary["notes"]))
+        try:
+            tables = {name: _read_csv(texts[f"{name}.csv"]) for name in _TABLES}
+            escape = EscapeRadius(**unspelled(summary["escape"])) if summary["escape"] else None
+            keys = ("settings", "provenance", "coverage", "groups", "partial")
+            rest = {key: summary[key] for key in keys}
+            return cls(**tables, **rest, escape=escape, notes=tuple(summary["notes"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProbeError(
+                f"expected the files of a saved report, but they cannot be read ({type(error).__name__}: {error}); "
+                "measure and save it again"
+            ) from error
+
+
+_TABLE = instance(pd.DataFrame, "a table", "pass a pandas.DataFrame")
+
+
+def _sum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _settings_in(path: Path) -> Any:
+    """Return the settings of a saved report; None if the file is something else."""
+    try:
+        return json.loads(path.read_text(encoding="utf8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_summary(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Read the summary, and compare the tables with the checksums in it, if it has any."""
+    try:
+        summary = json.loads(texts[_SUMMARY])
+        sums = dict(summary.get("sha256", {}))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProbeError(
+            f"expected a report in {_SUMMARY}, but it cannot be read ({type(error).__name__}: {error}); give the "
+            "files that Report.save wrote"
+        ) from error
+    changed = [name for name, known in sums.items() if name not in texts or _sum(texts[name]) != known]
+    if changed:
+        raise ProbeError(
+            f"expected the tables that {_SUMMARY} was written with, but {', '.join(changed)} changed since, or the "
+            f"report was being replaced when its process ended; measure again, or remove 'sha256' from {_SUMMARY} to "
+            "read them as they are"
+        )
+    return summary
 
 
 def join_steps(reports: Sequence[Report], **changes: Any) -> Report:

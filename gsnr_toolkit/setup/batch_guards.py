@@ -14,17 +14,16 @@ from gsnr_toolkit.errors import MixedSamplesError, NonDeterministicError, NonFin
 from gsnr_toolkit.gradients.taps.graph import Graph
 from gsnr_toolkit.gradients.task import GradientTask
 from gsnr_toolkit.inputs.batches import batch_length, move_batch, take_rows, tensors_of
+from gsnr_toolkit.inputs.fields import FieldWatch
 from gsnr_toolkit.inputs.loaders import draw_batches
+from gsnr_toolkit.inputs.loss_forms import explained_loss
 from gsnr_toolkit.inputs.losses import check_labels, inferred_loss, model_logits, rows_first, split_inputs
 from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.inputs.preserve import preserved_rng, random_state
+from gsnr_toolkit.setup.few_rows import on_few_rows
+from gsnr_toolkit.setup.loss_reading import LossReading
 from gsnr_toolkit.types import Batch, Loader, Params
-
-_RANDOM = (
-    "the model or loss_fn draws random numbers: their noise counts as gradient noise, with the same numbers at every "
-    "radius; call model.eval(), or remove the draw, to measure without it"
-)
 
 MIN_SAMPLES = 4
 """Fewest samples for the bias correction ``(n - 3) / (n - 1)``."""
@@ -105,7 +104,8 @@ def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
     eval mode too, or does not run in it.
 
     Raises:
-        MixedSamplesError: If the loss of the first sample changes when it is evaluated alone.
+        MixedSamplesError: If the loss of the first or the last sample changes when it is evaluated alone.
+        ProbeError: If the model does not run on a single sample.
     """
     if batch_length(batch) < 2:
         return
@@ -116,27 +116,34 @@ def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
     if found is None:
         return
     together, alone = found
-    if torch.allclose(together[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True):
+    if torch.allclose(together, alone, rtol=1e-3, atol=1e-4, equal_nan=True):
         return
-    rounded = torch.allclose(together[:1], alone, rtol=5e-2, atol=1e-4) and _is_half(task, batch)
+    rounded = torch.allclose(together, alone, rtol=5e-2, atol=1e-4) and _is_half(task, batch)
     if not rounded:
+        worst = int((together - alone).abs().nan_to_num(torch.inf).argmax())
         raise MixedSamplesError(
-            f"expected a loss per sample that does not depend on the rest of the batch, got {together[0].item():.6g} "
-            f"inside the batch and {alone[0].item():.6g} alone; contrastive losses, batch statistics and losses "
-            "divided by the batch's size mix samples: rewrite loss_fn so that row i needs sample i only"
+            "expected a loss per sample that does not depend on the rest of the batch, got "
+            f"{together[worst].item():.6g} inside the batch and {alone[worst].item():.6g} alone for the "
+            f"{('first', 'last')[worst]} sample; contrastive losses, batch statistics, losses divided by the batch's "
+            "size and fields that do not come in the batch mix samples: rewrite loss_fn so that row i needs sample i "
+            "only"
         )
 
 
 def _together_and_alone(task: GradientTask, batch: Batch, seed: int) -> tuple[Tensor, Tensor] | None:
-    """Losses of a batch, and of its first sample alone; None where they depend on the seed."""
+    """Losses of the first and the last sample in the batch, and of each alone; None where they depend on the seed."""
     with preserved_rng(seed=seed):
         together = loss_values(task, batch)
     with preserved_rng(seed=seed + 1):
         again = loss_values(task, batch)
     if not torch.equal(together, again):
         return None
-    with preserved_rng(seed=seed):  # a model that skips layers at random skips the same ones
-        return together, loss_values(task, take_rows(batch, 0, 1))
+    alone, count = [], batch_length(batch)
+    for row in (0, count - 1):  # the first alone would meet the right entry even of a field that is not cut
+        with preserved_rng(seed=seed), on_few_rows(lambda: loss_values(task, batch), count):
+            # a model that skips layers at random skips the same ones
+            alone.append(loss_values(task, take_rows(batch, row, row + 1)))
+    return together[[0, count - 1]], torch.cat(alone)
 
 
 def _is_half(task: GradientTask, batch: Batch) -> bool:
@@ -213,12 +220,7 @@ def check_count(count: int) -> None:
 
 
 def checked_batches(
-    task: GradientTask,
-    options: ProbeOptions,
-    loader: Loader,
-    *,
-    device: torch.device | None,
-    notes: list[str] | None = None,
+    task: GradientTask, options: ProbeOptions, loader: Loader, *, device: torch.device | None, reading: LossReading
 ) -> Iterator[Batch]:
     """Draw batches, check the first one and what all of them hold together.
 
@@ -227,7 +229,7 @@ def checked_batches(
         options: For ``max_samples`` and the seed.
         loader: Yields batches.
         device: Move batches there; None leaves them where they are.
-        notes: Takes a note if the model draws random numbers, before the first batch is yielded.
+        reading: Is shown the first batch.
 
     Yields:
         Batches on the model's device.
@@ -237,18 +239,19 @@ def checked_batches(
             not fit the loss inferred from the logits.
     """
     inferred = task.loss_fn is inferred_loss
-    count, classes = 0, _ClassWatch(inferred)
+    count, classes, fields = 0, _ClassWatch(inferred), FieldWatch()
     outputs: int | None = None
     for index, drawn in enumerate(draw_batches(loader, options.max_samples)):
-        batch = drawn if device is None else move_batch(drawn, device)
+        batch = fields.see(drawn if device is None else move_batch(drawn, device), batch_length(drawn))
         if index == 0:
             check_device(task.params, batch)
             outputs = count_outputs(task, batch, options.seed) if inferred else None
         if outputs is not None:
             check_labels(split_inputs(batch)[1], outputs)
         if index == 0:
-            if check_deterministic(task, batch, options.seed) and notes is not None:
-                notes.append(_RANDOM)
+            reading.see(outputs, split_inputs(batch)[1] if inferred else torch.empty(0))
+            with explained_loss(task.loss_fn, task.model):
+                reading.draws = check_deterministic(task, batch, options.seed)
             check_independent(task, batch, options.seed)
         count += batch_length(batch)
         classes.see(batch)
@@ -273,11 +276,13 @@ def count_outputs(task: GradientTask, batch: Batch, seed: int) -> int | None:
     seen: list[torch.Size] = []
 
     def watch(model: nn.Module, batch: Batch) -> torch.Tensor:
-        seen.append(rows_first(model_logits(model, batch), count).shape)
-        return torch.zeros(count)
+        length = batch_length(batch)
+        seen.append(rows_first(model_logits(model, batch), length).shape)
+        return torch.zeros(length)
 
-    with preserved_rng(seed=seed):
-        loss_values(replace(task, loss_fn=watch), rows)
+    watched = replace(task, loss_fn=watch)
+    with preserved_rng(seed=seed), on_few_rows(lambda: loss_values(watched, batch), batch_length(batch)):
+        loss_values(watched, rows)
     shape = seen[0]
     return shape.numel() // count if shape[0] == count and len(shape) <= 2 else None
 

@@ -68,16 +68,24 @@ def check_model(model: nn.Module) -> None:
 
 
 def check_batchnorm(model: nn.Module) -> None:
-    """Refuse batch normalisation in train mode: a sample's gradient would depend on its batch.
+    """Refuse batch normalisation by the batch's own statistics: a sample's gradient would depend on its batch.
 
     Raises:
         ProbeError: If there is any; names the first such layer.
     """
-    mixing = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training]
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    mixing = [name for name, module in norms.items() if module.training]
     if mixing:
         raise ProbeError(
             f"expected samples that do not influence each other, got batch normalisation in train mode "
             f"({mixing[0]!r} and {len(mixing) - 1} more); call model.eval() before the probe, or use GroupNorm"
+        )
+    bare = [name for name, module in norms.items() if module.running_mean is None and module.running_var is None]
+    if bare:
+        raise ProbeError(
+            f"expected samples that do not influence each other, got batch normalisation without running statistics "
+            f"({bare[0]!r} and {len(bare) - 1} more), which takes those of the batch in eval mode too; build it with "
+            "track_running_stats=True, or use GroupNorm"
         )
 
 
@@ -100,14 +108,15 @@ def check_precision(params: Params) -> None:
         )
 
 
-def model_notes(model: nn.Module) -> list[str]:
+def model_notes(model: nn.Module, *, draws: bool = False) -> list[str]:
     """Describe what a reader of the report must know about the model.
 
     Args:
         model: The model to measure.
+        draws: Whether it, or the loss, draws random numbers.
 
     Returns:
-        A note on active dropout and one on compiled modules, where there are any.
+        A note on active dropout or other random numbers, and one on compiled modules, where there are any.
     """
     named = [(name or "the model", module) for name, module in model.named_modules()]
     dropping = [name for name, module in named if module.training and _drops(module)]
@@ -119,6 +128,11 @@ def model_notes(model: nn.Module) -> list[str]:
         notes.append(
             f"dropout is active ({dropping[0]!r} and {len(dropping) - 1} more): its noise counts as gradient noise, "
             "with the same masks at every radius; call model.eval() to measure without it"
+        )
+    elif draws:
+        notes.append(
+            "the model or loss_fn draws random numbers: their noise counts as gradient noise, with the same numbers at "
+            "every radius; call model.eval(), or remove the draw, to measure without it"
         )
     if compiled:
         notes.append(f"compiled modules ({compiled[0]!r} and {len(compiled) - 1} more) were run uncompiled")

@@ -18,6 +18,7 @@ from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.setup.batch_guards import checked_batches
 from gsnr_toolkit.setup.distributed import current_ranks
 from gsnr_toolkit.setup.engine_choice import choose_engine
+from gsnr_toolkit.setup.loss_reading import LossReading
 from gsnr_toolkit.setup.mini_batches import sam_batches
 from gsnr_toolkit.setup.model_guards import check_batchnorm, check_precision, model_notes
 from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
@@ -38,6 +39,7 @@ class Setup:
         count: Number of samples in ``batches``; None if it is known only after reading them.
         with_cor: Whether COR is measured besides GSNR.
         notes: Notes for the report.
+        loss: Name of the loss.
     """
 
     task: GradientTask
@@ -50,6 +52,7 @@ class Setup:
     count: int | None
     with_cor: bool
     notes: tuple[str, ...]
+    loss: str
 
 
 def prepare(
@@ -79,13 +82,10 @@ def prepare(
     groups = assign_groups(model, task.params, options.groups)
     if with_cor:
         check_precision(task.params)
-    drawing: list[str] = []
-    checked = checked_batches(task, options, loader, device=None if device is None else target, notes=drawing)
+    reading = LossReading(task.loss_fn)
+    checked = checked_batches(task, options, loader, device=None if device is None else target, reading=reading)
     first = next(checked)
     choice = choose_engine(task, options, first)
-    notes = model_notes(model)
-    if not any(note.startswith("dropout is active") for note in notes):  # which says the same more closely
-        notes += drawing
     batches, count = _arrange(chain([first], checked), loader, options, with_cor=with_cor)
     return Setup(
         task=task,
@@ -97,7 +97,8 @@ def prepare(
         batches=batches,
         count=count,
         with_cor=with_cor,
-        notes=(*notes, *choice.notes),
+        notes=(*reading.notes, *model_notes(model, draws=reading.draws), *choice.notes),
+        loss=reading.name,
     )
 
 

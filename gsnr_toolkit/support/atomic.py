@@ -7,10 +7,13 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from gsnr_toolkit.errors import ProbeError, WriteError
+
+_PARTIAL = ".partial"
 _SPELLED = ("nan", "inf", "-inf")
 
 
@@ -26,13 +29,19 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Yields:
         A binary stream.
 
+    Raises:
+        WriteError: If the file cannot be written.
+
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with atomic_file(Path(folder) / "a") as stream:
     ...         _ = stream.write(b"whole")
     ...     (Path(folder) / "a").read_bytes()
     b'whole'
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
+    except OSError as error:
+        raise WriteError(path, error) from error
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
@@ -40,9 +49,44 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)  # mkstemp lets only the owner read
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        cause = _cause_of(error) if isinstance(error, Exception) else None  # Ctrl-C stays Ctrl-C
+        if cause is None:
+            raise
+        raise WriteError(path, cause) from error
+
+
+def _cause_of(error: BaseException | None) -> OSError | None:
+    """Find the error of the operating system behind an error; torch.save raises one of its own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; no other process may be writing there."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder, unless it exists.
+
+    Args:
+        folder: The folder; missing parents are created too.
+
+    Raises:
+        WriteError: If it cannot be created.
+        ProbeError: If it is a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ProbeError(f"expected a folder, got the file {folder}; choose another place") from error
+    except OSError as error:
+        raise WriteError(folder, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,8 +106,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file of :func:`write_json`."""
-    return unspelled(json.loads(path.read_text(encoding="utf8")))
+    """Read a file of :func:`write_json`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its values.
+
+    Raises:
+        OSError: If it cannot be read.
+        ProbeError: If it is no JSON, such as a part of it.
+    """
+    try:
+        return unspelled(json.loads(path.read_text(encoding="utf8")))
+    except ValueError as error:  # no JSON, or no text
+        raise ProbeError(
+            f"expected JSON in {path}, but it cannot be read ({error}); restore the file, or delete it"
+        ) from error
 
 
 def spelled(value: Any) -> Any:

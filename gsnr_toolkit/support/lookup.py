@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.arguments import shown
 
 __all__ = [
     "Registry",
@@ -60,6 +61,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zebra", ["clip-demo"])
     ''
     """
+    if not isinstance(name, str):
+        return ""
     folded = {candidate.casefold(): candidate for candidate in known}
     asked = name.casefold()
     # get_close_matches compares whole names; an abbreviation ("celeb" for "celebdf-v2") is too short for it
@@ -94,13 +97,12 @@ class Registry(Generic[Row]):
         return tuple(self.rows)
 
     def __getitem__(self, name: str) -> Row:
-        try:
+        if isinstance(name, str) and name in self.rows:  # a list would not even be hashable
             return self.rows[name]
-        except KeyError:
-            choices = f"{', '.join(self.rows)}.{' ' * bool(self.hint)}{self.hint}"
-            raise UnknownNameError(
-                f"expected a known {self.kind}, got {name!r}; choose one of {choices}{did_you_mean(name, self.rows)}"
-            ) from None
+        choices = f"{', '.join(self.rows)}.{' ' * bool(self.hint)}{self.hint}"
+        raise UnknownNameError(
+            f"expected a known {self.kind}, got {shown(name)}; choose one of {choices}{did_you_mean(name, self.rows)}"
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self.rows
@@ -124,6 +126,8 @@ def is_target(name: str) -> bool:
     >>> is_target("pkg.models:build"), is_target("image-folder:/data"), is_target("clip-demo")
     (True, False, False)
     """
+    if not isinstance(name, str):
+        return False
     module, colon, attribute = name.partition(":")
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])
 

@@ -47,9 +47,15 @@ def read_finished(folder: Path, settings: dict[str, Any], noun: str) -> dict[str
     Raises:
         ProbeError: If the folder holds a run with other settings, or other files.
     """
-    # a killed process may leave a hidden temporary file of atomic_file
-    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
-        return None
+    try:
+        # a killed process may leave a lock, and a hidden temporary file of atomic_file
+        if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+            return None
+    except OSError as error:
+        raise ProbeError(
+            f"expected a folder for a {noun}, but {folder} cannot be read as one ({error.strerror or error}); choose "
+            "another folder"
+        ) from error
     try:
         theirs = read_json(folder / CONFIG)
     except (OSError, ValueError) as error:
@@ -61,4 +67,18 @@ def read_finished(folder: Path, settings: dict[str, Any], noun: str) -> dict[str
             f"expected {folder} to be empty or to hold a {noun} with these settings, but it holds a {noun} with other "
             f"settings ({differences(theirs, settings)}); choose another folder, or delete that one"
         )
-    return read_json(folder / RESULT) if (folder / RESULT).exists() else None
+    return _read_result(folder / RESULT, noun) if (folder / RESULT).exists() else None
+
+
+def _read_result(path: Path, noun: str) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        found = error.__cause__ or error  # without a second "expected ..., but"
+    if not isinstance(found, dict):
+        reason = found if isinstance(found, BaseException) else f"it holds {type(found).__name__}"
+        raise ProbeError(
+            f"expected {path} to hold the results of a {noun}, but it cannot be read ({reason}); delete that file: the "
+            f"same call then makes the {noun} again"
+        )
+    return found

@@ -182,7 +182,7 @@ def _convert(convert: Callable[[str], Any], text: str) -> Any:
 def _one_form(item: Field[Any], value: Any) -> Any:
     """Return one form of each value, so that rho=0 and rho=0.0 have one key."""
     kind = item.metadata["kind"]
-    if kind is tuple and value is not None and not isinstance(value, str):
+    if kind is tuple and isinstance(value, (list, tuple, set, frozenset)):
         return tuple(value)
     if kind is float and _is_number(value, Real):
         return float(value)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.arguments import Kind, check_arguments
 from gsnr_toolkit.sweeps.over_seeds import CHANCE, COLLAPSED, TRAINED, average_over_seeds, rows_of, setting_columns
 
 __all__ = ["collapse_radii"]
@@ -19,6 +20,13 @@ _ANSWER = ("empirical_radius", "empirical_low", "empirical_high", "status", "mes
 
 _Curve = list[tuple[float, str]]
 """Radii and their states, increasing."""
+
+
+_COLUMNS = Kind(
+    "a list of columns or None",
+    lambda value: value is None or (isinstance(value, Sequence) and not isinstance(value, str)),
+    "pass by=['data'], or leave it out",
+)
 
 
 def collapse_radii(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
@@ -56,6 +64,7 @@ def collapse_radii(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.D
     >>> collapse_radii(runs)[["empirical_radius", "empirical_low", "empirical_high", "status"]].values.tolist()
     [[0.05, 0.01, 0.05, 'ok']]
     """
+    check_arguments(by=(by, _COLUMNS))
     names = setting_columns(table) if by is None else list(by)
     if not names:
         raise ProbeError(

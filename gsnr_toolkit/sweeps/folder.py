@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.arguments import PATH, check_arguments
 from gsnr_toolkit.support.atomic import read_json, write_json
+from gsnr_toolkit.support.locks import is_locked, locked
 from gsnr_toolkit.support.run_folder import CONFIG, RESULT, read_finished
 from gsnr_toolkit.sweeps.grid import Grid, value_text
 from gsnr_toolkit.training.config import TrainConfig
@@ -17,6 +18,7 @@ from gsnr_toolkit.training.config import TrainConfig
 __all__ = ["SweepFolder"]
 
 _FORMAT = 1
+_LOCK = "sweep.lock"
 
 
 class SweepFolder:
@@ -30,6 +32,7 @@ class SweepFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
+        check_arguments(folder=(path, PATH))
         self.path = Path(path).resolve()
         self.grid_file, self.table_file = self.path / "sweep.json", self.path / "sweep.csv"
 
@@ -52,9 +55,13 @@ class SweepFolder:
 
     def failure(self, config: TrainConfig) -> str | None:
         """Read why a run failed, as a sentence; None if it did not fail."""
-        with suppress(FileNotFoundError):
-            return str(read_json(self.failure_file(config))["message"])
-        return None
+        path = self.failure_file(config)
+        try:
+            return str(read_json(path)["message"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"the reason is lost: {path} cannot be read"
 
     def state(self, config: TrainConfig) -> str:
         """Return the progress of a run: ``"done"``, ``"failed"``, ``"begun"`` or ``"new"``."""
@@ -128,7 +135,7 @@ class SweepFolder:
 
     def _is_empty(self) -> bool:
         try:
-            return not self.path.exists() or not any(entry.name != "sweep.lock" for entry in self.path.iterdir())
+            return not self.path.exists() or not any(entry.name != _LOCK for entry in self.path.iterdir())
         except NotADirectoryError:
             raise ProbeError(f"expected a folder, got the file {self.path}; choose another --out") from None
 
@@ -162,47 +169,13 @@ class SweepFolder:
         Raises:
             ProbeError: If another process holds the lock, or the folder cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / "sweep.lock", "a+", encoding="utf8")  # noqa: SIM115 - closed by the next line
-        except OSError as error:
-            raise self._unwritable(error) from error
-        with lock as stream:
-            if not _try_lock(stream.fileno()):
-                stream.seek(0)
-                other = stream.read().strip() or "unknown"
-                raise ProbeError(
-                    f"expected no other process on {self.path}, but another process ({other}) is working on it; wait "
-                    "for it to end, or choose another --out"
-                )
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()}")
-            stream.flush()
+        with locked(self.path, _LOCK, keep=True):
             yield
 
     @property
     def busy(self) -> bool:
         """Whether a process is working on the folder now."""
-        try:
-            with open(self.path / "sweep.lock", encoding="utf8") as stream:
-                return not _try_lock(stream.fileno())
-        except OSError:
-            return False
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Lock an open file; return True also if the system or the file system has no locks."""
-    try:
-        import fcntl  # missing on Windows
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+        return is_locked(self.path, _LOCK)
 
 
 def _described(settings: dict[str, tuple[Any, ...]]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.atomic import write_json
+from gsnr_toolkit.support.locks import wait_until_free
 from gsnr_toolkit.support.lookup import load_target
 from gsnr_toolkit.training.config import TrainConfig
 
@@ -16,6 +17,8 @@ __all__ = ["TRAIN", "Job", "perform", "write_failure"]
 
 #: The function that trains a run.
 TRAIN = "gsnr_toolkit.training.run:run_training"
+
+_PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def perform(job: Job) -> bool:
     import torch
 
     torch.set_num_threads(job.threads)
+    # a run whose sweep was killed may need a moment to end
+    wait_until_free(job.folder, _PATIENCE)
     try:
         load_target(job.function)(job.config, job.folder, device=job.device)
     except Exception as error:  # any error: the other runs continue, and the table reports this one

@@ -12,6 +12,7 @@ from scipy.special import entr
 from scipy.stats import t as student_t
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.arguments import check_arguments, instance
 from gsnr_toolkit.training.config import TrainConfig
 from gsnr_toolkit.training.diagnosis import MARGIN, PLATEAU
 
@@ -37,6 +38,9 @@ _FEWEST_FOR_T = 3
 _WATCHING = ("record_every", "record_samples", "eval_every", "stop_dead")
 
 
+_TABLE = instance(pd.DataFrame, "the table of a sweep", "pass what sweep() or read_table() returned")
+
+
 def setting_columns(table: pd.DataFrame) -> list[str]:
     """List the columns that define a setting: every field of a training config except the radius and the seed.
 
@@ -49,6 +53,7 @@ def setting_columns(table: pd.DataFrame) -> list[str]:
     Returns:
         Names of columns of the table.
     """
+    check_arguments(table=(table, _TABLE))
     names = [item.name for item in fields(TrainConfig) if item.name in table and item.name not in ("rho", "seed")]
     trained = [name for name in names if name not in _WATCHING]
     same = [name for name in (*trained, "rho", "seed") if name in table]
@@ -68,6 +73,7 @@ def usable_runs(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ProbeError: If a column is missing.
     """
+    check_arguments(table=(table, _TABLE))
     missing = [name for name in _NEEDED if name not in table]
     if missing:
         raise ProbeError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from gsnr_toolkit.support.arguments import INTEGER, MAPPING, NAME, PATH, check_arguments, instance, optional
 from gsnr_toolkit.sweeps.folder import SweepFolder
 from gsnr_toolkit.sweeps.grid import Grid, check_names, make_grid
 from gsnr_toolkit.sweeps.job import TRAIN, Job, write_failure
@@ -60,6 +61,7 @@ def sweep(
     Raises:
         ProbeError: If a setting is invalid, the folder holds something else, or another process is working on it.
     """
+    check_arguments(base=(base, instance(TrainConfig, "a TrainConfig", "pass TrainConfig(...)")), axes=(axes, MAPPING))
     grid = make_grid(base, axes, record_plain=record_plain)
     return run_grid(
         grid, out, workers=workers, threads=threads, device=device, ray=ray, overwrite=overwrite, progress=progress
@@ -94,6 +96,13 @@ def run_grid(
     Returns:
         The table.
     """
+    check_arguments(
+        out=(out, PATH),
+        workers=(workers, optional(INTEGER)),
+        threads=(threads, INTEGER),
+        device=(device, optional(NAME)),
+        ray=(ray, optional(NAME)),
+    )
     configs = grid.configs
     # Find mistakes before the folder is touched.
     check_names(grid)

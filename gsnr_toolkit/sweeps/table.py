@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.arguments import PATH, check_arguments
 from gsnr_toolkit.support.atomic import write_text
 from gsnr_toolkit.sweeps.folder import SweepFolder
 from gsnr_toolkit.training.config import TrainConfig
@@ -67,11 +68,12 @@ def read_table(out: str | Path) -> pd.DataFrame:
     Raises:
         ProbeError: If there is no table.
     """
+    check_arguments(folder=(out, PATH))
     path = Path(out) / "sweep.csv"
     try:
         # Only empty cells are missing values: a data set may be called "null".
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, ValueError) as error:
         raise ProbeError(
             f"expected a table at {path}, but it cannot be read ({error}); give the folder that was passed as --out"
         ) from error

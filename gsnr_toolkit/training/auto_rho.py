@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from gsnr_toolkit.errors import NonFiniteError, ProbeError
 from gsnr_toolkit.inputs.modes import in_eval_mode
+from gsnr_toolkit.inputs.options import make_options
 from gsnr_toolkit.optim.rho import check_radius
 from gsnr_toolkit.probing.estimate import estimate_cor
 from gsnr_toolkit.report.report import Report
+from gsnr_toolkit.setup.distributed import unwrapped
+from gsnr_toolkit.support.arguments import FUNCTION, LOADER, NUMBER, check_arguments, check_state, optional
 from gsnr_toolkit.types import Loader, PerSampleLoss
 
 
@@ -91,6 +94,13 @@ class AutoRho:
         probe: Callable[[], float] | None = None,
         **options: Any,
     ) -> None:
+        check_arguments(
+            loader=(loader, LOADER),
+            loss_fn=(loss_fn, optional(FUNCTION)),
+            safety=(safety, NUMBER),
+            probe=(probe, optional(FUNCTION)),
+        )
+        unwrapped(model)  # refuses what is no model here rather than at the first estimate
         if not isinstance(every, int) or every < 1:
             raise ProbeError(f"expected every to be 1 step or more, got {every!r}; pass a whole number such as 50")
         if not 0 < safety <= 1:
@@ -101,9 +111,11 @@ class AutoRho:
         self._every, self._safety, self._rho_max = every, safety, rho_max
         self._eval_mode, self._probe = eval_mode, probe
         largest = rho_max / safety
-        tried = tuple(radii) if radii is not None else (rho_max / 16, rho_max / 4, rho_max, largest)
+        default = (rho_max / 16, rho_max / 4, rho_max, largest)
+        tried = tuple(dict.fromkeys(default)) if radii is None else radii
         options = {"progress": False, "rho": rho_max, **options}
-        self._options = {**options, "radii": tuple(dict.fromkeys(tried)), "max_samples": max_samples}
+        self._options = {**options, "radii": tried, "max_samples": max_samples}
+        make_options(**{name: value for name, value in self._options.items() if name not in ("progress", "device")})
         self._rho = min(check_radius(start, "start"), rho_max)
         self._due = 0
         self._began: float | None = None
@@ -198,7 +210,11 @@ class AutoRho:
 
         Args:
             state: The result of :meth:`state_dict`.
+
+        Raises:
+            ProbeError: If it is something else.
         """
+        check_state(state, self.state_dict(), "AutoRho.state_dict()")
         self._rho, self._due = state["rho"], state["due"]
         self._elapsed, self._began = state["elapsed"], None
         self.history = [RadiusRecord(**record) for record in state["history"]]

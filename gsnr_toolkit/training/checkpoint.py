@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.errors import ProbeError, first_line
 from gsnr_toolkit.support.atomic import atomic_file
 
 _FORMAT = 1
@@ -35,11 +36,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ProbeError: If the file is not a checkpoint, or has another format.
     """
     try:
+        _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ProbeError(
             f"expected {path} to be a checkpoint of this program, but it cannot be read ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}); delete the file to start this run over"
+            f"{first_line(error)}); delete the file to start this run over"
         ) from error
     found = state.get("format") if isinstance(state, dict) else None
     if found != _FORMAT:
@@ -47,6 +49,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"expected {path} to have format {_FORMAT}, got {found!r}; delete the file to start this run over"
         )
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """Compare every record with its checksum, which torch.load does not do: it would load changed weights."""
+    with zipfile.ZipFile(path) as records:
+        broken = records.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(f"the checksum of its record {broken} is wrong")
 
 
 def model_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pandas as pd
 import torch
 from torch import nn
 
+from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.optim.sam import SAM
-from gsnr_toolkit.support.atomic import read_json, write_json, write_text
+from gsnr_toolkit.support.arguments import PATH, WHOLE, Kind, check_arguments, instance
+from gsnr_toolkit.support.atomic import read_json, remove_partial_files, write_json, write_text
+from gsnr_toolkit.support.locks import locked
 from gsnr_toolkit.support.progress import Advance, stage
 from gsnr_toolkit.support.provenance import environment
 from gsnr_toolkit.support.run_folder import CONFIG, RESULT, read_finished
@@ -31,9 +35,12 @@ from gsnr_toolkit.training.checkpoint import (
 from gsnr_toolkit.training.loop import Callback, StepLog, train
 from gsnr_toolkit.types import Batch
 
-__all__ = ["ResumableRun", "choose_device", "complete_run"]
+__all__ = ["ResumableRun", "check_work", "choose_device", "complete_run"]
 
 _CHECKPOINT = "checkpoint.pt"
+_SECONDS = Kind(
+    "a number of seconds from 0", lambda value: isinstance(value, Real) and float(value) >= 0, "pass 60, for example"
+)
 
 
 def complete_run(
@@ -50,18 +57,34 @@ def complete_run(
 
     Returns:
         The content of ``result.json``.
+
+    Raises:
+        ProbeError: If the folder holds something else, cannot be written, or another process is working on it.
     """
+    check_arguments(folder=(folder, PATH))
     place = Path(folder)
     finished = read_finished(place, config.to_dict(), noun)
     if finished is not None:
         return finished
-    with preserved_rng(seed=config.seed):
+    with locked(place), preserved_rng(seed=config.seed):
+        finished = read_finished(place, config.to_dict(), noun)
+        if finished is not None:  # by another process, since the first look
+            return finished
+        remove_partial_files(place)
         run = make_run(place)
-        place.mkdir(parents=True, exist_ok=True)
         write_json(place / CONFIG, config.to_dict())
         run.resume()
         run.train(progress=progress)
         return run.finish()
+
+
+def check_work(config: Any, of: type, checkpoint_seconds: float, num_workers: int) -> None:
+    """Check the arguments that all trainings share."""
+    check_arguments(
+        config=(config, instance(of, f"a {of.__name__}", f"pass {of.__name__}(...)")),
+        checkpoint_seconds=(checkpoint_seconds, _SECONDS),
+        num_workers=(num_workers, WHOLE),
+    )
 
 
 def choose_device(device: str | None) -> torch.device:
@@ -151,6 +174,7 @@ class ResumableRun(Callback):
         if not path.exists():
             return
         state = load_checkpoint(path)
+        self._check_state(state, path)
         load_model_state(self.module, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.done, self._earlier_seconds = state["step"], state["seconds"]
@@ -158,6 +182,22 @@ class ResumableRun(Callback):
         self.evals = state["evals"]
         self.load_extra_state(state)
         set_random_states(state["random"])  # last: loading may draw random numbers
+
+    def _check_state(self, state: dict[str, Any], path: Path) -> None:
+        """Refuse a checkpoint of another run: equal shapes alone would let its weights in."""
+        names = ("step", "seconds", "model", "optimizer", "logs", "evals", "random", *self.extra_state())
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise ProbeError(
+                f"expected a checkpoint of this program in {path}, but it lacks {', '.join(missing)}; delete the file "
+                "to start this run over"
+            )
+        key = self.config.key
+        if state.get("key", key) != key:  # checkpoints of version 0.2.0 have no key
+            raise ProbeError(
+                f"expected a checkpoint of this run ({key}) in {path}, got one of another run ({state['key']}); delete "
+                "the file to start this run over"
+            )
 
     def train(self, *, progress: bool) -> None:
         """Make the remaining steps."""
@@ -195,6 +235,7 @@ class ResumableRun(Callback):
     def save(self) -> None:
         """Write the checkpoint and the tables so far."""
         state = {
+            "key": self.config.key,
             "step": self.done,
             "seconds": self.elapsed(),
             "model": model_state(self.module),

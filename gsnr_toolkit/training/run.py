@@ -14,12 +14,13 @@ from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.inputs.tuning import set_tuning
 from gsnr_toolkit.models.registry import build_model
 from gsnr_toolkit.probing.recorder import Recorder
+from gsnr_toolkit.support.arguments import check_arguments, instance, optional
 from gsnr_toolkit.support.run_folder import read_finished
 from gsnr_toolkit.training.config import TrainConfig
 from gsnr_toolkit.training.diagnosis import PlateauWatch, diagnose
 from gsnr_toolkit.training.evaluate import Evaluation, evaluate
 from gsnr_toolkit.training.loop import StepLog
-from gsnr_toolkit.training.resumable import ResumableRun, choose_device, complete_run
+from gsnr_toolkit.training.resumable import ResumableRun, check_work, choose_device, complete_run
 from gsnr_toolkit.training.setup import Opened, learning_rate, make_optimizer, open_data
 from gsnr_toolkit.types import Batch, Loader
 
@@ -65,6 +66,8 @@ def run_training(
     Raises:
         ProbeError: If the folder holds a run of another config, or the model or data of the config are not available.
     """
+    check_work(config, TrainConfig, checkpoint_seconds, num_workers)
+    check_arguments(opened=(opened, optional(instance(dict, "a dictionary", "pass an empty one, {}"))))
     return complete_run(
         config,
         folder,

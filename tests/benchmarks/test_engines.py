@@ -53,6 +53,7 @@ def run(tmp_path_factory):
     return folder, _command(folder, methods, folder / "engines.json")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed(run, tmp_path, rows):
     kept = {
         "provenance": None,

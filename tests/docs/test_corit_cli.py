@@ -14,6 +14,7 @@ from corit.training.config import METHODS
 PAGE = (Path(__file__).parents[2] / "docs" / "corit-cli.md").read_text(encoding="utf8")
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "features"))

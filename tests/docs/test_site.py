@@ -161,6 +161,7 @@ def test_the_sweeps_of_the_pages_are_understood(tmp_path, monkeypatch):
         assert "to do" in done.output
 
 
+@pytest.mark.slow
 def test_choosing_rho_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {}

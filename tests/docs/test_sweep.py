@@ -46,6 +46,7 @@ def test_every_option_and_file_on_the_page_exists(tmp_path):
         assert f"`{path.name}`" in PAGE
 
 
+@pytest.mark.slow
 def test_the_python_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (block,) = blocks("python")

@@ -86,7 +86,7 @@ def _headers(dataset: ForgeryDataset, label: int, sample: int) -> list[tuple[str
         try:
             with Image.open(path) as image:
                 found.append((str(image.format), f"{image.width}x{image.height}"))
-        except OSError:
+        except (OSError, Image.DecompressionBombError):
             found.append(("unreadable", "unreadable"))
     return found
 

@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 
 from gsnr_toolkit.data.base import FAKE, REAL
 from gsnr_toolkit.data.checks import DataError, check_choice
+from gsnr_toolkit.data.images import is_hidden
 from gsnr_toolkit.data.layouts.image_files import FileDataset, Skips, Video, natural_key, open_videos
 
 __all__ = [
@@ -217,7 +218,7 @@ def read_lists(
             label=LABELS[label][0],
             source=target_video(name, label),
             method=LABELS[label][1],
-            frames=sorted((_join(prefix, frame, drop) for frame in entry["frames"]), key=natural_key),
+            frames=sorted((_join(prefix, frame, drop) for frame in _shown(entry["frames"])), key=natural_key),
         )
         for (label, name), entry in entries.items()
     ]
@@ -269,7 +270,7 @@ def _entries(
 def _labels_of(path: Path, methods: Collection[str] | None) -> dict[str, Any]:
     """Read a list down to its labels: those of real videos, and those of the given forgeries."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise DataError(f"expected valid JSON in {path}, but {error}; copy or generate the list again") from error
     if _is_table(content):  # the data set is usually called like its file, but a renamed file serves as well
@@ -292,12 +293,17 @@ def _why_not(entry: Any, label: str, path: Path) -> str | None:
     check_choice(f"the label of each video in {path}", str(entry.get("label", label)), LABELS)
     if entry.get("label", label) != label:
         return f"labelled otherwise than its group {label}"
-    return None if entry["frames"] else "video without frames"
+    return None if _shown(entry["frames"]) else "video without frames"
 
 
 def _is_table(value: Any) -> TypeGuard[Mapping[str, Any]]:
     """Tell whether a value of a JSON file is a table with entries."""
     return isinstance(value, Mapping) and bool(value)
+
+
+def _shown(frames: Sequence[str]) -> list[str]:
+    """The frames that are no hidden files."""
+    return [frame for frame in frames if not is_hidden(_parts(frame)[-1])]
 
 
 def _parts(frame: str) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ def read_split(tree: Path, split: str) -> list[tuple[str, str]]:
         )
     pairs: list[tuple[str, str]] = []
     try:
-        pairs = [(first, second) for first, second in json.loads(path.read_text(encoding="utf-8"))]
+        pairs = [(first, second) for first, second in json.loads(path.read_text(encoding="utf-8-sig"))]
         problem = "" if pairs else "it lists no pair"
     except (TypeError, ValueError) as error:
         problem = str(error)

@@ -10,7 +10,6 @@ fake image detectors (CVPR 2023).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from gsnr_toolkit.data.base import FAKE, REAL
 from gsnr_toolkit.data.checks import DataError, refuse_missing
 from gsnr_toolkit.data.layouts.confounds import jpeg_share_note
-from gsnr_toolkit.data.layouts.image_files import FileDataset, Skips, Video, is_image, natural_key, open_videos
+from gsnr_toolkit.data.layouts.image_files import FileDataset, Skips, Video, natural_key, open_videos, walk_images
 
 __all__ = ["GENERATORS", "SHARED_REAL", "TREE", "open_forensynths"]
 
@@ -78,7 +77,7 @@ def open_forensynths(
         if generator is None and _find(root, each, split, FAKE) is None:
             skips.add(each, "generator not on disk")
             continue
-        videos += _images(root, each, split)
+        videos += _images(root, each, split, skips)
     if not videos:
         refuse_missing(f"generators of {name}", f"{root} holds none", TREE)
     caption = "UniversalFakeDetect" + (f" {generator}" if generator else "")
@@ -104,7 +103,7 @@ def _find(root: Path, folder: str, split: str, label: int) -> Path | None:
     return None
 
 
-def _images(root: Path, generator: str, split: str) -> list[Video]:
+def _images(root: Path, generator: str, split: str, skips: Skips) -> list[Video]:
     folders = {REAL: SHARED_REAL.get(generator, generator), FAKE: generator}
     found: list[Video] = []
     for label, folder in folders.items():
@@ -114,7 +113,7 @@ def _images(root: Path, generator: str, split: str) -> list[Video]:
             tried = ", ".join(str(path / word) for path in _places(root, folder, split))
             shared = f" (its real images are those of {folder})" if folder != generator else ""
             refuse_missing(f"a folder {word} of {generator}{shared}", f"it is in none of {tried}", TREE)
-        files = sorted(_files(place, word), key=lambda path: (path.parent, natural_key(path)))
+        files = sorted(_files(place, word, skips), key=lambda path: (path.parent, natural_key(path)))
         if not files:
             raise DataError(
                 f"{generator}, split {split!r}: expected images in the folders {word} of {place}, but they are empty; "
@@ -128,8 +127,8 @@ def _images(root: Path, generator: str, split: str) -> list[Video]:
     return found
 
 
-def _files(place: Path, leaf: str) -> Iterator[Path]:
+def _files(place: Path, leaf: str, skips: Skips) -> Iterator[Path]:
     leaves = [place / leaf] if (place / leaf).is_dir() else sorted(place.glob(f"*/{leaf}"))
     for folder in leaves:
-        for parent, _, names in os.walk(folder):
-            yield from (Path(parent) / file for file in names if is_image(file))
+        for parent, _, names in walk_images(folder, skips):
+            yield from (parent / file for file in names)

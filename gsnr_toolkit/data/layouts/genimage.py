@@ -88,7 +88,7 @@ def open_genimage(name: str, *, root: Path, split: str, generator: str | None = 
     top = root / "GenImage" if (root / "GenImage").is_dir() else root
     skips = Skips()
     by_generator: dict[str, list[Video]] = {}
-    for key, label, file in _scan(top, split, generator):
+    for key, label, file in _scan(top, split, generator, skips):
         source = file.relative_to(top).as_posix()
         method = "real" if label == REAL else key
         by_generator.setdefault(key, []).append(Video(source, label, source, method, [file], domain=key))
@@ -120,10 +120,10 @@ def _require_classes(
             refuse_missing(f"images of both classes of {key}", f"its folder {folder} below {top} has none", TREE)
 
 
-def _scan(top: Path, split: str, generator: str | None) -> Iterator[tuple[str, int, Path]]:
+def _scan(top: Path, split: str, generator: str | None, skips: Skips) -> Iterator[tuple[str, int, Path]]:
     """Yield ``(generator, label, file)`` of the images of a split; ``top`` may be the folder of one generator."""
     own = generator_of(top.name)
-    for folder, subfolders, images in walk_images(top):
+    for folder, subfolders, images in walk_images(top, skips):
         parts = folder.relative_to(top).parts
         key = next((found for found in map(generator_of, parts) if found), own)
         if generator is not None and key is not None and key != generator:

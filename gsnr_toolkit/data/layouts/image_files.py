@@ -12,26 +12,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset, probe_indices
 from gsnr_toolkit.data.checks import DataError
+from gsnr_toolkit.data.images import is_hidden, is_image, read_image, unread_kind, unreadable
 from gsnr_toolkit.errors import ProbeWarning
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "FileDataset",
     "Skips",
     "Video",
     "evenly_spaced",
     "frames_of",
-    "is_image",
     "natural_key",
     "open_videos",
     "walk_images",
 ]
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -96,18 +93,6 @@ class Skips:
             )
 
 
-def is_image(path: str | Path) -> bool:
-    """Tell whether a file's name has the suffix of an image.
-
-    Args:
-        path: The file; the suffix is what follows the last dot (names such as ``img.000.1.png`` occur).
-
-    Returns:
-        True for the suffixes in :data:`IMAGE_SUFFIXES`, in lower or upper case.
-    """
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
-
-
 def frames_of(places: Sequence[Path], skips: Skips) -> list[Path]:
     """List the frames of a video in natural order.
 
@@ -122,17 +107,38 @@ def frames_of(places: Sequence[Path], skips: Skips) -> list[Path]:
     if folder is None:
         skips.add(places[0], "missing video folder")
         return []
-    frames = sorted((path for path in folder.iterdir() if is_image(path)), key=natural_key)
+    names = [path.name for path in folder.iterdir()]
+    frames = sorted((folder / name for name in images_among(folder, names, skips)), key=natural_key)
     if not frames:
         skips.add(folder, "video folder without frames")
     return frames
 
 
-def walk_images(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Walk over all folders below a root, following links, each folder once.
+def images_among(folder: Path, names: Iterable[str], skips: Skips) -> list[str]:
+    """Choose the names of pictures, and note those of a kind that cannot be read.
+
+    Args:
+        folder: Where the files lie.
+        names: Names of files.
+        skips: Pictures that have no reader are noted here. Hidden files are left out without a note.
+
+    Returns:
+        Names of the pictures, sorted.
+    """
+    ordered = sorted(names)
+    for name in ordered:
+        reason = unread_kind(name)
+        if reason is not None:
+            skips.add(folder / name, reason)
+    return [name for name in ordered if is_image(name)]
+
+
+def walk_images(root: Path, skips: Skips) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Walk over all folders below a root that are not hidden, following links, each folder once.
 
     Args:
         root: Where to start.
+        skips: Pictures that have no reader are noted here.
 
     Yields:
         A folder, its sub-folders in order (empty that list to stay out of them), and the names of its images.
@@ -144,8 +150,8 @@ def walk_images(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders.sort()
-        yield Path(folder), subfolders, [file for file in sorted(files) if is_image(file)]
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
+        yield Path(folder), subfolders, images_among(Path(folder), files, skips)
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -185,39 +191,6 @@ def evenly_spaced(total: int, count: int) -> list[int]:
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
-def unreadable(path: Path) -> str | None:
-    """Find out whether an image file can be decoded, as cheaply as its format allows.
-
-    For PNG, all chunks are read and their checksums compared. JPEG is decoded at an eighth of its size, which still
-    reads the whole stream. Other formats are decoded in full.
-
-    Args:
-        path: The file.
-
-    Returns:
-        None if the file can be decoded, else the reason why not.
-
-    >>> unreadable(Path("nowhere.png"))
-    'missing file'
-    """
-    if not path.is_file():
-        return "missing file"
-    if path.stat().st_size == 0:
-        return "empty file"
-    try:
-        with Image.open(path) as image:
-            if image.format == "PNG":
-                image.verify()
-            else:
-                image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
-                image.load()
-    except UnidentifiedImageError:
-        return "not an image"
-    except (OSError, SyntaxError, ValueError):  # Pillow raises all three; SyntaxError for a truncated PNG
-        return "broken image"
-    return None
-
-
 class FileDataset(ForgeryDataset):
     """A :class:`ForgeryDataset` whose records have a column ``path`` with the image file of each item."""
 
@@ -228,7 +201,7 @@ class FileDataset(ForgeryDataset):
             index: Row number.
 
         Returns:
-            The decoded image.
+            The decoded image, in RGB.
 
         Raises:
             DataError: If the file cannot be read. No other image ever takes its place, since that would change the
@@ -236,9 +209,7 @@ class FileDataset(ForgeryDataset):
         """
         path = self.records["path"].iloc[index]
         try:
-            with Image.open(path) as image:
-                image.load()
-                return image
+            return read_image(path)
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(
                 f"expected to read item {index} of {self.name}, but {path} failed ({error}); open the data set with "

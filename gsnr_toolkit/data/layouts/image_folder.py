@@ -87,7 +87,7 @@ def open_image_folder(name: str, *, path: Path, split: str = "train", **options:
 
 def _scan(root: Path, skips: Skips) -> Iterator[tuple[str | None, int, str, str, Path]]:
     """Yield ``(split, label, method, source, file)`` of every image below ``root``."""
-    for folder, _, images in walk_images(root):
+    for folder, _, images in walk_images(root, skips):
         parts = folder.relative_to(root).parts
         at = next((i for i in reversed(range(len(parts))) if _label(parts[i]) is not None), None)
         for image in images:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gsnr_toolkit.errors import EngineError
 from gsnr_toolkit.gradients.taps.graph import Graph
 from gsnr_toolkit.gradients.task import GradientTask, check_reaches
-from gsnr_toolkit.inputs.batches import batch_length, map_tensors, take_rows
+from gsnr_toolkit.inputs.batches import batch_length, gather_rows, map_tensors, take_rows
 from gsnr_toolkit.inputs.preserve import preserved_rng, random_state
 from gsnr_toolkit.types import Batch, Params
 
@@ -90,8 +90,8 @@ def row_chunks(batch: Batch, size: int) -> Iterator[tuple[int, Batch]]:
 
 def cycled(rows: Batch, count: int) -> Batch:
     """Take ``count`` rows, starting again at the front if there are fewer."""
-    index = torch.arange(count) % batch_length(rows)
-    return map_tensors(rows, lambda tensor: tensor[index.to(tensor.device)])
+    length = batch_length(rows)
+    return gather_rows(rows, [row % length for row in range(count)])
 
 
 def restricted(task: GradientTask, names: Iterable[str]) -> GradientTask:

@@ -84,6 +84,8 @@ def facts_of(report: ReportLike) -> list[Fact]:
     measured = f"n = {int(total['num_samples'])} samples"
     if report.has_cor:
         measured += f", {report.settings['num_batches']} batches of {report.settings['batch_size']}"
+    if "loss" in report.settings:  # not in reports of older versions
+        measured += f"; loss: {report.settings['loss']}"
     level = f"{100 * float(report.settings['confidence']):g} %"
     return [*facts, Fact("Measured on", measured, f"step {int(total['step'])}; intervals {level}")]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.report.pages.render import GENERATOR
+from gsnr_toolkit.support.arguments import PATH, check_arguments
 from gsnr_toolkit.support.atomic import write_text
 
 _HEAD = 4096  # bytes: the generator is named before this place
@@ -24,6 +25,7 @@ def check_page(path: str | Path, *, overwrite: bool = False) -> Path:
     Raises:
         ProbeError: If the path is a folder or another file, or cannot be one.
     """
+    check_arguments(path=(path, PATH))
     path = Path(path)
     try:
         if path.is_dir():

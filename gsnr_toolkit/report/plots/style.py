@@ -18,6 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gsnr_toolkit.errors import WriteError
+from gsnr_toolkit.support.atomic import make_folder
+
 COLUMN_WIDTH = 3.3  # inches: one column of a two-column paper
 TEXT_WIDTH = 7.0  # inches: both columns
 
@@ -156,6 +159,9 @@ def save(
     Returns:
         The written paths, in the order of `formats`.
 
+    Raises:
+        WriteError: If a file cannot be written.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -171,13 +177,15 @@ def save(
             metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(suffix)
             figure.savefig(buffer, format=suffix, dpi=dpi, metadata=metadata)
             rendered.append((stem.with_name(f"{stem.name}.{suffix}"), buffer.getvalue()))
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(stem.parent)
     staged = [(path.with_name(f".{path.name}.{os.getpid()}.part"), path) for path, _ in rendered]
     try:
         for (temporary, _), (_, content) in zip(staged, rendered, strict=True):
             temporary.write_bytes(content)
         for temporary, path in staged:
             temporary.replace(path)
+    except OSError as error:
+        raise WriteError(stem, error) from error
     finally:
         for temporary, _ in staged:
             temporary.unlink(missing_ok=True)

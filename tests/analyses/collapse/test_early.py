@@ -38,6 +38,7 @@ def test_a_seed_without_a_signal_so_early_has_no_candidate():
     assert first_steps(steps, 80).loc["x", "cor"] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_stored_scores_are_those_of_the_stored_steps():
     by_setting = pd.read_csv(STORED / "foretell_collapse.csv")
     steps = pd.read_csv(STORED / "foretell_collapse_steps.csv")

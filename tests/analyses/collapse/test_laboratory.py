@@ -101,6 +101,7 @@ def test_open_data_are_let_go_where_they_grow_large(monkeypatch):
     assert laboratory.opened() == {}
 
 
+@pytest.mark.slow
 def test_runs_are_kept_and_not_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(laboratory, "RECORD_SAMPLES", 32)
     monkeypatch.setattr(laboratory, "collapsed", lambda row: False)  # a tiny model is at chance from the start

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from analyses.collapse import collapse_controls, cor_signs, foretell_collapse
 
 
+@pytest.mark.slow
 def test_foretell_collapse(options, tmp_path, runs):
     foretell_collapse.main(options)
     by_setting = pd.read_csv(tmp_path / "data" / "foretell_collapse.csv")
@@ -62,6 +63,7 @@ def test_the_middle_of_each_seeds_bracket_is_averaged():
     assert foretell_collapse.middle_radii(alive)["x"] != foretell_collapse.middle_radii(alive)["x"]
 
 
+@pytest.mark.slow
 def test_cor_signs(options, tmp_path, monkeypatch):
     monkeypatch.setattr(cor_signs, "AXES", {"batch size": ("batch_size", (8, 16))})
     cor_signs.main([*options, "--families", "df"])
@@ -99,6 +101,7 @@ def test_a_run_on_several_axes_counts_once():
     assert found["cor_with_gsnr"] == pytest.approx(np.mean(expected))
 
 
+@pytest.mark.slow
 def test_controls(options, tmp_path, monkeypatch):
     monkeypatch.setattr(collapse_controls, "RADII", (0.05,))
     monkeypatch.setattr(collapse_controls, "PAST", (0.05,))

@@ -57,6 +57,7 @@ def test_ladder(options, tmp_path, monkeypatch):
     assert figures(tmp_path) == {"corit_ladder.png", "corit_ladder.pdf"}
 
 
+@pytest.mark.slow
 def test_baselines(options, tmp_path, monkeypatch):
     corit_baselines.main(options)
     table = pd.read_csv(tmp_path / "data" / "corit_baselines.csv")
@@ -71,6 +72,7 @@ def test_baselines(options, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "data" / "corit_baselines.csv"), table)
 
 
+@pytest.mark.slow
 def test_ablation(options, tmp_path):
     corit_ablation.main([*options, "--families", "nt"])
     parts = pd.read_csv(tmp_path / "data" / "corit_ablation_parts.csv").set_index("variant")
@@ -81,6 +83,7 @@ def test_ablation(options, tmp_path):
     assert figures(tmp_path) == {"corit_ablation.png", "corit_ablation.pdf"}
 
 
+@pytest.mark.slow
 def test_proxy(options, tmp_path):
     corit_proxy.main([*options, "--families", "nt"])
     table = pd.read_csv(tmp_path / "data" / "corit_proxy.csv")
@@ -139,6 +142,7 @@ def test_what_the_study_would_not_look_at_is_refused(extra, capsys):
     assert "use 'corit train'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluation_and_its_tables(options, tmp_path, monkeypatch):
     few = ("linear probe", "CoRIT")
     monkeypatch.setattr(corit_evaluation, "METHODS", {name: corit_evaluation.METHODS[name] for name in few})

@@ -64,6 +64,7 @@ def test_data_that_are_missing_are_told_before_anything_is_trained(tmp_path, cap
     assert "is not a folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_readout_is_recorded_along_the_very_run_that_is_kept(options, tmp_path, runs):
     figure3.main(options)
     table = pd.read_csv(tmp_path / "data" / "recordings.csv")
@@ -107,6 +108,7 @@ def test_figure4_shows_what_the_detector_answers(options, tmp_path):
     assert (tmp_path / "figure4.pdf").exists()
 
 
+@pytest.mark.slow
 def test_figure5(options, tmp_path):
     figure5.main(options)
     table = pd.read_csv(tmp_path / "data" / "figure5.csv")
@@ -115,6 +117,7 @@ def test_figure5(options, tmp_path):
     assert (tmp_path / "figure5.png").exists()
 
 
+@pytest.mark.slow
 def test_bias_of_the_plug_in_is_one_over_n(options, tmp_path):
     gsnr_bias.main(options)
     table = pd.read_csv(tmp_path / "data" / "gsnr_bias.csv")
@@ -231,6 +234,7 @@ def test_all_says_what_went_wrong_in_a_script(tmp_path):
     assert everything.run_script("figure4", ["--no-such-option"]) == "exit status 2"
 
 
+@pytest.mark.slow
 def test_all_runs_independent_scripts_side_by_side(tmp_path):
     arguments = ["--replot", "--out", str(tmp_path / "data")]
     found = everything.run_group(["corit_ladder", "corit_ablation"], arguments, [tmp_path], 2)

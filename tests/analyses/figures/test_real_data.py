@@ -18,6 +18,7 @@ def tree(tmp_path):
     return Disk(tmp_path).faceforensics("FaceForensics++", methods=METHODS, frames=1, splits=splits)
 
 
+@pytest.mark.slow
 def test_a_figure_of_real_data_names_them(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(laboratory, "RECORD_SAMPLES", 32)
     monkeypatch.setattr(laboratory, "RECORD_EVERY", 12)

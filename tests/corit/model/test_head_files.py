@@ -98,3 +98,18 @@ def test_the_hash_depends_on_values_names_and_shapes_alone():
     with torch.no_grad():
         same.weight[0, 0] += 1e-3
     assert encoder_hash(linear) != encoder_hash(same)
+
+
+def test_a_changed_bit_is_found(tmp_path):
+    detector = make_detector(num_regions=2, rsi=False, anchors="fixed")
+    nn.init.normal_(detector.head.weight)
+    path = save_detector(detector, tmp_path / "head.safetensors")
+    content = bytearray(path.read_bytes())
+    for place in (1, 50):
+        content[-place] ^= 4  # the tensors come last
+        path.write_bytes(bytes(content))
+        with pytest.raises(WeightsError, match=r"their checksum differs, so the file is damaged; copy it again"):
+            load_head(detector, path)
+        content[-place] ^= 4
+    path.write_bytes(bytes(content))
+    assert torch.equal(load_head(detector, path).head.weight, detector.head.weight)

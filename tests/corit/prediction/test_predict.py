@@ -200,11 +200,12 @@ def test_a_wrong_encoder_is_refused_in_a_sentence(tmp_path, demo):
 
 
 def test_what_eight_bits_of_three_colours_cannot_hold_is_said(demo, tmp_path):
-    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.full((32, 32), 0.5, np.float32)).save(tmp_path / "deep.tif")
     clear = np.dstack([DATA.load_image(0), np.full((96, 96), 128, np.uint8)])
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    found = predict_files(demo, [tmp_path / "clear.png", tmp_path / "deep.png"])
-    assert found.files["note"].tolist() == ["transparency ignored", "more than 8 bits per channel; save it with 8"]
+    found = predict_files(demo, [tmp_path / "clear.png", tmp_path / "deep.tif"])
+    assert found.files["note"].iloc[0] == "transparency ignored"
+    assert "pixels of 32 bits, which have no known white" in found.files["note"].iloc[1]
     assert found.files["answer"].iloc[1] == "not scored"
     alone = 1 / (1 + np.exp(-predict_pixels(demo, [DATA.load_image(0)])[0]))
     assert found.files["probability"].iloc[0] == pytest.approx(alone)

@@ -31,7 +31,7 @@ def root(request, tmp_path):
 @pytest.fixture(
     params=[
         ("tests.support.tiny_clip:tiny_clip", None),
-        pytest.param(("clip-vit-l14", "random"), marks=pytest.mark.slow),
+        pytest.param(("clip-vit-l14", "random"), marks=pytest.mark.large),
     ]
 )
 def encoder(request):

@@ -17,6 +17,7 @@ from gsnr_toolkit.commands import probe as cli
 from gsnr_toolkit.commands import probe_run as runner
 from gsnr_toolkit.commands.probe_request import API_ONLY, ProbeRequest, check_folder
 from gsnr_toolkit.inputs.options import ProbeOptions
+from gsnr_toolkit.support.locks import locked
 
 SMALL = [
     "--samples",
@@ -315,3 +316,11 @@ def test_an_empty_value_is_the_default_of_an_optional_option():
     settings = {item.name: item.default for item in fields(ProbeRequest) if item.name != "options"}
     settings |= {"memory": None, "device": "", "split": "", "weights": ""}
     assert cli._read_request(settings) == ProbeRequest()
+
+
+def test_a_second_probe_of_the_same_folder_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["gsnr-probe", "--steps", "0", "--quiet", "--out", str(tmp_path)])
+    with locked(tmp_path), pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "is working on it; wait for it to end, or choose another folder (--out)" in capsys.readouterr().err

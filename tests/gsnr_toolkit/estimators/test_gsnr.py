@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -121,8 +123,16 @@ def test_parameter_gsnr_is_unbiased_for_gaussian_gradients(gsnr):
     assert abs(plugin.mean() - expected) < 4 * plugin.std() / np.sqrt(values.numel())
 
 
-@pytest.mark.parametrize("gsnr", [0.0, 0.01, 0.1, 1.0])
-@pytest.mark.parametrize("dims", [3, 60])
+@pytest.mark.parametrize(
+    ("gsnr", "dims"),
+    [
+        (0.0, 3),
+        (0.1, 60),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in itertools.product((0.01, 1.0), (3, 60))),
+        pytest.param(0.0, 60, marks=pytest.mark.slow),
+        pytest.param(0.1, 3, marks=pytest.mark.slow),
+    ],
+)
 def test_coverage_of_the_intervals(gsnr, dims):
     spectrum, rng = 1 / np.arange(1, dims + 1), np.random.default_rng(4)
     hits = 0

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gsnr_toolkit import estimate_cor
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.losses import (
     binary_labels,
@@ -122,3 +123,12 @@ def test_the_row_that_squeeze_takes_away():
     torch.testing.assert_close(classification_loss(logits[0], one), F.cross_entropy(logits, one, reduction="none"))
     with pytest.raises(ProbeError, match=r"single number for 3 samples; use squeeze\(-1\)"):
         classification_loss(torch.tensor(0.3), LABELS)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int16, torch.bool])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_labels_of_any_integer_type_are_measured_alike(dtype, outputs):
+    model, inputs, labels = nn.Linear(4, outputs), torch.randn(64, 4), torch.arange(64) % 2
+    batches = [[(inputs, given)] for given in (labels, labels.to(dtype))]
+    found, expected = (estimate_cor(model, batch, batch_size=8, progress=False).total["gsnr"] for batch in batches)
+    assert found == expected

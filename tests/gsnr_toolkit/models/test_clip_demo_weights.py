@@ -50,6 +50,7 @@ def test_an_untrained_model_recognises_nothing() -> None:
     assert (table.accuracy / table.chance).median() < 1.3
 
 
+@pytest.mark.slow
 def test_frozen_features_see_a_swapped_identity_far_better_than_a_forged_mouth(probes: dict[str, Auc]) -> None:
     assert probes["nt"].high < probes["df"].low, probes
     assert probes["nt"].value < 0.65

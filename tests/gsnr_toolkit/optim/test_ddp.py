@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from gsnr_toolkit import SAM, AutoRho
@@ -69,7 +70,7 @@ def work(rank, folder, interface):
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     try:
         bare = make_model()
-        model = DistributedDataParallel(bare)
+        model = fully_shard(bare) if interface == "sharded" else DistributedDataParallel(bare)
         schedule = WarmStart(1) if "one plain step" in interface else None
         rho = RHO
         if interface == "controller":
@@ -80,8 +81,10 @@ def work(rank, folder, interface):
         if interface == "overflow":
             record = overflow(model, optimizer, rank)
         else:
-            record = train("synchronised" if interface == "controller" else interface, model, optimizer, rank)
-        torch.save({"weights": bits(bare), "record": record, "radii": optimizer.radii}, f"{folder}/{rank}.pt")
+            plain = interface in ("controller", "sharded")
+            record = train("synchronised" if plain else interface, model, optimizer, rank)
+        weights = [value.full_tensor() if hasattr(value, "full_tensor") else value for value in bits(bare)]
+        torch.save({"weights": weights, "record": record, "radii": optimizer.radii}, f"{folder}/{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
 
@@ -126,6 +129,7 @@ INTERFACES = [
     "local, one plain step",
     "local, two steps, one plain step",
     "controller",
+    "sharded",
 ]
 HELPER = ["helper", "helper, local", "helper, micro"]
 

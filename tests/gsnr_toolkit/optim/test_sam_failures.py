@@ -159,6 +159,8 @@ def test_half_precision_is_warned_of():
         (lambda m: SAM(m, perturb="norms"), "to select at least one of 4 parameters, got none"),
         (lambda m: SAM(m.parameters(), perturb=lambda n, p: True), "got 4 without"),
         (lambda m: SAM(m, torch.optim.SGD(m.parameters())), "got an instance of SGD"),
+        (lambda m: SAM(m, "sgd"), r"builds one, got 'sgd'; pass a class such as"),
+        (lambda m: SAM(m, lambda groups: None), "is a torch.optim.Optimizer, got NoneType"),
         (lambda m: SAM(m, torch.optim.LBFGS), "got LBFGS, which evaluates the loss itself"),
         (lambda m: SAM(m).step(), "expected a closure .* got none"),
         (lambda m: SAM(m).second_step(), "expected first_step"),

@@ -166,7 +166,7 @@ def test_no_more_run_together_than_memory_has_room_for_nor_than_is_of_use(monkey
 
 
 def test_batches_that_differ_in_more_than_rows_run_alone():
-    """Padded to different lengths, or with things beside the tensors that may or may not go by rows."""
+    """Padded to different lengths, or with things beside the tensors that differ."""
     wide, narrow = torch.zeros(2, 5), torch.zeros(2, 4)
     for one, other, same in (
         ((wide, wide), (wide, wide), True),
@@ -175,7 +175,9 @@ def test_batches_that_differ_in_more_than_rows_run_alone():
         ({"x": wide}, {"y": wide}, False),
         ((wide,), (wide, wide), False),
         ((wide,), (wide.double(),), False),
-        ((wide, ["a", "b"]), (wide, ["a", "b"]), False),
+        ((wide, ["a", "b"]), (wide, ["c", "d"]), True),  # one entry per row
+        ((wide, ["a", "b", "c"]), (wide, ["a", "b", "d"]), False),
+        ((wide, "train"), (wide, "test"), False),
         ((wide.to_sparse(),), (wide.to_sparse(),), False),
     ):
         pieces = list(cut_at_shards([one, other], lambda: 4)) if same else [_piece(one), _piece(other)]

@@ -126,3 +126,36 @@ def test_steps_without_a_signal_are_named_with_their_upper_limit(report):
     assert f"COR cannot be told from 0 at step {totals['step'][1]} (at most 0.017)." in text
     totals.loc[1, "cor_high"] = math.inf
     assert f"COR cannot be told from 0 at step {totals['step'][1]}." in replace(report, totals=totals).verdict
+
+
+def test_what_is_no_report_is_told(report, tmp_path):
+    (tmp_path / "file").write_text("no report")
+    with pytest.raises(ProbeError, match=r"expected .*/file to hold report.json, .* give the folder"):
+        Report.load(tmp_path / "file")
+    (tmp_path / "report.json").write_bytes(b"\xff\x00")
+    with pytest.raises(ProbeError, match="give the folder that Report"):
+        Report.load(tmp_path)
+    with pytest.raises(ProbeError, match="expected a folder, got the file"):
+        report.save(tmp_path / "file")
+    with pytest.raises(ProbeError, match="choose another folder or overwrite it"):
+        report.save(tmp_path)  # over a file that is no report
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{", '{"format": 1}', '{"format": 1, "sha256": 3}'])
+def test_a_damaged_summary_is_told(content, report):
+    with pytest.raises(ProbeError, match=r"expected .*; (give the files that Report.save wrote|measure and save)"):
+        Report.from_texts({**report.to_texts(), "report.json": content})
+
+
+def test_tables_of_another_moment_are_refused(report, tmp_path):
+    """A process that is killed while it replaces a report leaves new tables beside the old summary."""
+    report.save(tmp_path)
+    assert Report.load(tmp_path).to_texts() == report.to_texts()
+    text = (tmp_path / "layers.csv").read_text()
+    (tmp_path / "layers.csv").write_text(text.replace("0.", "1.", 1))
+    with pytest.raises(ProbeError, match=r"but layers.csv changed since, or .*; measure again"):
+        Report.load(tmp_path)
+    summary = json.loads((tmp_path / "report.json").read_text())
+    del summary["sha256"]  # as the message says, and as reports of version 0.2.0 are
+    (tmp_path / "report.json").write_text(json.dumps(summary))
+    assert Report.load(tmp_path).cor == pytest.approx(report.cor, nan_ok=True)

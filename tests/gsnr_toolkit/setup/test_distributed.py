@@ -36,7 +36,7 @@ def alone(tmp_path_factory):
     return _run(1, tmp_path_factory.mktemp("one"))
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def together(request, tmp_path_factory):
     return request.param, _run(request.param, tmp_path_factory.mktemp("several"))
 

@@ -19,6 +19,7 @@ def test_without_ray_the_way_to_get_it_is_told(tmp_path, monkeypatch):
         run_grid(make_grid(TrainConfig(), {"rho": [0]}), tmp_path, ray="local", function=FAKE)
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_local_ray(tmp_path):
     """Real Ray tasks in processes of their own; a failed and a killed one leave the others alone."""
     pytest.importorskip("ray")

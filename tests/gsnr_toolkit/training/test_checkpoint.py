@@ -68,3 +68,22 @@ def test_a_model_is_restored_bit_for_bit():
         assert torch.equal(tensor, state[name])
     with pytest.raises(ProbeError, match=r"differs in 1 names, first '0.bias'"):
         load_model_state(model.requires_grad_(True), state)
+
+
+def test_a_changed_bit_is_found_wherever_it_lies_in_a_record(tmp_path):
+    """torch.load itself reads changed weights without a word."""
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"weights": torch.ones(1000)})
+    whole = path.read_bytes()
+    start = whole.index(torch.ones(4).numpy().tobytes())
+    for place in (start, start + 2001, start + 3999):
+        content = bytearray(whole)
+        content[place] ^= 4
+        path.write_bytes(bytes(content))
+        assert not torch.equal(torch.load(path, weights_only=True)["weights"], torch.ones(1000))
+        with pytest.raises(ProbeError, match=r"the checksum of its record .* is wrong\); delete the file to start"):
+            load_checkpoint(path)
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ProbeError, match="delete the file to start this run over"):
+            load_checkpoint(path)

@@ -172,3 +172,75 @@ def test_a_diverged_run_has_no_auc(tmp_path):
 def test_other_data_sets_are_tested_too(tmp_path):
     config = replace(CONFIG, steps=1, record_every=0, eval_every=0, eval_data=("demo-fs",))
     assert 0 <= run_training(config, tmp_path, device="cpu")["auc:demo-fs"] <= 1
+
+
+@pytest.fixture
+def broken_off(tmp_path, monkeypatch):
+    """Break a run off in its fifth step; return its folder."""
+
+    def break_off(config, name="broken"):
+        save = running._Run.save
+
+        def save_and_break(self):
+            save(self)
+            if self.done == 5:
+                raise _Stop
+
+        with monkeypatch.context() as patch:
+            patch.setattr(running._Run, "save", save_and_break)
+            with pytest.raises(_Stop):
+                run_training(config, tmp_path / name, device="cpu", checkpoint_seconds=0)
+        return tmp_path / name
+
+    return break_off
+
+
+PLAIN = replace(CONFIG, steps=8, record_every=0, eval_every=0)
+
+
+def test_a_checkpoint_of_another_run_is_refused(broken_off):
+    folder, other = broken_off(PLAIN), broken_off(replace(PLAIN, rho=0.02), "other")
+    whole = (folder / "checkpoint.pt").read_bytes()
+    (folder / "checkpoint.pt").write_bytes((other / "checkpoint.pt").read_bytes())
+    with pytest.raises(ProbeError, match=rf"a checkpoint of this run \({PLAIN.key}\) in .*; delete the file"):
+        run_training(PLAIN, folder, device="cpu")
+    torch.save({"format": 1, "step": 3}, folder / "checkpoint.pt")
+    with pytest.raises(ProbeError, match=r"but it lacks seconds, model, .*; delete the file to start this run over"):
+        run_training(PLAIN, folder, device="cpu")
+    (folder / "checkpoint.pt").write_bytes(whole)
+    (folder / ".log.csv.abcdefgh.partial").touch()  # of the process that was killed
+    run_training(PLAIN, folder, device="cpu")
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_second_process_in_the_folder_is_refused(tmp_path, monkeypatch):
+    refusals = []
+
+    def meanwhile(*args, **kwargs):
+        with pytest.raises(ProbeError, match=r"is working on it; wait for it to end, or choose another folder"):
+            run_training(replace(PLAIN, seed=1), tmp_path / "run", device="cpu")
+        refusals.append(1)
+        raise _Stop
+
+    monkeypatch.setattr(running, "build_model", meanwhile)
+    with pytest.raises(_Stop):
+        run_training(PLAIN, tmp_path / "run", device="cpu")
+    assert refusals
+    assert not (tmp_path / "run").exists()  # it failed before its first file
+
+
+@pytest.mark.parametrize("content", ["", '{"key": "a', "[]", "null"])
+def test_a_damaged_result_is_told(content, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(PLAIN.to_dict()))
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ProbeError, match=r"result.json to hold the results of a run, .*; delete that file"):
+        run_training(PLAIN, tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "build_model", None)
+    (tmp_path / "file").write_text("a thesis")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/gsnr")):
+        with pytest.raises(ProbeError, match=r"^expected .*, but .*; choose another (folder|place)"):
+            run_training(PLAIN, folder)
+    assert (tmp_path / "file").read_text() == "a thesis"

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gsnr_toolkit.data.base import DataError
-from gsnr_toolkit.data.layouts.image_files import Skips, Video, evenly_spaced, natural_key, open_videos, unreadable
+from gsnr_toolkit.data.images import unreadable
+from gsnr_toolkit.data.layouts.image_files import Skips, Video, evenly_spaced, natural_key, open_videos
 from gsnr_toolkit.errors import ProbeWarning
 
 

@@ -42,6 +42,7 @@ def test_it_is_built_once(cache, monkeypatch):
     assert made.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_another_torch_or_compiler_builds_its_own(cache, monkeypatch):
     assert _said() == "compiled"
@@ -111,6 +112,7 @@ def test_other_systems_use_torch(cache, monkeypatch):
     assert _said() == "torch (expected Linux, got darwin; run on Linux to compile)"
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_processes_that_build_at_the_same_time(cache):
     program = "from gsnr_toolkit.gradients.kernels import native; print(native.description())"

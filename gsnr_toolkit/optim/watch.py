@@ -1,0 +1,109 @@
+"""What SAM finds out about the gradients that it is given: left over, standing, reused or still scaled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.utils.weak import TensorWeakRef
+
+from gsnr_toolkit.types import Params
+
+STANDING = (
+    "expected no gradients when step(closure) begins, got gradients of an earlier backward, which the step drops: only "
+    "what the closure computes counts; run all micro-batches of a step inside the closure (a trainer that accumulates "
+    "gradients runs only the last one there), or call zero_grad() if they are meant to be dropped"
+)
+REUSED = (
+    "expected a second backward at the perturbed weights, got the first gradient again, bit for bit: if it went "
+    "through the graph of the first forward pass, SAM does nothing; run the model again between the two backwards "
+    "(inside the closure). Only a loss that is linear in the weights may ignore this"
+)
+SCALED = (
+    "expected both gradients of a step in one scale, got a second one {ratio:.3g} times as long as the first; with a "
+    "GradScaler, pass scaler=scaler to step(), or to first_step() and to second_step()"
+)
+_JUMP = 1000.0
+"""A second gradient this many times as long as the first is taken for a scaled one; scales start at 2^16."""
+
+
+class GradientWatch:
+    """Remembers as little as is needed to tell whose gradients those are that a step meets.
+
+    The two gradients of a step are compared until a step has shown that they differ as they should; from then on
+    nothing is computed.
+    """
+
+    def __init__(self) -> None:
+        self._left: dict[int, tuple[TensorWeakRef, int]] | None = None
+        self._params: list[Tensor] = []
+        self._ascent: list[Tensor] = []
+        self._proven = False
+
+    def __reduce__(self) -> tuple[type[GradientWatch], tuple[()]]:
+        return GradientWatch, ()  # weak references cannot be copied
+
+    def leave(self, params: Iterable[Tensor]) -> None:
+        """Note the gradients that a finished step leaves behind."""
+        self._left = {id(p): (TensorWeakRef(p.grad), p.grad._version) for p in params if p.grad is not None}
+        self._params, self._ascent = [], []
+
+    def standing(self, params: Iterable[Tensor]) -> bool:
+        """Whether a backward since the last step has left a gradient that is not zero.
+
+        Returns:
+            False before the first step: another optimizer may have left what stands there.
+        """
+        left = self._left
+        return left is not None and any(
+            param.grad is not None and not _is_left(left.get(id(param)), param.grad) for param in params
+        )
+
+    def ascended(self, params: Params) -> None:
+        """Note the gradient along which the weights were moved, before anyone clears it."""
+        if not self._proven:
+            self._params = list(params.values())
+            self._ascent = _sizes(self._params)
+
+    def fault(self) -> str | None:
+        """Compare the second gradient of a step with the first; to be asked before the descent.
+
+        Returns:
+            What is wrong, as a sentence; None if nothing is.
+        """
+        if not self._ascent or any(param.grad is None for param in self._params):
+            return None
+        first, second = self._ascent, _sizes(self._params)
+        self._ascent = []
+        if _length(first) and all(torch.equal(one, two) for one, two in zip(first, second, strict=True)):
+            return REUSED
+        before, after = _length(first), _length(second)
+        if before and after / before > _JUMP:
+            return SCALED.format(ratio=after / before)
+        self._proven = True
+        return None
+
+
+def _is_left(known: tuple[TensorWeakRef, int] | None, grad: Tensor) -> bool:
+    """Whether a gradient is the very one that the last step left, or zero."""
+    if known is not None and known[0]() is grad and known[1] == grad._version:
+        return True
+    return not bool(torch.count_nonzero(_dense(grad)))
+
+
+def _sizes(params: Iterable[Tensor]) -> list[Tensor]:
+    """Norm and sum of each gradient: they tell gradients apart and cost no copy of them."""
+    grads = [_dense(param.grad) for param in params if param.grad is not None]
+    return [torch.stack([torch.linalg.vector_norm(grad), grad.sum()]) for grad in grads]
+
+
+def _length(sizes: list[Tensor]) -> float:
+    return math.hypot(*(float(size[0]) for size in sizes))
+
+
+def _dense(grad: Tensor) -> Tensor:
+    """Values of a gradient: of its non-zero rows if it is sparse, of this process's shard if it is sharded."""
+    grad = grad.to_local() if hasattr(grad, "to_local") else grad
+    return grad.coalesce().values() if grad.is_sparse else grad

@@ -1,0 +1,116 @@
+"""One writer at a time: a lock on a folder, which the operating system releases however its holder ends."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from gsnr_toolkit.errors import ProbeError, WriteError
+from gsnr_toolkit.support.atomic import make_folder
+
+__all__ = ["is_locked", "locked", "wait_until_free"]
+
+#: The lock of a folder. Hidden, so that a folder with nothing else counts as empty.
+LOCK = ".lock"
+
+_PAUSE = 0.05
+
+
+@contextmanager
+def locked(folder: Path, name: str = LOCK, *, keep: bool = False) -> Iterator[None]:
+    """Lock a folder for this process; create it if missing, and remove it again if it stays empty.
+
+    Args:
+        folder: The folder.
+        name: Name of the lock file.
+        keep: Leave the lock file there at the end.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ProbeError: If another process holds the lock.
+        WriteError: If the folder cannot be written.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    path = folder / name
+    try:
+        stream = _opened_and_locked(path)
+    except OSError as error:
+        raise WriteError(path, error) from error
+    if stream is None:
+        raise ProbeError(
+            f"expected no other process on {folder}, but another process ({_holder(path)}) is working on it; wait for "
+            "it to end, or choose another folder (--out)"
+        )
+    try:
+        with stream:
+            with suppress(OSError):  # on a full disk the lock holds all the same, without the name of its holder
+                stream.truncate(0)
+                stream.write(f"process {os.getpid()}")
+                stream.flush()
+            try:
+                yield
+            finally:
+                if not keep:
+                    path.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
+    finally:
+        for each in missing:
+            with suppress(OSError):  # not empty
+                each.rmdir()
+
+
+def is_locked(folder: Path, name: str = LOCK) -> bool:
+    """Return whether a process holds the lock of a folder now."""
+    try:
+        with open(folder / name, encoding="utf8") as stream:
+            return not _try_lock(stream.fileno())
+    except OSError:
+        return False
+
+
+def wait_until_free(folder: Path, seconds: float) -> None:
+    """Wait for the process that holds a folder's lock to end, at most so many seconds."""
+    deadline = time.monotonic() + seconds
+    while is_locked(folder) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+
+
+def _opened_and_locked(path: Path) -> IO[str] | None:
+    """Open and lock a file; None if another process holds the lock."""
+    while True:
+        stream = open(path, "a+", encoding="utf8")  # noqa: SIM115 - the caller closes it
+        if not _try_lock(stream.fileno()):
+            stream.close()
+            return None
+        # an earlier holder may have removed the file between the two calls: that lock would keep nobody out
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
+                return stream
+        stream.close()
+
+
+def _holder(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf8").strip() or "unknown"
+    return "unknown"
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file; return True also if the system or the file system has no locks."""
+    try:
+        import fcntl  # missing on Windows
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,71 @@
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.locks import is_locked, locked, wait_until_free
+
+
+def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    with locked(folder):
+        assert is_locked(folder)
+        with pytest.raises(ProbeError, match=r"another process \(process \d+\) is working on it; wait"), locked(folder):
+            pass
+        assert is_locked(folder)  # the refusal did not take the lock away
+    assert not (tmp_path / "deep").exists()  # nothing was written, so nothing is left
+    with locked(folder):
+        (folder / "a").touch()
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+def test_a_lock_goes_with_its_process(tmp_path):
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom gsnr_toolkit.support.locks import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('locked', flush=True)\n    input()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ProbeError, match=f"process {other.pid}"), locked(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    assert (tmp_path / ".lock").exists()  # its file stays, without a lock
+    with locked(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_of_many_at_once_gets_it(tmp_path):
+    inside, most, refused = [], [], []
+
+    def work():
+        for _ in range(200):
+            try:
+                with locked(tmp_path / "run"):
+                    inside.append(1)
+                    most.append(len(inside))
+                    inside.pop()
+            except ProbeError:
+                refused.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+    assert len(most) + len(refused) == 800
+
+
+def test_waiting_ends_with_the_lock(tmp_path):
+    wait_until_free(tmp_path / "missing", 10)
+    with locked(tmp_path):
+        began = time.monotonic()
+        wait_until_free(tmp_path, 0.2)
+        assert time.monotonic() - began >= 0.2
+    wait_until_free(tmp_path, 10)
