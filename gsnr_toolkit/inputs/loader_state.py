@@ -61,6 +61,12 @@ def _restored(loaders: Iterable[Any]) -> Iterator[None]:
 def is_stream(loader: Any) -> bool:
     """Whether a loader is an iterator that goes on from where it is, and does not start anew by ``iter()``.
 
+    Args:
+        loader: Any object.
+
+    Returns:
+        True for generators, files and other iterators; False for an iterator that ``iter()`` resets.
+
     >>> is_stream(iter([1])), is_stream([1])
     (True, False)
     """

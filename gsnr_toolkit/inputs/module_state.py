@@ -30,6 +30,12 @@ class ModuleStates:
 def modules_of(function: Callable[..., Any] | None) -> list[nn.Module]:
     """Find the modules that a function refers to: by closure, default, partial, global, or as its object.
 
+    Args:
+        function: A loss function, or None.
+
+    Returns:
+        Distinct modules, without their submodules.
+
     >>> from torch import nn
     >>> head = nn.Linear(2, 1)
     >>> modules_of(lambda x: head(x)) == [head]

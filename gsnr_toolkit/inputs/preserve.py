@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.checksum import fingerprint
 from gsnr_toolkit.inputs.loader_state import undisturbed
-from gsnr_toolkit.inputs.module_state import ModuleStates, modules_of
 from gsnr_toolkit.inputs.modes import Modes
+from gsnr_toolkit.inputs.module_state import ModuleStates, modules_of
 
 
 @contextmanager

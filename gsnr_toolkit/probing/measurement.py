@@ -88,7 +88,8 @@ def measure(
     check_model(model)
     check_loader(loader)
     mode = in_eval_mode(model) if eval_mode else nullcontext()
-    with preserved_model(model, loss_fn), mode, preserved_rng(loader, seed=options.seed):
+    # the mode switch inside: train() and eval() may write to the model
+    with preserved_rng(loader, seed=options.seed), preserved_model(model, loss_fn), mode:
         setup = prepare(model, loader, loss_fn, options, device, with_cor=with_cor)
         task = setup.task
         with on_regrouped(lambda batch: task.losses(task.params, batch), setup.batches):
