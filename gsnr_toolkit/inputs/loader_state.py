@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.attributes import Attributes
@@ -118,8 +119,13 @@ def _owners(loaders: Iterable[Any]) -> list[Any]:
     return list(found.values())
 
 
+def _of_running_loop(owner: Any, value: Any) -> bool:
+    """Whether an attribute is the iterator of a running loop, which iter() of its loader replaces."""
+    return isinstance(owner, DataLoader) and isinstance(value, _BaseDataLoaderIter)
+
+
 def _is_part(value: Any, owner: Any) -> bool:
-    if isinstance(value, type) or not hasattr(value, "__dict__"):
+    if isinstance(value, (type, _BaseDataLoaderIter)) or not hasattr(value, "__dict__"):
         return False
     if isinstance(value, (DataLoader, Sampler, Dataset)):
         return True
@@ -133,21 +139,26 @@ def _shared_iterator(part: Any) -> str | None:
     """Say which iterator all loops over a part read from; None if there is none to be found."""
     if isinstance(part, Dataset) and not isinstance(part, IterableDataset):
         return None
-    kind = type(part).__name__
-    for name, value in vars(part).items():
-        own = name == "_iterator" and isinstance(part, DataLoader)  # put aside while it is read
-        if not own and not isinstance(value, IOBase) and not isinstance(value, type) and is_stream(value):
-            return f"the iterator {kind}.{name}"
-    method = getattr(type(part), "__iter__", None)
+    kind, method = type(part).__name__, getattr(type(part), "__iter__", None)
     cells = [cell.cell_contents for cell in getattr(method, "__closure__", None) or ()]
-    if any(is_stream(value) for value in cells if not isinstance(value, (type, IOBase))):
+    if any(_is_source(value) for value in cells):
         return f"an iterator that {kind}.__iter__ refers to"
-    if method is None or isinstance(part, DataLoader) or inspect.isgeneratorfunction(method):
-        return None
-    with _restored([part]):
-        first = iter(part)
-        shared = first is iter(part) and (first is not part or is_stream(part))
-    return f"an iterator shared by all loops ({kind}.__iter__)" if shared else None
+    held = {
+        name: value for name, value in vars(part).items() if not _of_running_loop(part, value) and _is_source(value)
+    }
+    if method is not None and not isinstance(part, DataLoader) and not inspect.isgeneratorfunction(method):
+        with _restored([part]):
+            first = iter(part)
+            if first is iter(part) and (first is not part or is_stream(part)):
+                return f"an iterator shared by all loops ({kind}.__iter__)"
+            held = {
+                name: value for name, value in held.items() if vars(part).get(name) is value
+            }  # the others are reset
+    return next((f"the iterator {kind}.{name}" for name in held), None)
+
+
+def _is_source(value: Any) -> bool:
+    return not isinstance(value, (type, IOBase)) and is_stream(value)
 
 
 def _generator_state(generator: Any) -> Any:
