@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.checksum import fingerprint
+from gsnr_toolkit.inputs.global_rng import same_global_rng
 from gsnr_toolkit.inputs.loader_state import undisturbed
 from gsnr_toolkit.inputs.modes import Modes
 from gsnr_toolkit.inputs.module_state import ModuleStates, modules_of
@@ -36,21 +37,8 @@ def preserved_rng(*sources: Any, seed: int | None = None) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002 - models and data sets may draw from it
-            torch.manual_seed(seed)
-        with undisturbed(*sources):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(cpu_state)
-        if gpu_states:
-            torch.cuda.set_rng_state_all(gpu_states)
+    with same_global_rng(seed), undisturbed(*sources):
+        yield
 
 
 def random_state() -> tuple[Any, ...]:
