@@ -15,6 +15,7 @@ import typer
 
 from gsnr_toolkit.commands.common import EXIT_ERROR, run_command
 from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.support.atomic import check_folder
 
 if TYPE_CHECKING:
     from corit.model.trained import Trained
@@ -138,6 +139,7 @@ def eval_command(
 
     wanted = read_perturbations(robustness)
     names = expand_names(data)
+    check_folder(out)
     trained = _load(detector, encoder_weights, device)
     options = {"split": split, "size": samples, "frames_per_video": frames_per_video, "root": data_root}
     found = evaluate_many(
@@ -184,6 +186,7 @@ def predict_command(
     from corit.prediction.media import find_inputs
 
     find_inputs(inputs)  # refuse wrong paths before loading a model
+    check_folder(out)
     trained = _load(detector, encoder_weights, device)
     from corit.console import show_predictions
     from corit.prediction.crop import FaceCropper
@@ -266,6 +269,7 @@ def proxy_check_command(
     chosen: dict[str, Any] = {"weights": encoder_weights, "root": data_root, "steps": read_steps(steps)}
     chosen |= {"samples": samples, "pool": pool, "layerwise": layerwise}
     names = expand_names(data)
+    check_folder(out)
     found = run_proxy_check(encoder, names, **chosen, device=_device(device), progress=not quiet)
     if out is not None:
         save_check(found, out, {"encoder": encoder, "data": names, **chosen, "root": str(data_root or "")})

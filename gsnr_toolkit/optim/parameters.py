@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -28,12 +28,17 @@ def parameter_groups(params: Any) -> list[dict[str, Any]]:
         New group dictionaries, with all options of the user's groups.
 
     Raises:
-        ProbeError: If there is no parameter.
+        ProbeError: If there is no parameter, or something else is given.
     """
     if isinstance(params, nn.Module):
         params = [(name, param) for name, param in params.named_parameters() if param.requires_grad]
     if isinstance(params, Tensor):
         params = [params]
+    if not isinstance(params, Iterable) or isinstance(params, (str, Mapping)):
+        raise ProbeError(
+            f"expected a module, parameters, (name, parameter) pairs or groups, got {type(params).__name__}; pass the "
+            "model"
+        )
     given = list(params)
     if not given:
         raise ProbeError(

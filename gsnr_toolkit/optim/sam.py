@@ -5,7 +5,6 @@ Sources: Foret et al., ICLR 2021 (arXiv 2010.01412); Kwon et al., ICML 2021 (arX
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from gsnr_toolkit.errors import ProbeError, ProbeWarning
+from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.optim.caches import drop_weight_copies
 from gsnr_toolkit.optim.displacement import Displacement
 from gsnr_toolkit.optim.parameters import (
@@ -26,9 +25,17 @@ from gsnr_toolkit.optim.parameters import (
     parameter_groups,
 )
 from gsnr_toolkit.optim.rho import RadiusController, RhoSchedule, check_radius, fixed_radius
-from gsnr_toolkit.optim.scaling import Unscaler, finite_everywhere, gradients_finite, scaler_errors
+from gsnr_toolkit.optim.scaling import (
+    AskedByScaler,
+    Unscaler,
+    finite_everywhere,
+    gradients_finite,
+    insist_direct,
+    scaler_errors,
+)
 from gsnr_toolkit.optim.state import AroundBase, is_priming
 from gsnr_toolkit.optim.watch import STANDING
+from gsnr_toolkit.support.warn import warn_user
 
 
 class SAM(AroundBase):
@@ -77,7 +84,7 @@ class SAM(AroundBase):
     True
     """
 
-    _step_supports_amp_scaling = True  # GradScaler.step then lets step() see that it is called by a scaler
+    _step_supports_amp_scaling = AskedByScaler()
 
     def __init__(
         self,
@@ -185,13 +192,9 @@ class SAM(AroundBase):
         Raises:
             ProbeError: If there is no closure, an earlier step is unfinished, or a GradScaler is used in another way.
         """
+        insist_direct(self, closure)
         if closure is None:
             return self._step_without_closure()
-        if self.__dict__.pop("found_inf", None) is not None:  # GradScaler.step sets it while it calls this
-            raise ProbeError(
-                "expected step(closure, scaler=scaler), got scaler.step(optimizer, closure), which unscales only one "
-                "of SAM's two gradients; call optimizer.step(closure, scaler=scaler), then scaler.update()"
-            )
         self._insist_new()
         if self._displaced.watch.standing(self._params()):
             self._tell("standing", STANDING)
@@ -392,4 +395,4 @@ class SAM(AroundBase):
         """Warn once per kind."""
         if kind not in self._told:
             self._told.add(kind)
-            warnings.warn(message, ProbeWarning, stacklevel=4)
+            warn_user(message)

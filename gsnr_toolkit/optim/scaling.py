@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -92,6 +93,30 @@ def scaler_errors() -> Iterator[None]:
             "use first_step(scaler=scaler), the second backward, scaler.unscale_(optimizer), clip_grad_norm_, and "
             "second_step(scaler=scaler)"
         ) from error
+
+
+class AskedByScaler:
+    """The flag ``_step_supports_amp_scaling``: True if a GradScaler reads it, which then marks the optimizer.
+
+    Others read it too: where it is True, Lightning refuses to clip gradients, also without a scaler.
+    """
+
+    def __get__(self, instance: Any, owner: Any = None) -> bool:
+        return isinstance(sys._getframe(1).f_locals.get("self"), torch.amp.GradScaler)
+
+
+def insist_direct(optimizer: Optimizer, closure: Any) -> None:
+    """Check that ``step(closure)`` is not called by a GradScaler, which marks the optimizer while it calls.
+
+    Raises:
+        ProbeError: If it is. The marks are removed in any case, so that the next step may be right.
+    """
+    optimizer.__dict__.pop("grad_scale", None)
+    if optimizer.__dict__.pop("found_inf", None) is not None and closure is not None:
+        raise ProbeError(
+            "expected step(closure, scaler=scaler), got scaler.step(optimizer, closure), which unscales only one "
+            "of SAM's two gradients; call optimizer.step(closure, scaler=scaler), then scaler.update()"
+        )
 
 
 class _Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -87,6 +88,22 @@ def make_folder(folder: Path) -> None:
         raise ProbeError(f"expected a folder, got the file {folder}; choose another place") from error
     except OSError as error:
         raise WriteError(folder, error) from error
+
+
+def check_folder(folder: Path | None) -> None:
+    """Create a folder, if one is given, and check that files can be written into it, before any work begins.
+
+    Args:
+        folder: The folder; None is no folder.
+
+    Raises:
+        WriteError: If it cannot be created or written to.
+    """
+    if folder is None:
+        return
+    make_folder(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import warnings
 
 import numpy as np
@@ -166,3 +167,15 @@ def test_proxy_check(tmp_path, capsys):
     assert table["step"].unique().tolist() == [0, 1]
     assert json.loads((tmp_path / "proxy" / "provenance.json").read_text())["pool"] == "mean"
     assert "expected pool to be one of" in refused("proxy-check", "--pool", "regions", "-q", capsys=capsys)
+
+
+@pytest.mark.parametrize("command", [["predict", "0.png"], ["eval"], ["proxy-check"], ["train"], ["ablate"]])
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/none"])
+def test_an_impossible_folder_is_refused_before_any_work(command, out, capsys, monkeypatch, tmp_path):
+    def work(*_, **__):
+        pytest.fail("the work began")
+
+    monkeypatch.setattr(cli, "_load", work)
+    monkeypatch.setattr("corit.proxy.run.run_proxy_check", work)
+    (tmp_path / "file").write_text("x")
+    assert re.search("choose another (place|folder)", refused(*command, "--out", out, capsys=capsys))

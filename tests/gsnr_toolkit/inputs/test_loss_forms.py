@@ -91,8 +91,8 @@ def test_training_checks_the_loss_too():
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (5, "got int; pass a DataLoader"),
-        (None, "got NoneType; pass a DataLoader"),
+        (5, "iterable of batches, got 5; pass a DataLoader"),
+        (None, "iterable of batches, got None; pass a DataLoader"),
         ({"x": PAIRS[0][0]}, r"got dict; put this batch into a list"),
         (PAIRS[0][0], "got Tensor; put this batch"),
         ([(torch.randn(6), 1)] * 8, "one sample of a data set. wrap it in a DataLoader"),

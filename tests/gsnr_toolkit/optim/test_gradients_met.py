@@ -160,6 +160,26 @@ def test_a_reused_graph_is_told(protocol, adaptive):
         step()
 
 
+@pytest.mark.parametrize("protocol", ["closure", "two steps", "context", "sam_step"])
+def test_warnings_point_at_the_users_line(protocol):
+    model, batch = make_model(), make_batch()
+    for param in model.parameters():
+        param.grad = torch.zeros_like(param)
+    optimizer = SAM(model, rho=0.1, lr=0.1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if protocol == "closure":
+            optimizer.step(lambda: (0.0 * losses(model, batch).mean()).backward())
+        elif protocol == "sam_step":
+            sam_step(model, batch, lambda model, batch: 0.0 * losses(model, batch), optimizer)
+        elif protocol == "two steps":
+            optimizer.first_step()
+        else:
+            with optimizer.perturbed():
+                pass
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_precomputed_losses_of_a_bias_alone_are_told():
     model = nn.Linear(4, 2)
     model.weight.requires_grad_(False)

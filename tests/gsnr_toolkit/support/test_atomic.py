@@ -8,6 +8,7 @@ import torch
 from gsnr_toolkit.errors import ProbeError, WriteError
 from gsnr_toolkit.support.atomic import (
     atomic_file,
+    check_folder,
     make_folder,
     read_json,
     remove_partial_files,
@@ -95,3 +96,12 @@ def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_partial_files(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", ".hidden", "b.partial"}
+
+
+def test_a_folder_is_checked_before_work_begins(tmp_path, monkeypatch):
+    check_folder(None)
+    check_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(WriteError, match=r"Permission denied.*choose another place"):
+        check_folder(tmp_path)
