@@ -17,6 +17,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.attributes import Attributes
+from gsnr_toolkit.inputs.global_rng import same_global_rng
 
 _GENERATORS = (torch.Generator, np.random.Generator, random.Random)
 _SHARED = {"gradient_state"}
@@ -75,7 +76,7 @@ def is_stream(loader: Any) -> bool:
         return False
     if not hasattr(loader, "__dict__"):
         return True
-    with _restored([loader]):
+    with same_global_rng(), _restored([loader]):
         before = Attributes(loader, arrays=False)
         return iter(loader) is loader and not before.changed()
 
@@ -143,17 +144,15 @@ def _shared_iterator(part: Any) -> str | None:
     cells = [cell.cell_contents for cell in getattr(method, "__closure__", None) or ()]
     if any(_is_source(value) for value in cells):
         return f"an iterator that {kind}.__iter__ refers to"
-    held = {
-        name: value for name, value in vars(part).items() if not _of_running_loop(part, value) and _is_source(value)
-    }
+    sources = {name: value for name, value in vars(part).items() if _is_source(value)}
+    held = {name: value for name, value in sources.items() if not _of_running_loop(part, value)}
     if method is not None and not isinstance(part, DataLoader) and not inspect.isgeneratorfunction(method):
-        with _restored([part]):
+        with same_global_rng(), _restored([part]):
             first = iter(part)
             if first is iter(part) and (first is not part or is_stream(part)):
                 return f"an iterator shared by all loops ({kind}.__iter__)"
-            held = {
-                name: value for name, value in held.items() if vars(part).get(name) is value
-            }  # the others are reset
+            reset = [name for name, value in held.items() if vars(part).get(name) is not value]
+            held = {name: value for name, value in held.items() if name not in reset}
     return next((f"the iterator {kind}.{name}" for name in held), None)
 
 

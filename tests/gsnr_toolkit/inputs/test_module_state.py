@@ -150,10 +150,9 @@ def test_a_weight_that_a_mode_switch_moves_is_named(measure):
 def test_a_parameter_that_is_replaced_is_named():
     model = nn.Linear(4, 2)
 
-    def loss(other, batch):
-        losses = cross_entropy(other, batch)
-        model._parameters["bias"] = nn.Parameter(model.bias.detach().clone())
-        return losses
+    def replacing():
+        yield from BATCHES
+        model.bias = nn.Parameter(model.bias.detach().clone())
 
-    with pytest.raises(ProbeError, match="parameters changed, first 'bias'"):
-        estimate_gsnr(model, BATCHES, loss_fn=loss, engine="loop", progress=False)
+    with pytest.raises(ProbeError, match="1 parameters changed, first 'bias'"):
+        estimate_gsnr(model, replacing(), progress=False)

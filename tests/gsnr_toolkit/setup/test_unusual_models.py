@@ -94,6 +94,27 @@ class Lora(nn.Linear):
 
 
 @pytest.mark.filterwarnings("ignore:GSNR is undefined")
-def test_the_note_on_zero_gradients_names_lora_at_its_start():
-    notes = estimate_gsnr(Lora(), batches(), progress=False).notes
-    assert any("B is zero: measure after some steps" in note for note in notes)
+def test_the_note_on_zero_gradients_tells_unconnected_parameters_from_lora_at_its_start():
+    model = Lora()
+    model.unused = nn.Parameter(torch.randn(3))
+    notes = [note for note in estimate_gsnr(model, batches(), progress=False).notes if "exactly zero" in note]
+    assert len(notes) == 2
+    assert "1 of 3 parameters" in notes[0]
+    assert "'unused': the loss does not reach them;" in notes[0]
+    assert "1 of 3 parameters" in notes[1]
+    assert "'a': the loss reaches them, but its gradient vanishes" in notes[1]
+    with torch.no_grad():
+        model.b += 1
+    notes = [note for note in estimate_gsnr(model, batches(), progress=False).notes if "exactly zero" in note]
+    assert len(notes) == 1
+    assert "'unused'" in notes[0]
+
+
+@pytest.mark.filterwarnings("ignore:GSNR is undefined")
+def test_units_that_never_fire_are_connected():
+    model = nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Linear(3, 2))
+    with torch.no_grad():
+        model[0].bias.fill_(-1e6)
+    notes = [note for note in estimate_gsnr(model, batches(), progress=False).notes if "exactly zero" in note]
+    assert len(notes) == 1
+    assert "the loss reaches them" in notes[0]
