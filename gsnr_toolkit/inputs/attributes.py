@@ -23,10 +23,11 @@ class Attributes:
         owner: Any object with a ``__dict__``.
         skip: Names to leave out.
         arrays: Keep copies of arrays and tensors too.
+        caches: Leave dictionaries alone that only gained entries.
     """
 
-    def __init__(self, owner: Any, *, skip: Collection[str] = (), arrays: bool = True) -> None:
-        self._owner, self._skip = owner, skip
+    def __init__(self, owner: Any, *, skip: Collection[str] = (), arrays: bool = True, caches: bool = False) -> None:
+        self._owner, self._skip, self._caches = owner, skip, caches
         self._held = self._now()
         self._containers = [pair for value in self._held.values() for pair in _containers(value)]
         values = self._held.values() if arrays else ()
@@ -48,7 +49,7 @@ class Attributes:
             del now[name]
         now.update(self._held)
         for container, saved in self._containers:
-            if not _same_entries(container, saved):
+            if not _same_entries(container, saved) and not (self._caches and _only_gained(container, saved)):
                 _refill(container, saved)
         for array, kept in self._arrays:
             if array.flags.writeable:
@@ -78,6 +79,12 @@ def _same_entries(first: Any, second: Any) -> bool:
     if isinstance(first, dict):
         return list(first) == list(second) and all(first[name] is value for name, value in second.items())
     return len(first) == len(second) and all(one is other for one, other in zip(first, second, strict=True))
+
+
+def _only_gained(container: Any, saved: Any) -> bool:
+    return isinstance(container, dict) and all(
+        name in container and container[name] is value for name, value in saved.items()
+    )
 
 
 def _refill(container: Any, saved: Any) -> None:

@@ -45,7 +45,12 @@ def undisturbed(*loaders: Any) -> Iterator[None]:
 def _restored(loaders: Iterable[Any]) -> Iterator[None]:
     owners = _owners(loaders)
     # Arrays of a data set may be large, and hold its samples; those of samplers hold an order.
-    saved = [Attributes(owner, arrays=not isinstance(owner, Dataset)) for owner in owners]
+    # What a data set of numbered samples adds to a dictionary is a cache, which costs to fill again.
+    mapped = [isinstance(owner, Dataset) and not isinstance(owner, IterableDataset) for owner in owners]
+    saved = [
+        Attributes(owner, arrays=not isinstance(owner, Dataset), caches=cached)
+        for owner, cached in zip(owners, mapped, strict=True)
+    ]
     found = {id(value): value for owner in owners for value in vars(owner).values() if isinstance(value, _GENERATORS)}
     generators = [(generator, _generator_state(generator)) for generator in found.values()]
     for owner in owners:

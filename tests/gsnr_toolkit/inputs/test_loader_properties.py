@@ -280,6 +280,25 @@ def test_evaluating_in_the_loop_leaves_it_alone():
     assert (len(seen), loader.dataset.place, len(loader.dataset.history)) == (8, 0, 32)
 
 
+class Cached(Rows):
+    """Renders a sample on first use."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = {}
+
+    def __getitem__(self, index):
+        if index not in self.cache:
+            self.cache[index] = super().__getitem__(index)
+        return self.cache[index]
+
+
+def test_what_a_data_set_cached_while_it_was_measured_stays():
+    dataset = Cached()
+    estimate_gsnr(nn.Linear(4, 2), DataLoader(dataset, 4, collate_fn=collate), loss_fn=loss_fn, progress=False)
+    assert len(dataset.cache) == 32
+
+
 class Iterator:
     def __init__(self):
         self.inner = iter([collate([Rows()[i] for i in range(k, k + 8)]) for k in (0, 8, 16, 24)])
