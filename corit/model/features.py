@@ -25,7 +25,8 @@ from corit.model.head_files import encoder_hash, write_tensors
 from corit.model.shared import contrast_products, set_regions
 from gsnr_toolkit.data.base import REAL
 from gsnr_toolkit.errors import ProbeError, ProbeWarning
-from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
+from gsnr_toolkit.inputs.modes import in_eval_mode
+from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.support.atomic import make_folder
 from gsnr_toolkit.support.progress import stage
 

@@ -22,7 +22,7 @@ from corit.training.config import DetectorTraining
 from corit.training.data import open_evaluation
 from corit.training.tasks import FeatureTask, make_task
 from gsnr_toolkit.estimators.auc import auc
-from gsnr_toolkit.inputs.preserve import in_eval_mode
+from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.optim.learning_rate import cosine_decay
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.support.arguments import PATH, WHOLE, check_arguments, optional

@@ -32,10 +32,13 @@ def saved_bytes_per_sample(task: GradientTask, rows: Batch) -> int:
         Bytes of saved tensors per sample. Every storage is counted once; parameters and buffers are not counted.
     """
     own = {value.untyped_storage().data_ptr() for value in (*task.params.values(), *task.constants.values())}
-    own |= {value.untyped_storage().data_ptr() for value in (*task.model.parameters(), *task.model.buffers())}
+    held = (*task.model.parameters(), *task.model.buffers())
+    own |= {value.untyped_storage().data_ptr() for value in held if not _wraps(value)}
     seen: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
+        if _wraps(tensor):
+            return tensor
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             seen[storage.data_ptr()] = max(seen.get(storage.data_ptr(), 0), storage.nbytes())
@@ -88,3 +91,12 @@ def parse_bytes(text: str) -> int:
     if not size > 0:
         raise ProbeError(f"expected a positive memory size, got {text!r}; pass one such as 8GB, 512MiB or 1e9")
     return int(size)
+
+
+def _wraps(value: Tensor) -> bool:
+    """Whether a tensor has no storage of its own, as wrapper subclasses (quantized weights) do."""
+    try:
+        value.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return True
+    return False

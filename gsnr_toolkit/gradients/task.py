@@ -70,10 +70,19 @@ class GradientTask:
         Returns:
             Losses, shape ``(N,)``.
         """
-        return self._run(params, batch, lambda losses: losses)
+        return self.run(params, batch, lambda losses: losses)
 
-    def _run(self, params: Params, batch: Batch, then: Callable[[Tensor], Any]) -> Any:
-        """Evaluate the losses, and apply ``then`` to them while the model still holds these parameters."""
+    def run(self, params: Params, batch: Batch, then: Callable[[Tensor], Any]) -> Any:
+        """Evaluate the losses, and apply ``then`` to them while the model still holds these parameters.
+
+        Args:
+            params: Values for some or all of the model's parameters, by name.
+            batch: A batch of N samples.
+            then: Takes the losses, shape ``(N,)``.
+
+        Returns:
+            What ``then`` returns.
+        """
         wrapper = _LossModule(self.model, self.loss_fn)
         wrapper.training = self.model.training
         named = {f"model.{name}": value for name, value in {**self.constants, **params}.items()}
@@ -98,7 +107,7 @@ class GradientTask:
 
         # the backward runs while the model holds the leaves: activation checkpointing runs the model again inside it
         with torch.enable_grad(), in_plain_words():
-            return self._run(leaves, batch, differentiate)
+            return self.run(leaves, batch, differentiate)
 
 
 def _uncompiled() -> AbstractContextManager[Any]:

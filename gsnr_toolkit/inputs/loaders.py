@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
 
-from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.inputs.batches import batch_length, join_batches, take_rows
+from gsnr_toolkit.errors import ProbeError, ProbeWarning
+from gsnr_toolkit.inputs.batches import batch_length, join_batches, map_tensors, take_rows
+from gsnr_toolkit.inputs.loader_state import check_shareable
 from gsnr_toolkit.types import Batch, Loader
+
+_MANY = 10_000
+"""Samples after which a loader without a length is suspected to be endless."""
+_MOST = 100_000
+"""Samples of a loader without a length that are kept at most."""
+
+
+def _warn_if_endless(loader: Loader, before: int, taken: int) -> None:
+    if before < _MANY <= taken and not hasattr(loader, "__len__"):
+        warnings.warn(
+            f"{taken} samples were drawn from a loader without a length, which may never end; pass max_samples",
+            ProbeWarning,
+            stacklevel=3,
+        )
 
 
 def check_loader(loader: Loader) -> None:
@@ -37,24 +53,55 @@ def draw_batches(loader: Loader, max_samples: int | None) -> Iterator[Batch]:
         ProbeError: If the loader yields no batch.
     """
     taken = 0
+    check_shareable(loader)
     for batch in loader:
         length = batch_length(batch)
         if max_samples is not None and taken + length > max_samples:
             length = max_samples - taken
-            batch = take_rows(batch, 0, length)
+            # a copy, because rows cut as views would keep all of the batch in memory
+            batch = map_tensors(take_rows(batch, 0, length), lambda tensor: tensor.clone())
         if length:
             yield batch
         taken += length
+        if max_samples is None:
+            _warn_if_endless(loader, taken - length, taken)
         if max_samples is not None and taken >= max_samples:
             return
     if taken == 0:
-        used_up = iter(loader) is loader
+        used_up = hasattr(loader, "__next__")
         remedy = (
             "it is an iterator that may be exhausted: pass the DataLoader itself, or a list of batches"
             if used_up
             else "check the data set's length, its split and drop_last"
         )
         raise ProbeError(f"expected a loader that yields at least one batch, got none; {remedy}")
+
+
+def keep_batches(batches: Iterable[Batch], loader: Loader, max_samples: int | None) -> list[Batch]:
+    """Keep drawn batches in memory, unless there may be no end to them.
+
+    Args:
+        batches: What was drawn, at most ``max_samples`` rows.
+        loader: Where it comes from.
+        max_samples: Most samples to draw, or None.
+
+    Returns:
+        The batches.
+
+    Raises:
+        ProbeError: If a loader without a length has given very many samples, and no number was asked for.
+    """
+    kept: list[Batch] = []
+    count = 0
+    for batch in batches:
+        kept.append(batch)
+        count += batch_length(batch)
+        if count >= _MOST and max_samples is None and not hasattr(loader, "__len__"):
+            raise ProbeError(
+                f"expected a loader that ends, because its samples are kept in memory, got {count} samples from "
+                f"{type(loader).__name__}, which has no length; pass max_samples"
+            )
+    return kept
 
 
 def rebatch(loader: Loader, size: int) -> Iterator[Batch]:

@@ -7,9 +7,8 @@ last bit whether or not it is measured in between.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from gsnr_toolkit.errors import ProbeError
-
-_BLOCK = 2**18
-"""Number of 4-byte words that a checksum weights and sums at a time; it bounds the memory for their weights."""
+from gsnr_toolkit.inputs.checksum import fingerprint
+from gsnr_toolkit.inputs.global_rng import same_global_rng
+from gsnr_toolkit.inputs.loader_state import undisturbed
+from gsnr_toolkit.inputs.modes import Modes
+from gsnr_toolkit.inputs.module_state import ModuleStates, modules_of
 
 
 @contextmanager
@@ -27,38 +28,17 @@ def preserved_rng(*sources: Any, seed: int | None = None) -> Iterator[None]:
     """Restore the random states of torch (CPU and GPUs), numpy and Python on leaving.
 
     Iterating over a loader changes more than the global states: a shuffling sampler draws from a generator of its
-    own, and many samplers count epochs. Both decide the order of the next epoch, so both are restored.
+    own, and many samplers count epochs. See :func:`~gsnr_toolkit.inputs.loader_state.undisturbed`.
 
     Args:
-        *sources: Loaders. Random generators (of torch, numpy or Python) and integer attributes ``epoch`` of these
-            loaders, their samplers and batch samplers are restored too.
+        *sources: Loaders, which are restored too, with their samplers and data sets.
         seed: Seed all global states with this on entering; None leaves them unchanged.
 
     Yields:
         Nothing.
     """
-    owners = _owners(sources)
-    generators = _generators(owners)
-    saved = [_generator_state(generator) for generator in generators]
-    epochs = [(owner, vars(owner)["epoch"]) for owner in owners if isinstance(vars(owner).get("epoch"), int)]
-    python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002 - models and data sets may draw from it
-            torch.manual_seed(seed)
+    with same_global_rng(seed), undisturbed(*sources):
         yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(cpu_state)
-        if gpu_states:
-            torch.cuda.set_rng_state_all(gpu_states)
-        for generator, state in zip(generators, saved, strict=True):
-            _set_generator_state(generator, state)
-        for owner, epoch in epochs:
-            owner.epoch = epoch
 
 
 def random_state() -> tuple[Any, ...]:
@@ -76,38 +56,6 @@ def random_state() -> tuple[Any, ...]:
     gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     states = [bytes(state.numpy()) for state in (torch.get_rng_state(), *gpu_states)]
     return random.getstate(), name, np.asarray(keys).tobytes(), tuple(rest), *states
-
-
-def _owners(sources: tuple[Any, ...]) -> list[Any]:
-    """Collect the distinct loaders, samplers and batch samplers whose attributes can be read."""
-    found: dict[int, Any] = {}
-    for source in sources:
-        batch_sampler = getattr(source, "batch_sampler", None)
-        parts = (source, getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-        found.update((id(part), part) for part in parts if hasattr(part, "__dict__"))
-    return list(found.values())
-
-
-def _generators(owners: Iterable[Any]) -> list[Any]:
-    """Collect the distinct random generators among the attributes of loaders and samplers."""
-    kinds = (torch.Generator, np.random.Generator, random.Random)
-    found = {id(value): value for owner in owners for value in vars(owner).values() if isinstance(value, kinds)}
-    return list(found.values())
-
-
-def _generator_state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
-
-
-def _set_generator_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.bit_generator.state = state
 
 
 class _Buffers:
@@ -154,59 +102,63 @@ def same_buffer_objects(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode, and restore each module's own mode on leaving.
+def preserved_model(model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Restore all but the parameters of a model on leaving, and check that these did not change.
 
-    Args:
-        model: The model that runs inside the block.
-
-    Yields:
-        Nothing.
-    """
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
-def preserved_model(model: nn.Module) -> Iterator[None]:
-    """Restore buffers, gradients and train/eval modes on leaving, and check that parameters did not change.
-
-    A probe never writes to parameters. If the caller's code does (a loss or a hook that steps an optimizer), every
-    measured number would mix several models, so that is an error.
+    Restored are buffers, gradients, modes, ``requires_grad`` flags, and states in plain attributes (metrics, counters);
+    also those of modules that the loss refers to. A probe never writes to parameters. If the caller's code does (a loss
+    or a hook that steps an optimizer), every measured number would mix several models, so that is an error.
 
     Args:
         model: The model that is measured inside the block.
+        loss_fn: The loss that it is measured with.
 
     Yields:
         Nothing.
 
     Raises:
-        ProbeError: If the bits of a parameter differ on leaving.
+        ProbeError: If the bits of a parameter differ on leaving, or it is another object.
     """
-    modes = {module: module.training for module in model.modules()}
-    buffers = _Buffers(model, values=True)
-    grads = _set_aside_grads(model)
+    modes, states = Modes(model), _States(model, loss_fn)
+    wanted = [(param, param.requires_grad) for param in model.parameters()]
     # Checksums rather than copies: copies would double the memory that the parameters take.
-    before = {name: _fingerprint(param) for name, param in model.named_parameters()}
+    before = {name: (id(param), fingerprint(param)) for name, param in model.named_parameters()}
     try:
         yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
-        buffers.restore()
-        for param, grad in grads:
-            param.grad = grad
-    changed = [name for name, param in model.named_parameters() if _fingerprint(param) != before.get(name)]
+        modes.restore()
+        states.restore()
+        for param, flag in wanted:
+            if param.requires_grad != flag:
+                param.requires_grad_(flag)
+    after = {name: (id(param), fingerprint(param)) for name, param in model.named_parameters()}
+    changed = [name for name in before | after if before.get(name) != after.get(name)]
     if changed:
         raise ProbeError(
             f"expected the model to stay fixed while it is measured, but {len(changed)} parameters changed, "
             f"first {changed[0]!r}; remove optimizer steps and weight edits from loss_fn, hooks and the loader"
         )
+
+
+class _States:
+    """Snapshot of what a model and the modules inside a loss hold besides parameters, modes and flags.
+
+    Gradients of the model are set aside, so that a backward pass does not add to the caller's.
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: Callable[..., Any] | None) -> None:
+        own = set(model.modules())
+        others = [module for module in modules_of(loss_fn) if module not in own]
+        self._buffers = [_Buffers(module, values=True) for module in (model, *others)]
+        self._attributes = ModuleStates(model, *others)
+        self._grads = _set_aside_grads(model)
+
+    def restore(self) -> None:
+        for buffers in self._buffers:
+            buffers.restore()
+        self._attributes.restore()
+        for param, grad in self._grads:
+            param.grad = grad
 
 
 def _set_aside_grads(model: nn.Module) -> list[tuple[nn.Parameter, Tensor | None]]:
@@ -221,65 +173,29 @@ def _same_bits(first: Tensor, second: Tensor) -> bool:
     # The comparison of values rules out a collision of checksums; NaN never equals itself, so it is replaced first.
     return (
         first.shape == second.shape
-        and _fingerprint(first) == _fingerprint(second)
+        and fingerprint(first) == fingerprint(second)
         and torch.equal(first.nan_to_num(), second.nan_to_num())
     )
 
 
-def _fingerprint(tensor: Tensor) -> tuple[int, ...]:
-    """Compute a checksum of a tensor's bits that depends on the place of each word.
-
-    Each 4-byte word is multiplied by the pseudo-random odd number of its place modulo 2^64. The products are summed
-    block by block, and the sums of the blocks likewise, so that swapped words, rows or blocks change the result.
-
-    Returns:
-        The checksum, followed by the shape.
-    """
-    data = tensor.detach()
-    if data.is_sparse:
-        data = data.coalesce().values()
-    bits = data.contiguous().reshape(-1).view(torch.uint8) if data.numel() else torch.zeros(0, dtype=torch.uint8)
-    if bits.numel() % 4 or bits.storage_offset() % 4:
-        bits = torch.cat([bits, bits.new_zeros(-bits.numel() % 4)])
-    if not bits.numel():
-        return (0, *tensor.shape)
-    weights = _odd_weights(_BLOCK, str(bits.device))
-    blocks = bits.view(torch.int32).split(_BLOCK)
-    sums = torch.stack([(block.to(torch.int64) * weights[: len(block)]).sum() for block in blocks])
-    return (int((sums * _odd_weights(len(sums), str(bits.device))).sum()), *tensor.shape)
-
-
-@lru_cache(maxsize=16)
-def _odd_weights(count: int, device: str) -> Tensor:
-    """Return one pseudo-random odd int64 per place: a multiply-and-shift hash of the index."""
-    index = torch.arange(1, count + 1, dtype=torch.int64)
-    mixed = index * -7046029254386353131  # 2^64 / golden ratio, as int64
-    mixed = (mixed ^ (mixed >> 29)) * -4658895280553007687
-    return ((mixed ^ (mixed >> 32)) | 1).to(device)
-
-
 @contextmanager
-def restored_parameters(model: nn.Module) -> Iterator[None]:
-    """Restore parameters, buffers, gradients and modes on leaving, for code that trains the model inside.
+def restored_parameters(model: nn.Module, loss_fn: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Restore parameters, buffers, gradients, modes and other states on leaving, for code that trains the model inside.
 
     Args:
         model: The model that is trained inside the block.
+        loss_fn: The loss that it is trained with.
 
     Yields:
         Nothing.
     """
     saved = [(param, param.detach().clone()) for param in model.parameters()]
-    buffers = _Buffers(model, values=True)
-    grads = _set_aside_grads(model)
-    modes = {module: module.training for module in model.modules()}
+    modes, states = Modes(model), _States(model, loss_fn)
     try:
         yield
     finally:
+        modes.restore()
         with torch.no_grad():
             for param, value in saved:
                 param.copy_(value)
-        for param, grad in grads:
-            param.grad = grad
-        buffers.restore()
-        for module, mode in modes.items():
-            module.training = mode
+        states.restore()

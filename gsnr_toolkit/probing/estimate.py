@@ -211,7 +211,7 @@ def iter_probe(
     training_data = loader if train_loader is None else train_loader
     model = unwrapped(model)[0]
     check_model(model)
-    with preserved_rng(loader, train_loader, seed=recorder.options.seed), restored_parameters(model):
+    with preserved_rng(loader, train_loader, seed=recorder.options.seed), restored_parameters(model, loss_fn):
         make = partial(PlainRun, lr=lr, optimizer=optimizer, device=device)
         training = make(model, training_data, loss_fn) if steps else None
         for step in schedule:

@@ -18,8 +18,9 @@ from gsnr_toolkit.estimators.estimates import Estimates, estimate
 from gsnr_toolkit.estimators.evidence import DriftMeasurement, Evidence
 from gsnr_toolkit.gradients.kernels import native
 from gsnr_toolkit.inputs.loaders import check_loader
+from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.inputs.options import ProbeOptions
-from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_model, preserved_rng
+from gsnr_toolkit.inputs.preserve import preserved_model, preserved_rng
 from gsnr_toolkit.readings.parameters import gather_parameters
 from gsnr_toolkit.readings.readout import gather_readout
 from gsnr_toolkit.report.report import Report
@@ -87,7 +88,8 @@ def measure(
     check_model(model)
     check_loader(loader)
     mode = in_eval_mode(model) if eval_mode else nullcontext()
-    with mode, preserved_rng(loader, seed=options.seed), preserved_model(model):
+    # the mode switch inside: train() and eval() may write to the model
+    with preserved_rng(loader, seed=options.seed), preserved_model(model, loss_fn), mode:
         setup = prepare(model, loader, loss_fn, options, device, with_cor=with_cor)
         task = setup.task
         with on_regrouped(lambda batch: task.losses(task.params, batch), setup.batches):

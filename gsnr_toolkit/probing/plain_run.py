@@ -11,6 +11,7 @@ from torch import nn
 from gsnr_toolkit.errors import NonFiniteError, ProbeError
 from gsnr_toolkit.inputs.batches import batch_length, move_batch
 from gsnr_toolkit.inputs.device import find_device
+from gsnr_toolkit.inputs.loader_state import check_shareable
 from gsnr_toolkit.inputs.losses import check_loss_shape, resolve_loss
 from gsnr_toolkit.support.progress import stage
 from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
@@ -121,6 +122,7 @@ class PlainRun:
 def _endless(loader: Loader) -> Iterator[Batch]:
     while True:
         empty = True
+        check_shareable(loader)
         for batch in loader:
             empty = False
             yield batch

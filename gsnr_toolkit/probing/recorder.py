@@ -12,15 +12,14 @@ from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius, escape_radius
-from gsnr_toolkit.inputs.loaders import check_loader, draw_batches
 from gsnr_toolkit.inputs.options import ProbeOptions, make_options
-from gsnr_toolkit.inputs.preserve import preserved_rng
 from gsnr_toolkit.probing.measurement import Measured, measure
+from gsnr_toolkit.probing.samples import KeptSamples
 from gsnr_toolkit.report.report import Report, join_steps
 from gsnr_toolkit.setup.distributed import unwrapped
 from gsnr_toolkit.setup.model_guards import check_model
 from gsnr_toolkit.support.arguments import FUNCTION, LOADER, MAPPING, check_arguments, check_state, optional
-from gsnr_toolkit.types import Batch, Floats, Loader, PerSampleLoss
+from gsnr_toolkit.types import Floats, Loader, PerSampleLoss
 
 __all__ = ["Recorder"]
 
@@ -29,7 +28,8 @@ class Recorder:
     """Measures GSNR and COR along a training run and joins the measurements into one report.
 
     Measuring does not change training: parameters, buffers, gradients, modes and random states are restored. The
-    samples are drawn once and kept, so that all steps are measured on the same samples.
+    samples are drawn once and kept (``max_samples`` of them), so that all steps are measured on the same samples. The
+    loader may be the one that the training loop reads, unless both would take batches from one iterator.
 
     Args:
         model: The model that is trained.
@@ -50,7 +50,7 @@ class Recorder:
         steps: Steps measured so far.
 
     Raises:
-        ProbeError: If an option is out of its range.
+        ProbeError: If an option is out of its range, or the loader cannot be read beside a loop over it.
 
     >>> inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
     >>> batches = [(inputs, (inputs[:, 0] > 0).long())]
@@ -82,13 +82,13 @@ class Recorder:
             loss_fn=(loss_fn, optional(FUNCTION)),
             extra_settings=(extra_settings, optional(MAPPING)),
         )
-        self._model, self._loader, self._loss_fn = model, loader, loss_fn
+        self._model, self._loss_fn = model, loss_fn
         self._due = _schedule(every)
         self._cor, self._eval_mode, self._device, self._progress = cor, eval_mode, device, progress
         self.options = make_options(**options)
         data = type(getattr(loader, "dataset", loader)).__name__
         self._extra = {"data": data, **(extra_settings or {})}
-        self._held: list[Batch] | None = None
+        self._samples = KeptSamples(loader, self.options.max_samples, self.options.seed)
         self._joint: Report | None = None
         self._batches: list[tuple[Floats, Floats]] = []
         self._entropy: float | None = None
@@ -150,13 +150,6 @@ class Recorder:
         if self._joint is None:
             raise ProbeError("expected a measurement before a report, got none; call the recorder with a step first")
         return self._joint
-
-    def _samples(self) -> list[Batch]:
-        if self._held is None:
-            check_loader(self._loader)
-            with preserved_rng(self._loader, seed=self.options.seed):
-                self._held = list(draw_batches(self._loader, self.options.max_samples))
-        return self._held
 
     def _add(self, step: int, found: Measured) -> None:
         self.steps.append(step)

@@ -22,6 +22,7 @@ from gsnr_toolkit.readings.drift import Known, measure_drift
 from gsnr_toolkit.readings.hessian import largest_hessian_eigenvalue
 from gsnr_toolkit.readings.moment_pass import MomentPass
 from gsnr_toolkit.readings.radii import measure_at_crossings
+from gsnr_toolkit.readings.silent import silent_notes
 from gsnr_toolkit.setup.distributed import current_ranks
 from gsnr_toolkit.setup.engine_choice import describe_coverage
 from gsnr_toolkit.setup.mini_batches import full_batches
@@ -29,7 +30,7 @@ from gsnr_toolkit.support.progress import stage
 from gsnr_toolkit.types import Batch, Floats
 
 if TYPE_CHECKING:
-    from gsnr_toolkit.gradients.task import AnyMoments
+    from gsnr_toolkit.gradients.task import AnyMoments, GradientTask
     from gsnr_toolkit.setup.prepare import Setup
 
 
@@ -73,7 +74,7 @@ def gather_parameters(setup: Setup, *, progress: bool) -> Evidence:
         batch_size=batch_length(usable[0]) if usable else None,
         drift=drift,
         hessian_eigenvalue=eigenvalue,
-        notes=(*setup.notes, *samples.notes(), *_notes(moments, exact=plan.exact)),
+        notes=(*setup.notes, *samples.notes(), *_notes(setup.task, moments, labels.rows, exact=plan.exact)),
     )
 
 
@@ -117,14 +118,8 @@ class _MiniBatches:
             return largest_hessian_eigenvalue(self._gradient, self._batches, self._options.seed)
 
 
-def _notes(moments: AnyMoments, *, exact: bool) -> list[str]:
-    notes = []
-    silent = [name for name in moments.mean if moments.is_zero(name)]
-    if silent:
-        notes.append(
-            f"{len(silent)} of {len(moments.mean)} parameters have a gradient of exactly zero for every sample, first "
-            f"{silent[0]!r}: the loss does not reach them; they count towards their group"
-        )
+def _notes(task: GradientTask, moments: AnyMoments, rows: Batch, *, exact: bool) -> list[str]:
+    notes = silent_notes(task, moments, rows)
     if not exact:
         notes.append(
             "gradients of several batches did not fit the memory set aside for them: intervals and drift norms come "
@@ -137,15 +132,18 @@ class LabelWatch:
     """Passes batches on and remembers their labels.
 
     Attributes:
+        rows: The first two samples; None before the first batch.
         labels: One number per sample; None if some batch had no such labels.
     """
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = batches
         self._seen: list[Floats] | None = []
+        self.rows: Batch = None
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches:
+            self.rows = take_rows(batch, 0, 2) if self.rows is None else self.rows
             self._see(batch)
             yield batch
 

@@ -18,8 +18,9 @@ from gsnr_toolkit.inputs.fields import FieldWatch
 from gsnr_toolkit.inputs.loaders import draw_batches
 from gsnr_toolkit.inputs.loss_forms import explained_loss
 from gsnr_toolkit.inputs.losses import check_labels, inferred_loss, model_logits, rows_first, split_inputs
+from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.inputs.options import ProbeOptions
-from gsnr_toolkit.inputs.preserve import in_eval_mode, preserved_rng
+from gsnr_toolkit.inputs.preserve import preserved_rng, random_state
 from gsnr_toolkit.setup.few_rows import on_few_rows
 from gsnr_toolkit.setup.loss_reading import LossReading
 from gsnr_toolkit.types import Batch, Loader, Params
@@ -71,8 +72,11 @@ def loss_values(task: GradientTask, batch: Batch) -> Tensor:
             return task.losses(leaves, batch).detach()
 
 
-def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
+def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> bool:
     """Evaluate one batch twice from one random state and check that the losses agree.
+
+    Returns:
+        Whether the model or the loss drew random numbers.
 
     Raises:
         NonDeterministicError: If they differ.
@@ -80,7 +84,9 @@ def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
     values = []
     for _ in range(2):
         with preserved_rng(seed=seed):
+            before = random_state()
             values.append(loss_values(task, batch))
+            drew = random_state() != before
     if not torch.allclose(values[0], values[1], rtol=1e-6, atol=1e-8, equal_nan=True):
         gap = (values[0] - values[1]).abs().max().item()
         raise NonDeterministicError(
@@ -88,6 +94,7 @@ def check_deterministic(task: GradientTask, batch: Batch, seed: int) -> None:
             "state that survives a forward pass (counters, queues, running statistics) or a random generator of the "
             "model's own, and call model.eval()"
         )
+    return drew
 
 
 def check_independent(task: GradientTask, batch: Batch, seed: int) -> None:
@@ -244,7 +251,7 @@ def checked_batches(
         if index == 0:
             reading.see(outputs, split_inputs(batch)[1] if inferred else torch.empty(0))
             with explained_loss(task.loss_fn, task.model):
-                check_deterministic(task, batch, options.seed)
+                reading.draws = check_deterministic(task, batch, options.seed)
             check_independent(task, batch, options.seed)
         count += batch_length(batch)
         classes.see(batch)

@@ -18,6 +18,7 @@ class LossReading:
     Attributes:
         name: Its name.
         notes: What a reader must know about it.
+        draws: Whether the model or the loss drew random numbers; known once the first batch has been checked.
 
     >>> import torch
     >>> reading = LossReading(inferred_loss)
@@ -30,6 +31,7 @@ class LossReading:
         self.inferred = loss_fn is inferred_loss
         self.name = "cross-entropy, inferred" if self.inferred else loss_name(loss_fn)
         self.notes: tuple[str, ...] = ()
+        self.draws = False
 
     def see(self, outputs: int | None, labels: Tensor) -> None:
         """Read the loss from a batch; only an inferred loss depends on it.

@@ -48,6 +48,17 @@ def check_model(model: nn.Module) -> None:
             f"expected parameters that hold values, got lazy ones without a shape yet ({lazy[0]!r} and "
             f"{len(lazy) - 1} more); run the model once on a batch, model(inputs), before the probe"
         )
+    absent = [
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        for name, param in module._parameters.items()
+        if param is not None and param.is_meta and (param.requires_grad or not hasattr(module, "_hf_hook"))
+    ]
+    if absent:
+        raise ProbeError(
+            f"expected parameters that hold values, got {absent[0]!r} on the meta device ({len(absent)} such: "
+            "offloaded or not loaded yet); load the weights onto a device before the probe"
+        )
     inference = [name for name, value in named if value.is_inference()]
     if inference:
         raise ProbeError(
@@ -97,14 +108,15 @@ def check_precision(params: Params) -> None:
         )
 
 
-def model_notes(model: nn.Module) -> list[str]:
+def model_notes(model: nn.Module, *, draws: bool = False) -> list[str]:
     """Describe what a reader of the report must know about the model.
 
     Args:
         model: The model to measure.
+        draws: Whether it, or the loss, draws random numbers.
 
     Returns:
-        A note on active dropout and one on compiled modules, where there are any.
+        A note on active dropout or other random numbers, and one on compiled modules, where there are any.
     """
     named = [(name or "the model", module) for name, module in model.named_modules()]
     dropping = [name for name, module in named if module.training and _drops(module)]
@@ -116,6 +128,11 @@ def model_notes(model: nn.Module) -> list[str]:
         notes.append(
             f"dropout is active ({dropping[0]!r} and {len(dropping) - 1} more): its noise counts as gradient noise, "
             "with the same masks at every radius; call model.eval() to measure without it"
+        )
+    elif draws:
+        notes.append(
+            "the model or loss_fn draws random numbers: their noise counts as gradient noise, with the same numbers at "
+            "every radius; call model.eval(), or remove the draw, to measure without it"
         )
     if compiled:
         notes.append(f"compiled modules ({compiled[0]!r} and {len(compiled) - 1} more) were run uncompiled")

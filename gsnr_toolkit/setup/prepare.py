@@ -13,6 +13,7 @@ from gsnr_toolkit.gradients.task import Engine, GradientTask, trainable_params
 from gsnr_toolkit.inputs.batches import batch_length
 from gsnr_toolkit.inputs.device import find_device
 from gsnr_toolkit.inputs.groups import Group, assign_groups
+from gsnr_toolkit.inputs.loaders import keep_batches
 from gsnr_toolkit.inputs.losses import resolve_loss
 from gsnr_toolkit.inputs.options import ProbeOptions
 from gsnr_toolkit.setup.batch_guards import checked_batches
@@ -98,7 +99,7 @@ def prepare(
         batches=batches,
         count=count,
         with_cor=with_cor,
-        notes=(*lowered, *reading.notes, *model_notes(model), *choice.notes),
+        notes=(*lowered, *reading.notes, *model_notes(model, draws=reading.draws), *choice.notes),
         loss=reading.name,
     )
 
@@ -124,12 +125,12 @@ def _arrange(
 ) -> tuple[Iterable[Batch], int | None]:
     """Batches in the form that the measurement needs, and the number of samples if it is known."""
     if with_cor:
-        batches = sam_batches(list(drawn), options)
+        batches = sam_batches(keep_batches(drawn, loader, options.max_samples), options)
         return batches, _count(batches)
     count = _known_count(loader, options)
     if count is None and current_ranks().size > 1:
         # Ranks share the work by shard number, so all of them must know the size of a shard in advance.
-        held = list(drawn)
+        held = keep_batches(drawn, loader, options.max_samples)
         return held, _count(held)
     return drawn, count
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 
 from gsnr_toolkit.errors import NonFiniteError, ProbeError
 from gsnr_toolkit.inputs.options import make_options
-from gsnr_toolkit.inputs.preserve import in_eval_mode
 from gsnr_toolkit.optim.rho import check_radius
-from gsnr_toolkit.probing.estimate import estimate_cor
+from gsnr_toolkit.probing.measurement import measure
+from gsnr_toolkit.probing.samples import KeptSamples
 from gsnr_toolkit.report.report import Report
 from gsnr_toolkit.setup.distributed import unwrapped
 from gsnr_toolkit.support.arguments import FUNCTION, LOADER, NUMBER, check_arguments, check_state, optional
@@ -54,7 +53,8 @@ class AutoRho:
 
     Args:
         model: The trained model (unwrapped, without DDP).
-        loader: Probe samples: held-out, or training samples without augmentation. An estimate makes at most one pass.
+        loader: Probe samples: held-out, or training samples without augmentation. ``max_samples`` of them are drawn
+            once and kept. It may be the training loader, unless both would take batches from one iterator.
         loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
         every: Steps between two estimates; the first one precedes step 0.
         safety: Fraction of COR to use, in (0, 1].
@@ -107,15 +107,15 @@ class AutoRho:
             raise ProbeError(f"expected safety to be above 0 and at most 1, got {safety!r}; pass a share such as 0.5")
         if check_radius(rho_max, "rho_max") == 0:
             raise ProbeError("expected rho_max above 0, got 0; leave AutoRho out for the base optimizer's steps")
-        self._model, self._loader, self._loss_fn = model, loader, loss_fn
+        self._model, self._loss_fn = model, loss_fn
         self._every, self._safety, self._rho_max = every, safety, rho_max
         self._eval_mode, self._probe = eval_mode, probe
         largest = rho_max / safety
         default = (rho_max / 16, rho_max / 4, rho_max, largest)
         tried = tuple(dict.fromkeys(default)) if radii is None else radii
-        options = {"progress": False, "rho": rho_max, **options}
-        self._options = {**options, "radii": tried, "max_samples": max_samples}
-        make_options(**{name: value for name, value in self._options.items() if name not in ("progress", "device")})
+        self._progress, self._device = bool(options.pop("progress", False)), options.pop("device", None)
+        self._options = make_options(**{"rho": rho_max, **options, "radii": tried, "max_samples": max_samples})
+        self._samples = KeptSamples(loader, max_samples, self._options.seed) if probe is None else None
         self._rho = min(check_radius(start, "start"), rho_max)
         self._due = 0
         self._began: float | None = None
@@ -171,8 +171,7 @@ class AutoRho:
                 cor = float(self._probe())
                 status, limit = _status(cor), cor
             else:
-                with in_eval_mode(self._model) if self._eval_mode else nullcontext():
-                    report = estimate_cor(self._model, self._loader, loss_fn=self._loss_fn, **self._options)
+                report = self._estimate()
                 cor, status = report.cor, str(report.total["status"])
                 limit = float(report.drift["rho"].max()) if cor == math.inf else cor
                 evaluations = _gradient_evaluations(report)
@@ -180,6 +179,19 @@ class AutoRho:
             cor, status, limit = math.nan, "not_finite", math.nan
         rho = self._rho if math.isnan(limit) else min(self._rho_max, self._safety * limit)
         return RadiusRecord(step, cor, status, max(0.0, rho), time.perf_counter() - began, evaluations)
+
+    def _estimate(self) -> Report:
+        assert self._samples is not None
+        return measure(
+            self._model,
+            self._samples(),
+            self._loss_fn,
+            self._options,
+            self._device,
+            with_cor=True,
+            progress=self._progress,
+            eval_mode=self._eval_mode,
+        ).report
 
     @property
     def cost(self) -> dict[str, float]:

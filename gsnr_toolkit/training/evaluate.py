@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.auc import Auc, auc
 from gsnr_toolkit.inputs.batches import move_batch
+from gsnr_toolkit.inputs.loader_state import check_shareable, undisturbed
 from gsnr_toolkit.inputs.losses import binary_labels, classification_loss, model_logits
-from gsnr_toolkit.inputs.preserve import in_eval_mode
+from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.types import Loader
 
 
@@ -57,7 +58,8 @@ def evaluate(model: nn.Module, loader: Loader, device: torch.device | str | None
     1.0
     """
     scores, labels, losses = [], [], []
-    with in_eval_mode(model):
+    check_shareable(loader)
+    with in_eval_mode(model), undisturbed(loader):
         for batch in loader:
             moved = batch if device is None else move_batch(batch, torch.device(device))
             logits = model_logits(model, moved)

@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from gsnr_toolkit import estimate_gsnr
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.inputs.preserve import _fingerprint, preserved_model, preserved_rng, restored_parameters
+from gsnr_toolkit.inputs.checksum import fingerprint
+from gsnr_toolkit.inputs.preserve import preserved_model, preserved_rng, restored_parameters
 
 
 def _draws():
@@ -166,14 +167,14 @@ def test_a_buffer_of_another_shape_or_type_comes_back():
 )
 def test_the_fingerprint_knows_the_place_of_every_word(first, second):
     words = [torch.tensor(values, dtype=torch.int32) for values in (first, second)]
-    assert _fingerprint(words[0]) != _fingerprint(words[1])
-    assert _fingerprint(words[0]) == _fingerprint(words[0].clone())
+    assert fingerprint(words[0]) != fingerprint(words[1])
+    assert fingerprint(words[0]) == fingerprint(words[0].clone())
 
 
 def test_the_fingerprint_knows_the_order_of_blocks():
     rows = torch.stack([torch.zeros(2**18), torch.ones(2**18)])
-    assert _fingerprint(rows) != _fingerprint(rows.flip(0))
-    assert _fingerprint(rows) == _fingerprint(rows.clone())
+    assert fingerprint(rows) != fingerprint(rows.flip(0))
+    assert fingerprint(rows) == fingerprint(rows.clone())
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.bfloat16, torch.uint8, torch.complex64, torch.float64])
@@ -181,8 +182,8 @@ def test_the_fingerprint_of_any_type_and_offset(dtype):
     values = torch.ones(9, dtype=dtype)
     changed = values.clone()
     changed[3] = 0
-    assert _fingerprint(values[1:6]) == _fingerprint(values[1:6].clone())
-    assert _fingerprint(values[1:6]) != _fingerprint(changed[1:6])
+    assert fingerprint(values[1:6]) == fingerprint(values[1:6].clone())
+    assert fingerprint(values[1:6]) != fingerprint(changed[1:6])
 
 
 class _Counting(Sampler):

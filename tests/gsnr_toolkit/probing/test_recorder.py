@@ -140,7 +140,17 @@ def test_what_is_no_module_is_refused(model):
 def test_a_model_that_is_refused_draws_no_samples():
     inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
     labels = (inputs[:, 0] > 0).long()
-    recorder = Recorder(nn.Linear(5, 1), ((inputs[i : i + 8] * 1, labels[i : i + 8]) for i in range(0, 64, 8)))
+
+    class Batches:
+        read = 0
+
+        def __iter__(self):
+            self.read += 1
+            yield from ((inputs[i : i + 8] * 1, labels[i : i + 8]) for i in range(0, 64, 8))
+
+    batches = Batches()
+    recorder = Recorder(nn.Linear(5, 1), batches)
     with torch.inference_mode(), pytest.raises(ProbeError, match=r"outside torch\.inference_mode"):
         recorder(0)
-    assert recorder(0).total["num_samples"] == 64  # the one-shot loader was not used up, nor held in inference mode
+    assert batches.read == 0
+    assert recorder(0).total["num_samples"] == 64  # they are not held in inference mode
