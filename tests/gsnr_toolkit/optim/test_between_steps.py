@@ -135,3 +135,13 @@ def test_events_between_steps(weights, protocol, event):
                 run.step(index)
             for value, right in zip(ours.net.parameters(), formula.net.parameters(), strict=True):
                 torch.testing.assert_close(value, right, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:expected perturbed parameters in float32")
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float16, 1e-5), (torch.float16, 1e-6), (torch.bfloat16, 1e-38)])
+def test_a_small_gradient_in_half_precision_has_a_direction(dtype, size):
+    weight = nn.Parameter(torch.ones(2, dtype=dtype))
+    weight.grad = torch.tensor([3 * size, 4 * size], dtype=torch.float64).to(dtype)
+    optimizer = SAM([weight], lr=0.1, rho=0.1)
+    assert optimizer.first_step()
+    torch.testing.assert_close(weight.detach().double(), torch.tensor([1.06, 1.08]).double(), rtol=0, atol=4e-3)
