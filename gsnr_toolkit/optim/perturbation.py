@@ -127,5 +127,8 @@ def _scale(weights: Tensor, eta: float) -> Tensor:
 
 
 def _along(gradient: Tensor, inverse: Tensor, scale: Tensor | None) -> Tensor:
-    unit = gradient * inverse.to(gradient)
+    if gradient.dtype == torch.float16:  # whose range ends at 65504: the inverse of a small norm would be infinite
+        unit = (gradient.float() * inverse.float()).half()
+    else:
+        unit = gradient * inverse.to(gradient)
     return unit if scale is None else scale.square() * unit
