@@ -46,8 +46,8 @@ def _cells(row: dict[str, Any], report: ReportLike) -> list[str | Text]:
     above, answered = beyond(report.settings), row["status"] in ANSWERED
     aligned = number(row["alignment_radius"]) if answered else ""
     outcome = collapse_outcome(row, float(report.settings["rho"]))
-    zone: str | Text = {"inside": Text("yes", style="red"), "outside": "no", "undecided": "undecided"}[outcome]
-    return [row["group"], interval(row, "gsnr"), cor_text(row, above), above if aligned == "inf" else aligned, zone]
+    zones: dict[str, str | Text] = {"inside": Text("yes", style="red"), "outside": "no", "undecided": "undecided"}
+    return [row["group"], interval(row, "gsnr"), cor_text(row, above), above if aligned == "inf" else aligned, zones[outcome]]
 
 
 def step_table(report: ReportLike) -> Table:
