@@ -47,7 +47,13 @@ def _cells(row: dict[str, Any], report: ReportLike) -> list[str | Text]:
     aligned = number(row["alignment_radius"]) if answered else ""
     outcome = collapse_outcome(row, float(report.settings["rho"]))
     zones: dict[str, str | Text] = {"inside": Text("yes", style="red"), "outside": "no", "undecided": "undecided"}
-    return [row["group"], interval(row, "gsnr"), cor_text(row, above), above if aligned == "inf" else aligned, zones[outcome]]
+    return [
+        row["group"],
+        interval(row, "gsnr"),
+        cor_text(row, above),
+        above if aligned == "inf" else aligned,
+        zones[outcome],
+    ]
 
 
 def step_table(report: ReportLike) -> Table:

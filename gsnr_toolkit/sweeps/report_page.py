@@ -21,7 +21,7 @@ from gsnr_toolkit.sweeps.collapse import collapse_radii
 from gsnr_toolkit.sweeps.figure import describe_runs, panel_settings, plot_auc_radius
 from gsnr_toolkit.sweeps.folder import SweepFolder
 from gsnr_toolkit.sweeps.grid import label
-from gsnr_toolkit.sweeps.over_seeds import TRAINED, average_over_seeds, rows_of, usable_runs
+from gsnr_toolkit.sweeps.over_seeds import TRAINED, average_over_seeds, rows_of, setting_columns, usable_runs
 from gsnr_toolkit.sweeps.report_tables import radius_table, run_table, told_columns, troubled_runs
 from gsnr_toolkit.sweeps.table import read_table
 
@@ -109,6 +109,9 @@ def _answer(radii: pd.DataFrame, table: pd.DataFrame) -> Answer:
         first = finite.iloc[0]
         head = f"Training collapses from ρ = {first['empirical_radius']:g} on"
         count = f"{len(finite)} of {total} settings collapse within the radii tried; the first: " if total > 1 else ""
+        if not _learns_plainly(table, first):
+            head = "No collapse can be told: training without SAM is not clearly above chance"
+            return Answer(UNSURE, head, (f"{_named(first, told)}: {first['message']}.{rest}",))
         return Answer(BAD, head, (f"{count}{_named(first, told)}: {first['message']}.{rest}",))
     if unknown == total:
         sentences = [f"{_named(row, told)}: {row['message']}." for _, row in radii.head(_MOST_SENTENCES).iterrows()]
@@ -119,6 +122,12 @@ def _answer(radii: pd.DataFrame, table: pd.DataFrame) -> Answer:
     head = f"No collapse up to ρ = {least['largest_radius']:g}"
     certain = bool((average_over_seeds(table)["state"] == TRAINED).all())
     return Answer(GOOD if certain else UNSURE, head, (f"{_named(least, told)}: {least['message']}.{rest}",))
+
+
+def _learns_plainly(table: pd.DataFrame, setting: Any) -> bool:
+    """Whether the runs of a setting at its smallest radius are clearly above chance; else nothing can collapse."""
+    own = rows_of(average_over_seeds(table), {name: setting[name] for name in setting_columns(table)})
+    return bool(own.iloc[0]["state"] == TRAINED)
 
 
 def _named(row: Any, told: Sequence[str]) -> str:

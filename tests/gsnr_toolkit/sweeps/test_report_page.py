@@ -84,6 +84,11 @@ def _table(**changes):
             {"test_auc": [0.9, 0.5] * 2, "test_auc_low": [0.88, 0.48] * 2, "test_auc_high": [0.92, 0.52] * 2},
             "Training collapses from ρ = 0.01 on", "bad", "0.01 [0, 0.1]",
         ),
+        (
+            {"test_auc": [0.56, 0.57, 0.5, 0.5], "test_auc_low": [0.53, 0.54, 0.48, 0.48],
+             "test_auc_high": [0.59, 0.6, 0.52, 0.52]},
+            "No collapse can be told: training without SAM is not clearly above chance", "unsure", "0.05 [0.01, 0.05]",
+        ),
     ],
 )  # fmt: skip
 def test_every_kind_of_answer(changes, head, tone, cell):
