@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import struct
 from pathlib import Path
 from typing import IO
 
@@ -95,10 +95,17 @@ def read_image(file: Path | IO[bytes]) -> Image.Image:
         if reason is not None:
             raise ValueError(reason)
         image.load()
-        upright = image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
-        found = to_rgb(upright)
+        found = to_rgb(image if _orientation(image) == 1 else ImageOps.exif_transpose(image))
         found.info["alpha"] = image.has_transparency_data
         return found
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that the EXIF data ask for; 1 (upright) if they cannot be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return 1
 
 
 def refusal(image: Image.Image) -> str | None:
@@ -188,9 +195,7 @@ class TooManyPixels(ValueError):
 
 def _opened(file: Path | IO[bytes]) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from half the limit on
-            return Image.open(file)
-    except Image.DecompressionBombError as error:
+        return Image.open(file)  # Pillow warns from half the limit on
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise TooManyPixels(f"more than {most} pixels, twice PIL.Image.MAX_IMAGE_PIXELS") from error

@@ -12,6 +12,7 @@ which ones are shared. Two lists of two names in a batch of two rows may be read
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -95,12 +96,14 @@ def is_field(value: Any, rows: int) -> bool:
 
 def _is_doubtful(value: Any, rows: int) -> bool:
     """Whether sequences below a list or tuple have as many entries as it has itself."""
+    # Sequences of numbers do not count: a collate function that made one per position would have made a tensor.
     if not isinstance(value, (list, tuple)) or all(isinstance(part, ATOMS) for part in value):
         return False
     sequences = [is_sequence(part) for part in value]
     if all(sequences) and not all(len(part) == rows for part in value):  # of different lengths: one for each sample
         return False
-    return any(is_sequence(part) and len(part) == rows for entry in value for part in walk(entry))
+    below = [part for entry in value for part in walk(entry) if is_sequence(part) and len(part) == rows]
+    return any(not all(isinstance(number, Number) for number in part) for part in below)
 
 
 def as_shared(value: Any) -> Any:

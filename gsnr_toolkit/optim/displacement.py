@@ -67,13 +67,14 @@ class Displacement:
     @torch.no_grad()
     def restore(self) -> None:
         """Copy back the weights and buffers from before the ascent, if they are not back already."""
-        for param, value in self._weights:
-            param.copy_(value)
-        if self._buffers is not None:
-            self._buffers.restore()
-        if self._weights:
-            drop_weight_copies()
+        weights, buffers = self._weights, self._buffers
         self._weights, self._buffers = [], None
+        for param, value in weights:
+            param.copy_(value)
+        if weights:
+            drop_weight_copies()
+        if buffers is not None:
+            buffers.restore()
 
     def let_gradients_be_replaced(self, groups: list[dict[str, Any]]) -> None:
         """Keep gradients, so that the step can use them, but let a second backward replace them instead of adding.

@@ -112,9 +112,10 @@ def insist_direct(optimizer: Optimizer, closure: Any) -> None:
         ProbeError: If it is. The marks are removed in any case, so that the next step may be right.
     """
     optimizer.__dict__.pop("grad_scale", None)
-    if optimizer.__dict__.pop("found_inf", None) is not None and closure is not None:
+    if optimizer.__dict__.pop("found_inf", None) is not None:
+        given = "optimizer" if closure is None else "optimizer, closure"
         raise ProbeError(
-            "expected step(closure, scaler=scaler), got scaler.step(optimizer, closure), which unscales only one "
+            f"expected a closure and step(closure, scaler=scaler), got scaler.step({given}), which unscales only one "
             "of SAM's two gradients; call optimizer.step(closure, scaler=scaler), then scaler.update()"
         )
 

@@ -63,6 +63,7 @@ class AroundBase(Optimizer):
             state_dict: The result of :meth:`state_dict`.
         """
         self.restore()
+        self._displaced.watch.forget()
         radii = [group["rho"] for group in self.param_groups]
         loaded = {key: value for key, value in state_dict.items() if key != OWN_STATE}
         if saves_itself(self.base_optimizer):

@@ -19,7 +19,9 @@ class SavedBuffers:
         training = [module for module in model.modules() if module.training]
         self._tables = [(module, dict(module._buffers)) for module in training if module._buffers]
         held = {id(b): b for _, table in self._tables for b in table.values() if b is not None}
-        self._values: list[tuple[Tensor, Tensor]] = [(buffer, buffer.detach().clone()) for buffer in held.values()]
+        self._values: list[tuple[Tensor, Tensor]] = [
+            (buffer, buffer.detach().clone()) for buffer in held.values() if not _is_expanded(buffer)
+        ]
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -31,6 +33,13 @@ class SavedBuffers:
                 buffer.data = value
             else:
                 buffer.data.copy_(value)  # by .data: a graph that saved an unchanged buffer stays valid
+
+
+def _is_expanded(buffer: Tensor) -> bool:
+    """Whether several entries share their memory, so that nothing can write into the buffer in place."""
+    if buffer.layout != torch.strided:
+        return False
+    return any(step == 0 and size > 1 for step, size in zip(buffer.stride(), buffer.shape, strict=True))
 
 
 @contextmanager

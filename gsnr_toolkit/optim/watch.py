@@ -14,7 +14,7 @@ from gsnr_toolkit.types import Params
 STANDING = (
     "expected no gradients when step(closure) begins, got gradients of an earlier backward, which the step drops: only "
     "what the closure computes counts; run all micro-batches of a step inside the closure (a trainer that accumulates "
-    "gradients runs only the last one there), or call zero_grad() if they are meant to be dropped"
+    "gradients runs only the last one there), or call zero_grad() first if another loss left them, as in a GAN"
 )
 REUSED = (
     "expected a second backward at the perturbed weights, got the first gradient again, bit for bit: if it went "
@@ -23,7 +23,8 @@ REUSED = (
 )
 SCALED = (
     "expected both gradients of a step in one scale, got a second one {ratio:.3g} times as long as the first; with a "
-    "GradScaler, pass scaler=scaler to step(), or to first_step() and to second_step()"
+    "GradScaler, pass scaler=scaler to step(), or to first_step() and to second_step(); without one, ignore this if "
+    "the first gradient was close to zero"
 )
 _JUMP = 1000.0
 """A second gradient this many times as long as the first is taken for a scaled one; scales start at 2^16."""
@@ -49,6 +50,10 @@ class GradientWatch:
         """Note the gradients that a finished step leaves behind."""
         self._left = {id(p): (TensorWeakRef(p.grad), p.grad._version) for p in params if p.grad is not None}
         self._params, self._ascent = [], []
+
+    def forget(self) -> None:
+        """Know nothing of the gradients that stand, as before the first step."""
+        self._left = None
 
     def standing(self, params: Iterable[Tensor]) -> bool:
         """Whether a backward since the last step has left a gradient that is not zero.

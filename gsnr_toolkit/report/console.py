@@ -30,8 +30,8 @@ def layer_table(report: ReportLike) -> Table:
     table = Table(
         title=f"{settings['model']} on {settings['data']}, step {step}",
         caption=f"{settings['num_samples']} samples, {settings['confidence']:.0%} intervals; "
-        f"collapse zone: COR < {settings['rho']:g}; COR: descent is certified up to it; aligned: descent on average up to it, "
-        "on these samples, which may be many times larger",
+        f"collapse zone: COR < {settings['rho']:g}; COR: descent is certified up to it; aligned: descent on average up "
+        "to it, on these samples, which may be many times larger",
     )
     for name in ("layer", "GSNR", "COR", "aligned", "in zone"):
         table.add_column(name, justify="left" if name == "layer" else "right", no_wrap=name == "layer")

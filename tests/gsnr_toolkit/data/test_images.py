@@ -143,13 +143,32 @@ def test_a_picture_of_too_many_pixels_is_named_and_the_rest_is_kept(folder):
     assert "more than 178956970 pixels" in frame.note
 
 
-def test_a_large_picture_below_the_limit_is_read_without_a_warning(tmp_path, monkeypatch):
+def test_a_large_picture_below_the_limit_is_read_with_pillows_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     Image.fromarray(noise(40, 40)).save(tmp_path / "a.png")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(Image.DecompressionBombWarning):
         assert read_image(tmp_path / "a.png").size == (40, 40)
-        assert unreadable(tmp_path / "a.png") is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # then the warning is a refusal
+        assert "pixels" in unreadable(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0", b"Exif\0\0XXXXXXXX", b"Exif\0\0MM\0*\xff\xff\xff\xff"])
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+def test_damaged_exif_data_are_no_reason_not_to_read(tmp_path, exif, form):
+    path = tmp_path / "a.bin"
+    Image.fromarray(noise()).save(path, form, exif=exif)
+    np.testing.assert_array_equal(np.asarray(read_image(path)), np.asarray(Image.open(path).convert("RGB")))
+
+
+def test_warnings_already_shown_are_not_shown_again(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            read_image(tmp_path / "a.png")
+            warnings.warn("once", stacklevel=1)
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 16000), (16000, 1), (3, 3 * MAX_ASPECT + 1)])

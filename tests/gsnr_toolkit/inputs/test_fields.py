@@ -292,3 +292,14 @@ def test_cor_regroups_fields():
     ]
     assert reports[0].total["gsnr"] == pytest.approx(reports[1].total["gsnr"], rel=1e-4)
     assert reports[0].cor == pytest.approx(reports[1].cor, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [[{"bbox": [1, 2, 3, 4]}] * 4, [(480, 640, 3, 1)] * 4, [{"hw": (480, 640, 3, 1)}] * 4],
+    ids=["boxes", "sizes", "sizes in dicts"],
+)
+def test_sequences_of_numbers_in_the_metadata_of_samples_do_no_harm(metadata):
+    """As many numbers as samples, by accident: the outer list has one entry per sample all the same."""
+    batch = (torch.randn(4, 3), torch.arange(4) % 2, metadata)
+    assert take_rows(batch, 1, 3)[2] == metadata[1:3]

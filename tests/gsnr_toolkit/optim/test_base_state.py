@@ -233,6 +233,18 @@ def test_a_graph_that_holds_an_unchanged_buffer_stays_valid():
     assert kept.requires_grad
 
 
+@pytest.mark.parametrize("protocol", ["closure", "sam_step"])
+def test_an_expanded_buffer_is_no_obstacle(protocol):
+    model = with_codebook()
+    model[1].register_buffer("mask", torch.ones(1, 6, dtype=torch.float64).expand(3, 6))
+    optimizer = SAM(model, rho=0.1, lr=0.1)
+    if protocol == "closure":
+        run(optimizer, model, steps=2)
+    else:
+        sam_step(model, make_batch(), losses, optimizer)
+    assert optimizer.state_dict()
+
+
 def test_modules_in_eval_mode_are_left_alone():
     model = with_batch_norm()
     model[1].eval()

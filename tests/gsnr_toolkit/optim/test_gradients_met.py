@@ -62,6 +62,17 @@ def test_the_remedy_is_the_whole_batch():
     torch.testing.assert_close(bits(model), bits(twin), **EXACT)
 
 
+def test_nothing_is_known_of_gradients_after_loading_a_state():
+    model = make_model()
+    optimizer = SAM(model, rho=0.1, lr=0.1)
+    optimizer.step(closure_of(optimizer, model, make_batch()))
+    losses(model, make_batch()).mean().backward()
+    optimizer.load_state_dict(optimizer.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step(lambda: losses(model, make_batch()).mean().backward())
+
+
 @pytest.mark.parametrize("touch", ["a new backward", "a weight in place", "a sparse one"])
 def test_other_standing_gradients(touch):
     model = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Linear(4, 1)) if touch == "a sparse one" else make_model()

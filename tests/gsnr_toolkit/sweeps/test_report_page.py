@@ -57,7 +57,7 @@ def test_the_tables_are_those_of_the_sweep(folder, page):
     radii = page.table_like("2 settings")
     found = [dict(zip(radii["heads"], row, strict=True)) for row in radii["rows"]]
     assert [row["data"] for row in found] == ["demo-nt", "demo-df"]
-    assert {row["collapse radius"] for row in found} == {"0.05 [0, 0.05]"}
+    assert {row["collapse radius"] for row in found} == {"0.05 [0.01, 0.05]"}
     assert {row["COR at rho = 0"] for row in found} == {"0.02 [0.015, inf]"}
     assert found[0]["what it is"] == collapse_radii(table)["message"][0]
     settings = {row[0]: row[1] for row in page.table_like("Settings of the runs")["rows"]}
@@ -87,7 +87,7 @@ def _table(**changes):
         (
             {"test_auc": [0.56, 0.57, 0.5, 0.5], "test_auc_low": [0.53, 0.54, 0.48, 0.48],
              "test_auc_high": [0.59, 0.6, 0.52, 0.52]},
-            "No collapse can be told: training without SAM is not clearly above chance", "unsure", "0.05 [0.01, 0.05]",
+            "No collapse can be told: training without SAM is not clearly above chance", "unsure", "0.05 [0, 0.05]",
         ),
     ],
 )  # fmt: skip
