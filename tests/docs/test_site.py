@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from typer.main import get_command
@@ -173,7 +174,7 @@ def test_choosing_rho_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     assert os.path.exists("probe.html")
     choose = namespace["cautious_radius"]
     ok = {"status": "ok", "cor_low": 0.02}
-    assert choose(ok) == 0.02
-    assert choose({**ok, "status": "no_signal"}) is None
-    assert choose({**ok, "cor_low": 0.0}) is None
-    assert choose({"status": "above_max_radius", "cor_low": float("inf")}) == 0.2
+    assert choose(pd.DataFrame([ok, {**ok, "cor_low": 0.03}])) == 0.02
+    assert choose(pd.DataFrame([ok, {**ok, "status": "no_signal"}])) is None
+    assert choose(pd.DataFrame([ok, {**ok, "cor_low": 0.0}])) is None
+    assert choose(pd.DataFrame([{"status": "above_max_radius", "cor_low": float("inf")}])) == 0.2
