@@ -18,6 +18,19 @@ __all__ = ["is_locked", "locked", "wait_until_free"]
 LOCK = ".lock"
 
 _PAUSE = 0.05
+_HELD: list[IO[str]] = []
+"""Open files of the locks that this process holds."""
+
+
+def _close_in_child() -> None:
+    """Close inherited locks after a fork, so that a child that outlives its parent does not hold them."""
+    while _HELD:
+        with suppress(OSError):
+            _HELD.pop().close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextmanager
@@ -45,18 +58,19 @@ def locked(folder: Path, name: str = LOCK, *, keep: bool = False) -> Iterator[No
         raise WriteError(path, error) from error
     if stream is None:
         raise ProbeError(
-            f"expected no other process on {folder}, but another process ({_holder(path)}) is working on it; wait for "
-            "it to end, or choose another folder (--out)"
+            f"expected no other work on {folder}, but {_holder(path)} is working on it; wait for it to end, or choose "
+            "another folder (--out)"
         )
     try:
         with stream:
+            _HELD.append(stream)
             with suppress(OSError):  # on a full disk the lock holds all the same, without the name of its holder
-                stream.truncate(0)
-                stream.write(f"process {os.getpid()}")
-                stream.flush()
+                os.ftruncate(stream.fileno(), 0)
+                os.write(stream.fileno(), f"process {os.getpid()}".encode())  # no buffer, to be flushed again on close
             try:
                 yield
             finally:
+                _HELD.remove(stream)
                 if not keep:
                     path.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
     finally:
@@ -96,9 +110,11 @@ def _opened_and_locked(path: Path) -> IO[str] | None:
 
 
 def _holder(path: Path) -> str:
+    """Name who holds a lock: this process, or another one."""
+    text = ""
     with suppress(OSError):
-        return path.read_text(encoding="utf8").strip() or "unknown"
-    return "unknown"
+        text = path.read_text(encoding="utf8").strip()
+    return "this process itself" if text == f"process {os.getpid()}" else f"another process ({text or 'unknown'})"
 
 
 def _try_lock(descriptor: int) -> bool:

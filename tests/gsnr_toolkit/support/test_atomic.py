@@ -105,3 +105,12 @@ def test_a_folder_is_checked_before_work_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(WriteError, match=r"Permission denied.*choose another place"):
         check_folder(tmp_path)
+
+
+def test_an_error_that_the_caller_was_handling_is_not_the_cause(tmp_path):
+    with pytest.raises(ValueError, match="my own"):
+        try:
+            raise FileNotFoundError("earlier")
+        except FileNotFoundError:
+            with atomic_file(tmp_path / "a"):
+                raise ValueError("my own")  # noqa: B904

@@ -1,3 +1,6 @@
+import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +16,7 @@ def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path):
     folder = tmp_path / "deep" / "run"
     with locked(folder):
         assert is_locked(folder)
-        with pytest.raises(ProbeError, match=r"another process \(process \d+\) is working on it; wait"), locked(folder):
+        with pytest.raises(ProbeError, match=r"this process itself is working on it; wait"), locked(folder):
             pass
         assert is_locked(folder)  # the refusal did not take the lock away
     assert not (tmp_path / "deep").exists()  # nothing was written, so nothing is left
@@ -69,3 +72,44 @@ def test_waiting_ends_with_the_lock(tmp_path):
         wait_until_free(tmp_path, 0.2)
         assert time.monotonic() - began >= 0.2
     wait_until_free(tmp_path, 10)
+
+
+def test_a_child_that_outlives_its_parent_does_not_hold_the_lock(tmp_path):
+    """The holder forks a child that goes on for a while, and is killed."""
+    code = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from gsnr_toolkit.support.locks import locked\n"
+        "with locked(Path(sys.argv[1]), keep=True):\n"
+        "    if os.fork() == 0:\n"
+        "        time.sleep(60)\n"
+        "        os._exit(0)\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        assert is_locked(tmp_path)
+        holder.kill()
+        holder.wait()
+        assert not is_locked(tmp_path)
+        os.killpg(holder.pid, signal.SIGKILL)
+
+
+def test_a_second_lock_of_one_process_is_called_its_own(tmp_path):
+    with locked(tmp_path), pytest.raises(ProbeError, match="this process itself is working on it"), locked(tmp_path):
+        pass
+
+
+def test_a_full_disk_leaves_the_lock_without_a_name(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with locked(tmp_path):
+            assert is_locked(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
