@@ -66,6 +66,12 @@ def _record(config: TrainConfig, again: Again, runs: Path, device: str | None) -
     recorder.report.save(_folder(config, again, runs))
 
 
+def _smallest(report: Report) -> int:
+    """The step of the smallest COR; steps without one do not count, unless there is no other."""
+    known = report.totals[report.totals["cor"].notna()]
+    return report.bottleneck.step if known.empty else int(known.loc[known["cor"].idxmin(), "step"])
+
+
 class _Recorded(Watcher):
     def __init__(
         self,
@@ -76,7 +82,7 @@ class _Recorded(Watcher):
         data: TrainingData,
         device: torch.device,
     ) -> None:
-        self._only = None if first is None else first.bottleneck.step
+        self._only = None if first is None else _smallest(first)
         measured = data.test_set(again.split)
         about = {"config": config.to_dict(), "model": config.model, "data": config.data, "caption": measured.caption}
         self.recorder = Recorder(

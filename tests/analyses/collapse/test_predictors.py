@@ -44,10 +44,11 @@ def test_candidates_of_a_probe_are_the_reports_own():
     found = read_predictors(report, learning_rate=0.05)
     assert set(RADII) <= found.keys()
     assert found["cor"] == report.cor
-    assert found["cor_step"] == report.bottleneck.step
+    at = report.totals.loc[report.totals["cor"].idxmin()]
+    assert found["cor_step"] == at["step"]
     assert found["cor_layer"] == report.layers["cor"].min()
     assert found["cor"] <= found["alignment_radius"]
-    assert found["gsnr"] == report.total["gsnr"]
+    assert found["gsnr"] == at["gsnr"]
     assert math.isnan(found["lipschitz_radius"])  # no second record
     assert found["escape_lower"] == pytest.approx(report.escape.bound, rel=0.02) or math.isnan(report.escape.bound)
     lower = escape_lower(report.trajectory, below_plateau=True)
