@@ -33,6 +33,10 @@ def _are_radii(values: Sequence[float] | str) -> bool:
     return rising and values[0] > 0 and values[-1] < math.inf
 
 
+LOWERED = "COR is that of mini-batches"
+"""How the note on mini-batches smaller than the loader's begins; the verdict repeats its first clause."""
+
+
 @dataclass(frozen=True)
 class ProbeOptions:
     """Every option that changes a measured number, checked on creation.

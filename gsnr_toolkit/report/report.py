@@ -15,6 +15,7 @@ import pandas as pd
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius
+from gsnr_toolkit.inputs.options import LOWERED
 from gsnr_toolkit.report import verdict as sentences
 from gsnr_toolkit.report.outcome import Outcome, collapse_outcome
 from gsnr_toolkit.support.arguments import MAPPING, PATH, check_arguments, instance
@@ -141,7 +142,7 @@ class Report:
         if many and len(silent):
             bounds = [_bounded_step(row.step, row.cor_high) for row in silent.itertuples()]
             text += f" At step {', '.join(bounds)} COR is indistinguishable from zero."
-        return text
+        return " ".join([text, *(f"{note.split(', so that')[0]}." for note in self.notes if note.startswith(LOWERED))])
 
     def plot(self) -> Figure:
         """Draw the layer profile, the trajectories and the drift curve; only GSNR by layer without COR.

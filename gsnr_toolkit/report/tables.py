@@ -102,7 +102,7 @@ def gsnr_status(row: Row) -> tuple[str, str]:
     if not row["gsnr_low"] > 0:
         needed = samples_needed(row["num_samples"], row["gsnr"], row["gsnr_low"], row["gsnr_high"])
         how_many = (
-            f"at least {needed:.3g} samples; perhaps none is enough"
+            f"at least {needed:.3g} samples are needed, and perhaps none is enough"
             if np.isfinite(needed)
             else "more samples may not help"
         )

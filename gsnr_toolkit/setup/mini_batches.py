@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.batches import batch_length
 from gsnr_toolkit.inputs.loaders import rebatch
-from gsnr_toolkit.inputs.options import ProbeOptions
+from gsnr_toolkit.inputs.options import LOWERED, ProbeOptions
 from gsnr_toolkit.types import Batch
 
 MIN_BATCHES = 4
@@ -59,7 +59,7 @@ def lowered_note(batches: Iterable[Batch], first: Batch, options: ProbeOptions) 
     if options.batch_size or size >= theirs:
         return ()
     return (
-        f"COR is that of mini-batches of {size} samples, not of the loader's {theirs}, so that there are "
+        f"{LOWERED} of {size} samples, not of the loader's {theirs}, so that there are "
         f"{PREFERRED_BATCHES} of them; for SAM with {theirs}, give {PREFERRED_BATCHES * theirs} samples, or "
         f"batch_size={theirs} with at least {MIN_BATCHES * theirs}",
     )
