@@ -208,7 +208,7 @@ class Report:
         Returns:
             File name to content.
         """
-        tables = {f"{name}.csv": getattr(self, name).to_csv(index=False) for name in _TABLES}
+        tables = {f"{name}.csv": getattr(self, name).to_csv(index=False, lineterminator="\n") for name in _TABLES}
         summary = {**self._summary(), "sha256": {name: _sum(text) for name, text in tables.items()}}
         return {**tables, _SUMMARY: _dumps(spelled(summary), indent=2)}
 
