@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     ...     (Path(folder) / "a").read_bytes()
     b'whole'
     """
+    outer = sys.exception()  # the caller may be handling an error, which is none of this file
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
     except OSError as error:
@@ -53,17 +55,19 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
-        cause = _cause_of(error) if isinstance(error, Exception) else None  # Ctrl-C stays Ctrl-C
+        cause = _cause_of(error, outer) if isinstance(error, Exception) else None  # Ctrl-C stays Ctrl-C
         if cause is None:
             raise
         raise WriteError(path, cause) from error
 
 
-def _cause_of(error: BaseException | None) -> OSError | None:
-    """Find the error of the operating system behind an error; torch.save raises one of its own."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
+def _cause_of(error: BaseException | None, outer: BaseException | None) -> OSError | None:
+    """Find the system's error behind one of the block, such as torch.save's own; ``outer`` was there before it."""
+    while error is not None and error is not outer:
+        if isinstance(error, OSError):
+            return error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
 
 
 def remove_partial_files(folder: Path) -> None:
