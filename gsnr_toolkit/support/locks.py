@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from gsnr_toolkit.errors import ProbeError, WriteError
 from gsnr_toolkit.support.atomic import make_folder
@@ -40,25 +39,26 @@ def locked(folder: Path, name: str = LOCK, *, keep: bool = False) -> Iterator[No
     make_folder(folder)
     path = folder / name
     try:
-        stream = _opened_and_locked(path)
+        descriptor = _opened_and_locked(path)
     except OSError as error:
         raise WriteError(path, error) from error
-    if stream is None:
+    if descriptor is None:
         raise ProbeError(
             f"expected no other process on {folder}, but another process ({_holder(path)}) is working on it; wait for "
             "it to end, or choose another folder (--out)"
         )
     try:
-        with stream:
-            with suppress(OSError):  # on a full disk the lock holds all the same, without the name of its holder
-                stream.truncate(0)
-                stream.write(f"process {os.getpid()}")
-                stream.flush()
+        with suppress(OSError):  # on a full disk the lock holds all the same, without the name of its holder
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()}".encode())  # no buffer, which closing would write once more
+        try:
+            yield
+        finally:
             try:
-                yield
-            finally:
                 if not keep:
                     path.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
+            finally:
+                os.close(descriptor)
     finally:
         for each in missing:
             with suppress(OSError):  # not empty
@@ -81,18 +81,18 @@ def wait_until_free(folder: Path, seconds: float) -> None:
         time.sleep(_PAUSE)
 
 
-def _opened_and_locked(path: Path) -> IO[str] | None:
-    """Open and lock a file; None if another process holds the lock."""
+def _opened_and_locked(path: Path) -> int | None:
+    """Open and lock a file, and return its descriptor; None if another process holds the lock."""
     while True:
-        stream = open(path, "a+", encoding="utf8")  # noqa: SIM115 - the caller closes it
-        if not _try_lock(stream.fileno()):
-            stream.close()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        if not _try_lock(descriptor):
+            os.close(descriptor)
             return None
         # an earlier holder may have removed the file between the two calls: that lock would keep nobody out
         with suppress(OSError):
-            if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
-                return stream
-        stream.close()
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)
 
 
 def _holder(path: Path) -> str:

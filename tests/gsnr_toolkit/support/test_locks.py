@@ -1,3 +1,5 @@
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -69,3 +71,17 @@ def test_waiting_ends_with_the_lock(tmp_path):
         wait_until_free(tmp_path, 0.2)
         assert time.monotonic() - began >= 0.2
     wait_until_free(tmp_path, 10)
+
+
+def test_a_full_disk_leaves_the_lock_without_a_name(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with locked(tmp_path):
+            assert is_locked(tmp_path)
+            assert (tmp_path / ".lock").stat().st_size == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not list(tmp_path.iterdir())
