@@ -18,6 +18,20 @@ LOCK = ".lock"
 
 _PAUSE = 0.05
 
+#: Descriptors of the locks that this process holds, or tries to get.
+_HELD: set[int] = set()
+
+
+def _close_in_child() -> None:
+    """Close a forked child's copies of the locks, with which they would outlive the process that took them."""
+    while _HELD:
+        with suppress(OSError):
+            os.close(_HELD.pop())
+
+
+if hasattr(os, "register_at_fork"):  # missing on Windows, which has no fork
+    os.register_at_fork(after_in_child=_close_in_child)
+
 
 @contextmanager
 def locked(folder: Path, name: str = LOCK, *, keep: bool = False) -> Iterator[None]:
@@ -47,18 +61,20 @@ def locked(folder: Path, name: str = LOCK, *, keep: bool = False) -> Iterator[No
             f"expected no other process on {folder}, but another process ({_holder(path)}) is working on it; wait for "
             "it to end, or choose another folder (--out)"
         )
+    owner = os.getpid()
     try:
         with suppress(OSError):  # on a full disk the lock holds all the same, without the name of its holder
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()}".encode())  # no buffer, which closing would write once more
+            os.write(descriptor, f"process {owner}".encode())  # no buffer, which closing would write once more
         try:
             yield
         finally:
-            try:
-                if not keep:
-                    path.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
-            finally:
-                os.close(descriptor)
+            if os.getpid() == owner:  # a forked child that comes here holds no lock
+                try:
+                    if not keep:
+                        path.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
+                finally:
+                    _close(descriptor)
     finally:
         for each in missing:
             with suppress(OSError):  # not empty
@@ -85,14 +101,20 @@ def _opened_and_locked(path: Path) -> int | None:
     """Open and lock a file, and return its descriptor; None if another process holds the lock."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        _HELD.add(descriptor)
         if not _try_lock(descriptor):
-            os.close(descriptor)
+            _close(descriptor)
             return None
         # an earlier holder may have removed the file between the two calls: that lock would keep nobody out
         with suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
-        os.close(descriptor)
+        _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    _HELD.discard(descriptor)  # first: another thread may get the number as soon as it is free
+    os.close(descriptor)
 
 
 def _holder(path: Path) -> str:

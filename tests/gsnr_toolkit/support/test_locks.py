@@ -1,3 +1,4 @@
+import os
 import resource
 import signal
 import subprocess
@@ -84,4 +85,34 @@ def test_a_full_disk_leaves_the_lock_without_a_name(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_does_not_live_on_in_a_forked_child(tmp_path):
+    script = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom gsnr_toolkit.support.locks import locked\n"
+        "with locked(Path(sys.argv[1])):\n    child = os.fork()\n    if child:\n        print(child, flush=True)\n"
+        "    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        child = int(other.stdout.readline())
+        try:
+            assert is_locked(tmp_path)
+            other.kill()
+            other.wait()
+            wait_until_free(tmp_path, 5)  # the child may only just have begun
+            os.kill(child, 0)  # it lives
+            assert not is_locked(tmp_path)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_child_that_leaves_the_block_leaves_the_lock(tmp_path):
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom gsnr_toolkit.support.locks import is_locked, locked\n"
+        "folder = Path(sys.argv[1])\nwith locked(folder):\n    child = os.fork()\n    if child:\n"
+        "        print(os.waitpid(child, 0)[1], is_locked(folder), flush=True)"
+    )
+    found = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert found.stdout == "0 True\n"
     assert not list(tmp_path.iterdir())
