@@ -1,3 +1,4 @@
+import fcntl
 import os
 import resource
 import signal
@@ -16,7 +17,8 @@ def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path):
     folder = tmp_path / "deep" / "run"
     with locked(folder):
         assert is_locked(folder)
-        with pytest.raises(ProbeError, match=r"another process \(process \d+\) is working on it; wait"), locked(folder):
+        message = rf"but this process \({os.getpid()}\) is working on it already; end that run first"
+        with pytest.raises(ProbeError, match=message), locked(folder):
             pass
         assert is_locked(folder)  # the refusal did not take the lock away
     assert not (tmp_path / "deep").exists()  # nothing was written, so nothing is left
@@ -33,7 +35,7 @@ def test_a_lock_goes_with_its_process(tmp_path):
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout.readline() == "locked\n"
-        with pytest.raises(ProbeError, match=f"process {other.pid}"), locked(tmp_path):
+        with pytest.raises(ProbeError, match=rf"another process \(process {other.pid}\)"), locked(tmp_path):
             pass
         other.kill()
         other.wait()
@@ -116,3 +118,33 @@ def test_a_forked_child_that_leaves_the_block_leaves_the_lock(tmp_path):
     found = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert found.stdout == "0 True\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_looking_at_a_lock_does_not_keep_a_run_out(tmp_path):
+    path = tmp_path / ".lock"
+    path.touch()
+    with open(path) as first:
+        fcntl.flock(first, fcntl.LOCK_SH)  # another look, in the middle
+        assert not is_locked(tmp_path)
+        timer = threading.Timer(0.05, fcntl.flock, (first, fcntl.LOCK_UN))
+        timer.start()
+        with locked(tmp_path):
+            assert is_locked(tmp_path)
+        timer.join()
+
+
+def test_a_run_starts_while_the_one_before_it_ends(tmp_path):
+    folder = tmp_path / "run"
+    inside = threading.Event()
+
+    def work():
+        with locked(folder):
+            inside.set()
+            time.sleep(0.08)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    inside.wait()
+    with locked(folder):  # the first has removed its empty folder by now
+        assert is_locked(folder)
+    thread.join()
