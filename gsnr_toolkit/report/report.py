@@ -18,7 +18,7 @@ from gsnr_toolkit.estimators.escape import EscapeRadius
 from gsnr_toolkit.inputs.options import LOWERED
 from gsnr_toolkit.report import verdict as sentences
 from gsnr_toolkit.report.outcome import Outcome, collapse_outcome
-from gsnr_toolkit.support.arguments import MAPPING, PATH, check_arguments, instance
+from gsnr_toolkit.support.arguments import MAPPING, PATH, TEXTS, check_arguments, instance
 from gsnr_toolkit.support.atomic import each_leaf, make_folder, spelled, unspelled, write_text
 from gsnr_toolkit.support.run_folder import differences
 
@@ -81,7 +81,7 @@ class Report:
     def __post_init__(self) -> None:
         tables = {name: (getattr(self, name), _TABLE) for name in _TABLES}
         mappings = {name: (getattr(self, name), MAPPING) for name in ("settings", "provenance", "coverage", "groups")}
-        check_arguments(**tables, **mappings)
+        check_arguments(**tables, **mappings, notes=(self.notes, TEXTS))
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table of layers.

@@ -12,8 +12,8 @@ from typing import Any
 from gsnr_toolkit.errors import ProbeError
 
 __all__ = [
-    "COUNT", "FUNCTION", "INTEGER", "LOADER", "MAPPING", "NAME", "NUMBER", "PATH", "POSITIVE", "SEED", "WHOLE", "Kind",
-    "check_arguments", "check_state", "instance", "optional", "shown",
+    "COUNT", "FUNCTION", "INTEGER", "LOADER", "MAPPING", "NAME", "NUMBER", "PATH", "POSITIVE", "SEED", "TEXTS", "WHOLE",
+    "Kind", "check_arguments", "check_state", "instance", "optional", "shown",
 ]  # fmt: skip
 
 _LONGEST = 60
@@ -103,6 +103,11 @@ SEED = Kind(
     "a seed, a whole number from 0 to 2^63 - 1",
     lambda value: _number(value, Integral) and 0 <= value < 2**63,
     "pass seed=0, for example",
+)
+TEXTS = Kind(
+    "texts",
+    lambda value: isinstance(value, (tuple, list)) and all(isinstance(each, str) for each in value),
+    "pass a tuple of text",
 )
 NUMBER = Kind("a number", lambda value: _number(value, Real), "pass a number")
 POSITIVE = Kind(

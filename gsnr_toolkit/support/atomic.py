@@ -40,7 +40,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     ...     (Path(folder) / "a").read_bytes()
     b'whole'
     """
-    before = sys.exc_info()[1]  # the caller may be handling an error of its own
+    outer = sys.exc_info()[1]  # the caller may be handling an error, which is none of this file
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
     except OSError as error:
@@ -55,17 +55,19 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
-        cause = _cause_of(error, before) if isinstance(error, Exception) else None  # Ctrl-C stays Ctrl-C
+        cause = _cause_of(error, outer) if isinstance(error, Exception) else None  # Ctrl-C stays Ctrl-C
         if cause is None:
             raise
         raise WriteError(path, cause) from error
 
 
-def _cause_of(error: BaseException | None, before: BaseException | None) -> OSError | None:
-    """Find the error of the operating system behind an error, but none that is older; torch.save raises its own."""
-    while error is not None and error is not before and not isinstance(error, OSError):
+def _cause_of(error: BaseException | None, outer: BaseException | None) -> OSError | None:
+    """Find the system's error behind one of the block, such as torch.save's own; ``outer`` was there before it."""
+    while error is not None and error is not outer:
+        if isinstance(error, OSError):
+            return error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return error if isinstance(error, OSError) and error is not before else None
+    return None
 
 
 def remove_partial_files(folder: Path) -> None:

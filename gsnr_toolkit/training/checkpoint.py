@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,22 @@ _FORMAT = 1
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write nested tensors and plain values atomically, together with the current random states."""
-    with atomic_file(path) as stream:
+    with atomic_file(path) as stream, _with_checksums():
         torch.save({"format": _FORMAT, "random": random_states(), **state}, stream)
+
+
+@contextmanager
+def _with_checksums() -> Iterator[None]:
+    """Let torch.save write checksums, which :func:`load_checkpoint` compares, also if they are switched off."""
+    if not hasattr(torch.serialization, "get_crc32_options"):  # a torch that always writes them
+        yield
+        return
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

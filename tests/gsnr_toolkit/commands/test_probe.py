@@ -326,4 +326,4 @@ def test_a_second_probe_of_the_same_folder_is_refused(tmp_path, monkeypatch, cap
     with locked(tmp_path), pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert "is working on it; wait for it to end, or choose another folder (--out)" in capsys.readouterr().err
+    assert "is working on it already; end that run first, or choose another folder (--out)" in capsys.readouterr().err

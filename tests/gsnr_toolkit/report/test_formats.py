@@ -28,7 +28,7 @@ def test_all_formats_share_a_folder_and_replace_their_own_files(report, tmp_path
     assert Report.load(tmp_path).notes == ("changed",)
     for name in ("report.html", "document.json", "report.md"):
         assert "changed" in (tmp_path / name).read_text(encoding="utf8")
-    assert json.loads((tmp_path / "document.json").read_text(encoding="utf8"))["verdict"] == report.verdict
+    assert json.loads((tmp_path / "document.json").read_text(encoding="utf8"))["verdict"] == changed.verdict
 
 
 def test_a_format_is_one_file_and_one_row(report, tmp_path, monkeypatch):

@@ -30,6 +30,12 @@ def test_round_trip_is_exact(report, tmp_path):
     ]
 
 
+def test_the_checksums_hold_where_lines_end_otherwise(report, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.linesep", "\r\n")  # as on Windows
+    assert "\r" not in "".join(report.to_texts().values())
+    assert Report.load(report.save(tmp_path)).verdict == report.verdict
+
+
 def test_a_gsnr_report_round_trips_too(loader, tmp_path):
     report = estimate_gsnr(nn.Linear(6, 1), loader, progress=False)
     loaded = Report.load(report.save(tmp_path))

@@ -107,10 +107,30 @@ def test_a_folder_is_checked_before_work_begins(tmp_path, monkeypatch):
         check_folder(tmp_path)
 
 
-def test_an_error_that_the_caller_was_handling_is_not_the_cause(tmp_path):
-    with pytest.raises(ValueError, match="my own"):
+@pytest.mark.parametrize("cause", ["context", "cause", "none"])
+def test_an_error_that_the_caller_was_handling_is_not_blamed_on_the_file(cause, tmp_path):
+    with pytest.raises(ValueError, match="my own error"):
         try:
-            raise FileNotFoundError("earlier")
-        except FileNotFoundError:
+            raise FileNotFoundError("another file")
+        except OSError as error:
             with atomic_file(tmp_path / "a"):
-                raise ValueError("my own")  # noqa: B904
+                if cause == "context":
+                    raise ValueError("my own error")  # noqa: B904
+                raise ValueError("my own error") from (error if cause == "cause" else None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_is_told_also_while_another_error_is_handled(tmp_path, small_files):
+    with pytest.raises(WriteError, match="File too large"):
+        try:
+            raise ValueError("another error")
+        except ValueError:
+            _save(tmp_path / "a", {"weights": torch.zeros(5000)})
+
+
+def test_an_error_that_hides_its_context_stays_as_it_is(tmp_path):
+    with pytest.raises(ValueError, match="my own error"), atomic_file(tmp_path / "a"):
+        try:
+            raise FileNotFoundError("another file")
+        except OSError:
+            raise ValueError("my own error") from None

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import resource
 import signal
@@ -16,7 +17,8 @@ def test_a_second_writer_is_refused_until_the_first_has_ended(tmp_path):
     folder = tmp_path / "deep" / "run"
     with locked(folder):
         assert is_locked(folder)
-        with pytest.raises(ProbeError, match=r"this process itself is working on it; wait"), locked(folder):
+        message = rf"but this process \({os.getpid()}\) is working on it already; end that run first"
+        with pytest.raises(ProbeError, match=message), locked(folder):
             pass
         assert is_locked(folder)  # the refusal did not take the lock away
     assert not (tmp_path / "deep").exists()  # nothing was written, so nothing is left
@@ -33,7 +35,7 @@ def test_a_lock_goes_with_its_process(tmp_path):
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout.readline() == "locked\n"
-        with pytest.raises(ProbeError, match=f"process {other.pid}"), locked(tmp_path):
+        with pytest.raises(ProbeError, match=rf"another process \(process {other.pid}\)"), locked(tmp_path):
             pass
         other.kill()
         other.wait()
@@ -74,42 +76,75 @@ def test_waiting_ends_with_the_lock(tmp_path):
     wait_until_free(tmp_path, 10)
 
 
-def test_a_child_that_outlives_its_parent_does_not_hold_the_lock(tmp_path):
-    """The holder forks a child that goes on for a while, and is killed."""
-    code = (
-        "import os, sys, time\n"
-        "from pathlib import Path\n"
-        "from gsnr_toolkit.support.locks import locked\n"
-        "with locked(Path(sys.argv[1]), keep=True):\n"
-        "    if os.fork() == 0:\n"
-        "        time.sleep(60)\n"
-        "        os._exit(0)\n"
-        "    print('held', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True
-    ) as holder:
-        assert holder.stdout.readline() == b"held\n"
-        assert is_locked(tmp_path)
-        holder.kill()
-        holder.wait()
-        assert not is_locked(tmp_path)
-        os.killpg(holder.pid, signal.SIGKILL)
-
-
-def test_a_second_lock_of_one_process_is_called_its_own(tmp_path):
-    with locked(tmp_path), pytest.raises(ProbeError, match="this process itself is working on it"), locked(tmp_path):
-        pass
-
-
 def test_a_full_disk_leaves_the_lock_without_a_name(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
         with locked(tmp_path):
             assert is_locked(tmp_path)
+            assert (tmp_path / ".lock").stat().st_size == 0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_does_not_live_on_in_a_forked_child(tmp_path):
+    script = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom gsnr_toolkit.support.locks import locked\n"
+        "with locked(Path(sys.argv[1])):\n    child = os.fork()\n    if child:\n        print(child, flush=True)\n"
+        "    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        child = int(other.stdout.readline())
+        try:
+            assert is_locked(tmp_path)
+            other.kill()
+            other.wait()
+            wait_until_free(tmp_path, 5)  # the child may only just have begun
+            os.kill(child, 0)  # it lives
+            assert not is_locked(tmp_path)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_child_that_leaves_the_block_leaves_the_lock(tmp_path):
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom gsnr_toolkit.support.locks import is_locked, locked\n"
+        "folder = Path(sys.argv[1])\nwith locked(folder):\n    child = os.fork()\n    if child:\n"
+        "        print(os.waitpid(child, 0)[1], is_locked(folder), flush=True)"
+    )
+    found = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert found.stdout == "0 True\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_looking_at_a_lock_does_not_keep_a_run_out(tmp_path):
+    path = tmp_path / ".lock"
+    path.touch()
+    with open(path) as first:
+        fcntl.flock(first, fcntl.LOCK_SH)  # another look, in the middle
+        assert not is_locked(tmp_path)
+        timer = threading.Timer(0.05, fcntl.flock, (first, fcntl.LOCK_UN))
+        timer.start()
+        with locked(tmp_path):
+            assert is_locked(tmp_path)
+        timer.join()
+
+
+def test_a_run_starts_while_the_one_before_it_ends(tmp_path):
+    folder = tmp_path / "run"
+    inside = threading.Event()
+
+    def work():
+        with locked(folder):
+            inside.set()
+            time.sleep(0.08)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    inside.wait()
+    with locked(folder):  # the first has removed its empty folder by now
+        assert is_locked(folder)
+    thread.join()

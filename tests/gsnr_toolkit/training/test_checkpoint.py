@@ -87,3 +87,18 @@ def test_a_changed_bit_is_found_wherever_it_lies_in_a_record(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ProbeError, match="delete the file to start this run over"):
             load_checkpoint(path)
+
+
+def test_a_checkpoint_has_checksums_also_where_torch_writes_none(tmp_path):
+    path = tmp_path / "c.pt"
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        save_checkpoint(path, {"weights": torch.ones(1000)})
+        assert not torch.serialization.get_crc32_options()  # the caller's choice stands for other files
+        assert torch.equal(load_checkpoint(path)["weights"], torch.ones(1000))
+        with pytest.raises(Exception, match="pickle"):
+            save_checkpoint(path, {"bad": lambda: None})
+        assert not torch.serialization.get_crc32_options()
+    finally:
+        torch.serialization.set_crc32_options(before)

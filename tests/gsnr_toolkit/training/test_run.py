@@ -217,7 +217,7 @@ def test_a_second_process_in_the_folder_is_refused(tmp_path, monkeypatch):
     refusals = []
 
     def meanwhile(*args, **kwargs):
-        with pytest.raises(ProbeError, match=r"is working on it; wait for it to end, or choose another folder"):
+        with pytest.raises(ProbeError, match=r"is working on it already; end that run first, or choose another folder"):
             run_training(replace(PLAIN, seed=1), tmp_path / "run", device="cpu")
         refusals.append(1)
         raise _Stop
