@@ -28,20 +28,21 @@ SCALED = (
 )
 _JUMP = 1000.0
 """A second gradient this many times as long as the first is taken for a scaled one; scales start at 2^16."""
+_EVERY = 64
+"""Ascents from one comparison to the next while nothing is wrong; it reads both gradients once more."""
 
 
 class GradientWatch:
     """Remembers as little as is needed to tell whose gradients those are that a step meets.
 
-    The two gradients of a step are compared until a step has shown that they differ as they should; from then on
-    nothing is computed.
+    The two gradients of a step are compared until a step has shown that they differ as they should. From then on one
+    step in :data:`_EVERY` is compared: a loop may begin to go wrong at any time, as with losses cached after an epoch.
     """
 
     def __init__(self) -> None:
         self._left: dict[int, tuple[TensorWeakRef, int]] | None = None
-        self._params: list[Tensor] = []
-        self._ascent: list[Tensor] = []
-        self._proven = False
+        self._ascent: list[tuple[Tensor, Tensor]] = []
+        self._pause = 0
 
     def __reduce__(self) -> tuple[type[GradientWatch], tuple[()]]:
         return GradientWatch, ()  # weak references cannot be copied
@@ -49,7 +50,7 @@ class GradientWatch:
     def leave(self, params: Iterable[Tensor]) -> None:
         """Note the gradients that a finished step leaves behind."""
         self._left = {id(p): (TensorWeakRef(p.grad), p.grad._version) for p in params if p.grad is not None}
-        self._params, self._ascent = [], []
+        self._ascent = []
 
     def forget(self) -> None:
         """Know nothing of the gradients that stand, as before the first step."""
@@ -68,26 +69,29 @@ class GradientWatch:
 
     def ascended(self, params: Params) -> None:
         """Note the gradient along which the weights were moved, before anyone clears it."""
-        if not self._proven:
-            self._params = list(params.values())
-            self._ascent = _sizes(self._params)
+        if self._pause:
+            self._pause -= 1
+        else:
+            self._ascent = [(param, _size(param.grad)) for param in params.values() if param.grad is not None]
 
     def fault(self) -> str | None:
         """Compare the second gradient of a step with the first; to be asked before the descent.
 
+        Parameters that have only one of the two gradients, such as those of a layer dropped at random, do not count.
+
         Returns:
             What is wrong, as a sentence; None if nothing is.
         """
-        if not self._ascent or any(param.grad is None for param in self._params):
-            return None
-        first, second = self._ascent, _sizes(self._params)
+        pairs = [(size, _size(param.grad)) for param, size in self._ascent if param.grad is not None]
         self._ascent = []
-        if _length(first) and all(torch.equal(one, two) for one, two in zip(first, second, strict=True)):
+        if not pairs:
+            return None
+        before, after = (_length(sizes) for sizes in zip(*pairs, strict=True))
+        if before and all(torch.equal(one, two) for one, two in pairs):
             return REUSED
-        before, after = _length(first), _length(second)
         if before and after / before > _JUMP:
             return SCALED.format(ratio=after / before)
-        self._proven = True
+        self._pause = _EVERY - 1
         return None
 
 
@@ -98,14 +102,14 @@ def _is_left(known: tuple[TensorWeakRef, int] | None, grad: Tensor) -> bool:
     return not bool(torch.count_nonzero(_dense(grad)))
 
 
-def _sizes(params: Iterable[Tensor]) -> list[Tensor]:
-    """Norm and sum of each gradient: they tell gradients apart and cost no copy of them."""
-    grads = [_dense(param.grad) for param in params if param.grad is not None]
-    return [torch.stack([torch.linalg.vector_norm(grad), grad.sum()]) for grad in grads]
+def _size(grad: Tensor) -> Tensor:
+    """Norm and sum of a gradient: they tell gradients apart and cost no copy of them."""
+    values = _dense(grad)
+    return torch.stack([torch.linalg.vector_norm(values), values.sum()])
 
 
-def _length(sizes: list[Tensor]) -> float:
-    return math.hypot(*(float(size[0]) for size in sizes))
+def _length(sizes: Iterable[Tensor]) -> float:
+    return math.hypot(*(float(size[0].abs()) for size in sizes))
 
 
 def _dense(grad: Tensor) -> Tensor:

@@ -209,6 +209,45 @@ def test_a_head_alone_that_is_run_again_is_not_warned():
             optimizer.step(lambda: F.cross_entropy(model[2](features), labels).backward())
 
 
+def test_a_graph_reused_after_good_steps_is_told_soon():
+    model, (inputs, labels) = head_alone(), make_batch()
+    optimizer = SAM(model, lr=0.1, rho=1.0)
+    optimizer.step(lambda: F.cross_entropy(model(inputs.float()), labels).backward())
+    logits = model(inputs.float())
+    with pytest.warns(ProbeWarning, match="got the first gradient again, bit for bit"):
+        for _ in range(64):
+            optimizer.step(lambda: F.cross_entropy(logits, labels).backward(retain_graph=True))
+
+
+def test_a_second_scale_after_good_steps_is_told_soon():
+    model, batch, scale = make_model(), make_batch(), 1.0
+    optimizer = SAM(model, rho=0.1, lr=0.0)
+
+    def step():
+        optimizer.zero_grad()
+        losses(model, batch).mean().backward()
+        optimizer.first_step()
+        (scale * losses(model, batch).mean()).backward()
+        optimizer.second_step()
+
+    step()
+    scale = 65536.0
+    with pytest.warns(ProbeWarning, match="in one scale, got a second one"):
+        for _ in range(64):
+            step()
+
+
+def test_a_reused_graph_that_no_longer_reaches_every_parameter_is_told():
+    model, (inputs, labels) = head_alone(), make_batch()
+    extra = nn.Parameter(torch.zeros(2))
+    optimizer, logits = SAM([*model[2].parameters(), extra], lr=0.1, rho=1.0), model(inputs.float())
+    F.cross_entropy(logits + extra, labels).backward(retain_graph=True)
+    optimizer.first_step()
+    F.cross_entropy(logits, labels).backward()
+    with pytest.warns(ProbeWarning, match="got the first gradient again, bit for bit"):
+        optimizer.second_step()
+
+
 # ---- a GradScaler in one half of a step --------------------------------------------------------------------------
 
 
