@@ -21,8 +21,10 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from gsnr_toolkit.errors import ProbeError as ProbeError
     from gsnr_toolkit.errors import ProbeWarning as ProbeWarning
     from gsnr_toolkit.inputs.options import ProbeOptions as ProbeOptions
+    from gsnr_toolkit.inputs.plateau import plateau_loss as plateau_loss
     from gsnr_toolkit.models.registry import build_model as build_model
     from gsnr_toolkit.moments.by_parameter import Moments as Moments
+    from gsnr_toolkit.optim.margin import MarginRadius as MarginRadius
     from gsnr_toolkit.optim.sam import SAM as SAM
     from gsnr_toolkit.probing.estimate import estimate_cor as estimate_cor
     from gsnr_toolkit.probing.estimate import estimate_gsnr as estimate_gsnr
@@ -49,6 +51,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "ProbeWarning": "gsnr_toolkit.errors",
         "Moments": "gsnr_toolkit.moments.by_parameter",
         "SAM": "gsnr_toolkit.optim.sam",
+        "MarginRadius": "gsnr_toolkit.optim.margin",
+        "plateau_loss": "gsnr_toolkit.inputs.plateau",
         "AutoRho": "gsnr_toolkit.training.auto_rho",
         "build_model": "gsnr_toolkit.models.registry",
         "open_dataset": "gsnr_toolkit.data.registry",

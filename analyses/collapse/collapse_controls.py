@@ -1,9 +1,9 @@
 """What helps past the collapse radius: a plain warm start, a rising radius, ASAM, or a radius held under COR?
 
-Question: does ``rho="auto"`` reach the accuracy of the best fixed radius without a sweep, and what does it cost?
+Question: does ``rho="cor"`` reach the accuracy of the best fixed radius without a sweep, and what does it cost?
 Command: ``python -m analyses.collapse.collapse_controls`` (``--smoke``, ``--replot``, ``--families``).
 Hardware: 2 CPU cores; resumes, and shares runs with the other scripts of the laboratory.
-Obtained: ``auto`` with a safety of 0.5 trains all four runs; all controls are in ``analyses/README.md``.
+Obtained: ``cor`` with a safety of 0.5 trains all four runs; all controls are in ``analyses/README.md``.
 
 Tables in ``figures/data``: ``collapse_controls_runs.csv`` (a row per run) and ``collapse_controls.csv`` (means over
 seeds).
@@ -24,7 +24,7 @@ from analyses.support.options import chosen_config
 from analyses.support.runner import run_study
 from analyses.support.tables import store
 from gsnr_toolkit import TrainConfig
-from gsnr_toolkit.training.config import AUTO
+from gsnr_toolkit.training.config import COR
 from gsnr_toolkit.training.run import read_result
 
 RADII = (0.02, 0.05, 0.1, 0.2)
@@ -40,7 +40,7 @@ def controls(family: str, *, smoke: bool = False) -> Iterator[tuple[str, TrainCo
     """Yield names and configs, without the seed, of what is compared on one family; for ``smoke`` of few steps."""
     base = family_config(family)
     if smoke:
-        base = replace(base, **SMOKE, record_samples=64, auto_every=12)
+        base = replace(base, **SMOKE, record_samples=64, cor_every=12)
     yield "plain", base
     yield from ((f"SAM {rho:g}", replace(base, rho=rho)) for rho in RADII)
     for rho in PAST:
@@ -50,7 +50,7 @@ def controls(family: str, *, smoke: bool = False) -> Iterator[tuple[str, TrainCo
     for rho in ASAM_RADII:
         yield f"ASAM {rho:g}", replace(base, rho=rho, method="asam")
     for safety in (0.5, 1.0):
-        yield f"auto, safety {safety:g}", replace(base, rho="auto", auto_safety=safety, auto_max=0.2)
+        yield f"COR, safety {safety:g}", replace(base, rho="cor", cor_safety=safety, rho_max=0.2)
 
 
 def compute(chosen: argparse.Namespace) -> None:
@@ -96,16 +96,16 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 def passes(config: TrainConfig, rho: pd.Series) -> float:
     """Return how many forward and backward passes over a batch a step takes on average, given the radius at each step.
 
-    Passes are counted, not timed, since runs share cores. A plain step takes one, a SAM step two. With ``rho="auto"``
+    Passes are counted, not timed, since runs share cores. A plain step takes one, a SAM step two. With ``rho="cor"``
     the estimates add their upper limit: per-sample gradients, gradients of the batches, four radii and three more.
 
     >>> passes(TrainConfig(rho=0.1, plain_steps=5), pd.Series([0.0, 0.1]))
     1.5
     """
     steps = float(np.where(rho > 0, 2, 1).mean())
-    if config.rho != AUTO:
+    if config.rho != COR:
         return steps
-    return steps + ESTIMATE_PASSES * config.record_samples / (config.batch_size * config.auto_every)
+    return steps + ESTIMATE_PASSES * config.record_samples / (config.batch_size * config.cor_every)
 
 
 def main(arguments: list[str] | None = None) -> None:

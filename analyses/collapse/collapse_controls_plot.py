@@ -16,7 +16,7 @@ from gsnr_toolkit.report.plots.style import MUTED, TEXT_WIDTH, dress, in_paper_s
 
 __all__ = ["draw_controls", "plot_controls"]
 
-_ORDER = ("plain", "auto", "SAM", "ASAM")
+_ORDER = ("plain", "COR", "SAM", "ASAM")
 
 
 def plot_controls(out: Path) -> None:

@@ -8,6 +8,7 @@ from corit.model.config import ANCHORS, EACH, NORMALISATIONS, CoRITConfig
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.tuning import parse_tuning
 from gsnr_toolkit.support.settings import Settings, setting, settle_settings
+from gsnr_toolkit.training.config import AUTO
 
 __all__ = ["METHODS", "DetectorTraining"]
 
@@ -86,7 +87,10 @@ class DetectorTraining(Settings):
     lr_schedule: str = setting("cosine", "Learning rate over the run.", choices=("constant", "cosine"))
     batch_size: int = setting(64, "Images per batch, half of them real.", low=2, kind=int)
     steps: int = setting(600, "Training steps.", low=1, kind=int)
-    rho: float = setting(0.0, "SAM's radius; 0 for AdamW alone.", low=0, kind=float)
+    rho: float | str = setting(
+        0.0, "SAM's radius; 0 for AdamW alone, 'auto' for one that needs no number.", low=0, words=(AUTO,), kind=float
+    )
+    rho_max: float | None = setting(None, "Largest radius of rho='auto'; none when None.", above=0, kind=float)
     eval_every: int = setting(50, "Steps between evaluations on the validation split.", low=1, kind=int)
     seed: int = setting(
         0, "Seed of the head's initial weights and of the order of batches.", low=0, high=2**31, kind=int

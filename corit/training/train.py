@@ -24,10 +24,12 @@ from corit.training.tasks import FeatureTask, make_task
 from gsnr_toolkit.estimators.auc import auc
 from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.optim.learning_rate import cosine_decay
+from gsnr_toolkit.optim.margin import MarginRadius
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.support.arguments import PATH, WHOLE, check_arguments, optional
 from gsnr_toolkit.support.atomic import write_text
 from gsnr_toolkit.training.checkpoint import load_model_state, model_state
+from gsnr_toolkit.training.config import AUTO
 from gsnr_toolkit.training.resumable import ResumableRun, check_work, choose_device, complete_run
 from gsnr_toolkit.types import Batch
 
@@ -100,14 +102,16 @@ class _Run(ResumableRun):
         self.best: dict[str, Tensor] = {}
         self._cache, self._draws, self._num_workers, self._progress = cache, draws, num_workers, progress
         trainable = [param for param in self.task.module.parameters() if param.requires_grad]
+        # every batch holds both classes equally
+        rho = MarginRadius(math.log(2), rho_max=config.rho_max) if config.rho == AUTO else float(config.rho)
         optimizer = SAM(
-            trainable, torch.optim.AdamW, rho=config.rho, lr=config.learning_rate, weight_decay=config.weight_decay
+            trainable, torch.optim.AdamW, rho=rho, lr=config.learning_rate, weight_decay=config.weight_decay
         )
         super().__init__(config, folder, self.task.module, optimizer, device, checkpoint_seconds)
 
     @property
     def title(self) -> str:
-        return f"{self.config.method}, {self.config.data}, rho {self.config.rho:g}"
+        return f"{self.config.method}, {self.config.data}, rho {self.config.rho}"
 
     def batches(self) -> Iterator[Batch]:
         return self.task.batches(self.done)

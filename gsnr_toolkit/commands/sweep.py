@@ -32,7 +32,9 @@ def _opt(panel: str, text: str, *names: str, **extra: Any) -> Any:
 def sweep_command(
     context: typer.Context,
     data: Annotated[str | None, _opt(_AXES, "Data sets. Default: demo-nt.", "--data", "-d")] = None,
-    rho: Annotated[str | None, _opt(_AXES, "SAM radii; 0 for none, 'auto' to follow COR. Default: 0.")] = None,
+    rho: Annotated[
+        str | None, _opt(_AXES, "SAM radii; 0 for none, 'auto' for one that needs no number. Default: 0.")
+    ] = None,
     tuning: Annotated[str | None, _opt(_AXES, "What is trained: head, norms, last-K, full. Default: full.")] = None,
     seeds: Annotated[int | None, _opt(_AXES, "Number of seeds: 0, 1, ... Default: 1.")] = None,
     seed: Annotated[str | None, _opt(_AXES, "The seeds themselves, instead of their number.")] = None,

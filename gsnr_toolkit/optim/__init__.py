@@ -4,6 +4,7 @@ What needs a measurement does not belong here: :class:`gsnr_toolkit.AutoRho`, wh
 ``training``.
 """
 
+from gsnr_toolkit.optim.margin import MarginRadius
 from gsnr_toolkit.optim.rho import Constant, Cosine, Linear, RadiusController, RhoSchedule, WarmStart
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.optim.statistics import keep_running_stats
@@ -14,6 +15,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Linear",
+    "MarginRadius",
     "RadiusController",
     "RhoSchedule",
     "WarmStart",

@@ -31,6 +31,15 @@ class Displacement:
     def __bool__(self) -> bool:
         return bool(self._weights)
 
+    @staticmethod
+    @torch.no_grad()
+    def length(
+        groups: list[dict[str, Any]], radii: tuple[float, ...], chosen: set[Tensor], *, eta: float | None
+    ) -> float:
+        """Return the norm of the ascent gradient that :meth:`ascend` would divide by; 0 if there is no gradient."""
+        params, gradient, _ = ascent_set(groups, radii, chosen)
+        return float(ascent_norm(gradient, params if eta is not None else None, eta or 0.0)) if params else 0.0
+
     @torch.no_grad()
     def ascend(
         self,

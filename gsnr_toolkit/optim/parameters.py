@@ -10,7 +10,8 @@ from torch.optim import LBFGS, Optimizer
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.tuning import is_norm
-from gsnr_toolkit.optim.rho import check_radius
+from gsnr_toolkit.optim.margin import MarginRadius
+from gsnr_toolkit.optim.rho import RadiusController, check_radius
 from gsnr_toolkit.types import Params
 
 Perturb: TypeAlias = str | Callable[[str, Tensor], bool]
@@ -117,12 +118,12 @@ def ascent_set(
     return params, gradient, rho
 
 
-def check_group_radii(groups: Iterable[dict[str, Any]], *, controlled: bool) -> None:
-    """Check the radii of parameter groups.
+def check_group_radii(groups: Iterable[dict[str, Any]], controller: RadiusController | None) -> None:
+    """Check the radii of parameter groups; under ``rho="auto"`` each becomes the largest radius of its group.
 
     Args:
         groups: The user's groups.
-        controlled: Whether a controller sets the radius of all groups.
+        controller: What sets the radius of all groups, if anything.
 
     Raises:
         ProbeError: If a group's rho is out of range, or a controller would overwrite it.
@@ -131,7 +132,9 @@ def check_group_radii(groups: Iterable[dict[str, Any]], *, controlled: bool) -> 
         if "rho" not in group:
             continue
         check_radius(group["rho"], "a group's rho")
-        if controlled:
+        if isinstance(controller, MarginRadius):
+            group["rho_max"] = group.pop("rho")
+        elif controller is not None:
             raise ProbeError(
                 f"expected groups without rho under a radius controller, got rho={group['rho']!r}; remove it, or "
                 "exclude parameters from the ascent with perturb=function(name, parameter)"

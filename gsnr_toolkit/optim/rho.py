@@ -134,7 +134,7 @@ class WarmStart:
         return 0.0 if step < self.plain_steps else self.then(step - self.plain_steps)
 
 
-def fixed_radius(rho: float | RadiusController) -> float:
+def fixed_radius(rho: float | str | RadiusController) -> float:
     """Return the initial radius of groups without a ``rho``.
 
     Args:
@@ -148,8 +148,8 @@ def fixed_radius(rho: float | RadiusController) -> float:
     """
     if isinstance(rho, str):
         raise ProbeError(
-            f"expected rho to be a number or a controller, got {rho!r}; for a radius that follows the measured COR "
-            "pass rho=gsnr_toolkit.AutoRho(model, loader)"
+            f"expected rho to be a number, 'auto' or a controller, got {rho!r}; pass rho='auto', or "
+            "rho=gsnr_toolkit.AutoRho(model, loader) for a radius that follows the measured COR"
         )
     return 0.0 if isinstance(rho, RadiusController) else check_radius(rho, "rho")
 

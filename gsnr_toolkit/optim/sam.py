@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.optim.caches import drop_weight_copies
 from gsnr_toolkit.optim.displacement import Displacement
+from gsnr_toolkit.optim.margin import MarginRadius
 from gsnr_toolkit.optim.parameters import (
     Perturb,
     check_group_radii,
@@ -24,7 +25,8 @@ from gsnr_toolkit.optim.parameters import (
     make_base,
     parameter_groups,
 )
-from gsnr_toolkit.optim.rho import RadiusController, RhoSchedule, check_radius, fixed_radius
+from gsnr_toolkit.optim.radii import Radii, WithRadii
+from gsnr_toolkit.optim.rho import RadiusController, RhoSchedule, check_radius
 from gsnr_toolkit.optim.scaling import (
     AskedByScaler,
     Unscaler,
@@ -33,12 +35,11 @@ from gsnr_toolkit.optim.scaling import (
     insist_direct,
     scaler_errors,
 )
-from gsnr_toolkit.optim.state import AroundBase, is_priming
+from gsnr_toolkit.optim.state import is_priming
 from gsnr_toolkit.optim.watch import STANDING
-from gsnr_toolkit.support.warn import warn_user
 
 
-class SAM(AroundBase):
+class SAM(WithRadii):
     r"""Sharpness-aware minimization: the base optimizer's step, with the gradient at the ascended weights.
 
     .. math:: g_{SAM} = \nabla L_B\left(\theta + \rho \frac{T^2 g_B}{|T g_B|}\right), \quad g_B = \nabla L_B(\theta),
@@ -51,12 +52,15 @@ class SAM(AroundBase):
         params: A module (its trainable parameters), parameters, ``(name, parameter)`` pairs, or groups. A group may
             set its own ``rho``; a group with rho 0 is not perturbed and does not count in the norm.
         base_optimizer: An optimizer class, or a function that builds an optimizer from parameter groups.
-        rho: Radius, in units of the parameters; or a controller that sets it, such as
-            :class:`gsnr_toolkit.training.auto_rho.AutoRho`.
+        rho: Radius, in units of the parameters; ``"auto"`` for :class:`~gsnr_toolkit.optim.margin.MarginRadius`, which
+            needs no number; or a controller, such as :class:`gsnr_toolkit.training.auto_rho.AutoRho`.
         adaptive: Take ASAM's step. It scales biases and norms too, so that rescaling layers does not change it.
         adaptive_eta: ASAM's offset, added to each ``|theta|``; 0 is exactly scale-invariant but never moves a zero.
         perturb: ``"all"``, ``"norms"`` (needs the model) or a function ``(name, parameter) -> bool``. Radii are
             comparable only between equal choices.
+        plateau_loss: With ``rho="auto"``, the loss of the best constant prediction
+            (:func:`gsnr_toolkit.plateau_loss`). When None it is found from the losses that the closure calls.
+        rho_max: With ``rho="auto"``, the largest radius; none when None. A group's own ``rho`` is its largest.
         rho_schedule: Function from the step to a factor of every rho (:mod:`gsnr_toolkit.optim.rho`). If all radii are
             0, the step is the base optimizer's and costs one backward.
         model: The model, if ``params`` is not the module itself. With it, only the first forward of a step moves the
@@ -91,27 +95,28 @@ class SAM(AroundBase):
         params: Any,
         base_optimizer: Callable[..., Optimizer] = torch.optim.SGD,
         *,
-        rho: float | RadiusController = 0.05,
+        rho: float | str | RadiusController | MarginRadius = 0.05,
         adaptive: bool = False,
         adaptive_eta: float = 0.01,
         perturb: Perturb = "all",
+        plateau_loss: float | None = None,
+        rho_max: float | None = None,
         rho_schedule: RhoSchedule | None = None,
         model: nn.Module | None = None,
         **base_options: Any,
     ) -> None:
         groups = parameter_groups(params)
-        self._controller = rho if isinstance(rho, RadiusController) else None
+        self._radii = Radii(rho, rho_schedule, plateau_loss=plateau_loss, rho_max=rho_max)
         self.adaptive = adaptive
         self.adaptive_eta = check_radius(adaptive_eta, "adaptive_eta")
-        self.rho_schedule = rho_schedule
         self.steps = self.skipped = self.unperturbed = 0
         self._perturb, self._model = perturb, params if isinstance(params, nn.Module) else model
         self._told: set[str] = set()
         self._unscaler = Unscaler()
         self._displaced = Displacement()
         self._pending = self._spoiled = self._in_step = False
-        check_group_radii(groups, controlled=self._controller is not None)
-        super().__init__(groups, {"rho": fixed_radius(rho)})
+        check_group_radii(groups, self._radii.controller)
+        super().__init__(groups, {"rho": self._radii.initial})
         self.base_optimizer = make_base(base_optimizer, self.param_groups, base_options)
         self._share_state()
         self.defaults = {**self.base_optimizer.defaults, **self.defaults}
@@ -126,7 +131,7 @@ class SAM(AroundBase):
         if "base_optimizer" not in self.__dict__:  # called by Optimizer.__init__
             super().add_param_group(param_group)
             return
-        check_group_radii([param_group], controlled=self._controller is not None)
+        check_group_radii([param_group], self._radii.controller)
         param_group.setdefault("rho", self.defaults["rho"])
         self.base_optimizer.add_param_group(param_group)
         self._choose()
@@ -134,38 +139,13 @@ class SAM(AroundBase):
     def _choose(self) -> None:
         """Select the parameters to perturb, from all groups."""
         self._perturbed = choose_perturbed(self.param_groups, self._perturb, self._model)
-        if self._controller is not None:
-            self._controller.attach(self._perturbed, adaptive=self.adaptive)
+        self._radii.attach(self._perturbed, adaptive=self.adaptive)
         if any(param.element_size() < 4 for param in self._perturbed):
             self._tell(
                 "half",
                 "expected perturbed parameters in float32, got half precision, which rounds away much of the ascent; "
                 "keep parameters in float32 and use torch.autocast",
             )
-
-    @property
-    def radii(self) -> tuple[float, ...]:
-        """The radius of each group at the current step: its rho times the schedule's factor."""
-        factor = self._factor()
-        return tuple(check_radius(group["rho"], "rho") * factor for group in self.param_groups)
-
-    def next_radii(self) -> tuple[float, ...]:
-        """Let the controller, if any, set the radius of the next step; every step begins with this.
-
-        The controller is not asked while the schedule's factor is 0.
-
-        Returns:
-            :attr:`radii` of the next step.
-        """
-        if self._controller is not None and self._factor():
-            radius = check_radius(self._controller.radius(self.steps), "the controller's radius")
-            for group in self.param_groups:
-                group["rho"] = radius
-        return self.radii
-
-    def _factor(self) -> float:
-        factor = 1.0 if self.rho_schedule is None else self.rho_schedule(self.steps)
-        return check_radius(factor, f"rho_schedule({self.steps})")
 
     def step(
         self,
@@ -198,14 +178,14 @@ class SAM(AroundBase):
         self._insist_new()
         if self._displaced.watch.standing(self._params()):
             self._tell("standing", STANDING)
-        self._open()
-        local = local_ascent if any(self.radii) else None
+        local = local_ascent if any(self._open()) else None
         try:
             self._in_step = True
             self.zero_grad()
-            with scaler_errors(), nullcontext() if local is None else local.no_sync(), torch.enable_grad():
+            unsynced = nullcontext() if local is None else local.no_sync()
+            with scaler_errors(), unsynced, torch.enable_grad(), self._radii.watching():
                 loss = closure()
-            if self._ascend(zero_grad=True, scaler=scaler, local_ascent=local):
+            if self._ascend(loss, zero_grad=True, scaler=scaler, local_ascent=local):
                 with scaler_errors(), torch.enable_grad():
                     closure()
             self._finish(scaler)
@@ -228,6 +208,7 @@ class SAM(AroundBase):
     def first_step(
         self,
         *,
+        loss: Any = None,
         zero_grad: bool = True,
         scaler: torch.amp.GradScaler | None = None,
         local_ascent: DistributedDataParallel | None = None,
@@ -235,6 +216,7 @@ class SAM(AroundBase):
         """Ascend along the current gradients; call :meth:`second_step` next in any case.
 
         Args:
+            loss: The mean loss of the batch, unscaled; needed with ``rho="auto"``.
             zero_grad: Clear the gradients. If no second backward is needed they are kept, and one would replace them.
             scaler: The GradScaler that scaled the gradients.
             local_ascent: The DDP model, if the gradients come from a backward in its ``no_sync()``.
@@ -248,7 +230,7 @@ class SAM(AroundBase):
         """
         self._insist_new()
         self._open()
-        return self._ascend(zero_grad=zero_grad, scaler=scaler, local_ascent=local_ascent)
+        return self._ascend(loss, zero_grad=zero_grad, scaler=scaler, local_ascent=local_ascent)
 
     def second_step(self, *, scaler: torch.amp.GradScaler | None = None) -> None:
         """Restore the weights bit for bit, then take the base optimizer's step unless a gradient is not finite.
@@ -306,6 +288,7 @@ class SAM(AroundBase):
     def perturbed(
         self,
         *,
+        loss: Any = None,
         zero_grad: bool = True,
         scaler: torch.amp.GradScaler | None = None,
         local_ascent: DistributedDataParallel | None = None,
@@ -320,7 +303,7 @@ class SAM(AroundBase):
         """
         self._open()
         try:
-            yield self._ascend(zero_grad=zero_grad, scaler=scaler, local_ascent=local_ascent)
+            yield self._ascend(loss, zero_grad=zero_grad, scaler=scaler, local_ascent=local_ascent)
         except BaseException:
             self.restore()
             raise
@@ -333,12 +316,14 @@ class SAM(AroundBase):
         self._displaced.keep_gradients()
         self._close()
 
-    def _open(self) -> None:
-        """Begin a step unless one has begun."""
-        if not self._pending:
-            self.next_radii()
-            self._unscaler.begin()
-            self._pending = True
+    def _open(self) -> tuple[float, ...]:
+        """Begin a step unless one has begun; return the largest radii that it may have."""
+        if self._pending:
+            return self._radii.largest(self.param_groups, self.steps)
+        radii = self.next_radii()
+        self._unscaler.begin()
+        self._pending = True
+        return radii
 
     def _close(self) -> None:
         self._pending = self._spoiled = False
@@ -355,18 +340,24 @@ class SAM(AroundBase):
             )
 
     def _ascend(
-        self, *, zero_grad: bool, scaler: torch.amp.GradScaler | None, local_ascent: DistributedDataParallel | None
+        self,
+        loss: Any,
+        *,
+        zero_grad: bool,
+        scaler: torch.amp.GradScaler | None,
+        local_ascent: DistributedDataParallel | None,
     ) -> bool:
         """Ascend; return whether a second backward is needed."""
         if self._displaced:
             raise ProbeError("expected unperturbed weights, got perturbed() inside perturbed(); leave that block first")
         self._unscaler.note(scaler)
-        radii, moved = self.radii, False
+        radii, moved = self._radii.largest(self.param_groups, self.steps), False
         if any(radii) and not self._spoiled:
             self._spoiled = not finite_everywhere(self.param_groups, local_ascent)
-            if scaler is not None:
+            radii = radii if self._spoiled or self._radii.margin is None else self._observed(loss, radii, scaler)
+            if scaler is not None and any(radii):
                 self._unscaler.ascent(scaler, self.param_groups)
-            moved = not self._spoiled and self._move(radii)
+            moved = not self._spoiled and any(radii) and self._move(radii)
         # Even without an ascent, this gradient cannot serve for the step if it comes from this process alone, or is
         # already unscaled.
         unfit = local_ascent is not None or (scaler is not None and any(radii))
@@ -376,6 +367,13 @@ class SAM(AroundBase):
         elif zero_grad:
             self._displaced.let_gradients_be_replaced(self.param_groups)
         return again
+
+    def _observed(self, loss: Any, radii: tuple[float, ...], scaler: torch.amp.GradScaler | None) -> tuple[float, ...]:
+        """Let ``rho="auto"`` decide the radii, from the loss and the gradient of the step."""
+        eta = self.adaptive_eta if self.adaptive else None
+        norm = self._displaced.length(self.param_groups, radii, self._perturbed, eta=eta)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        return self._radii.observe(self.param_groups, self.steps, loss, norm / scale)
 
     def _move(self, radii: tuple[float, ...]) -> bool:
         """Move the weights; return False if the ascent gradient has no direction."""
@@ -390,9 +388,3 @@ class SAM(AroundBase):
             "perturbed (counted in optimizer.unperturbed); check that the loss depends on them",
         )
         return False
-
-    def _tell(self, kind: str, message: str) -> None:
-        """Warn once per kind."""
-        if kind not in self._told:
-            self._told.add(kind)
-            warn_user(message)

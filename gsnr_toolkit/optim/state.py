@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.optim.displacement import Displacement
 from gsnr_toolkit.optim.rho import RadiusController
+from gsnr_toolkit.support.warn import warn_user
 
 OWN_STATE = "sam"
 COUNTERS = ("steps", "skipped", "unperturbed")
@@ -20,7 +21,11 @@ class AroundBase(Optimizer):
 
     base_optimizer: Optimizer
     _displaced: Displacement
-    _controller: RadiusController | None
+    _told: set[str]
+
+    @property
+    def _controller(self) -> RadiusController | None:
+        raise NotImplementedError
 
     def restore(self) -> None:
         """Abandon an unfinished step."""
@@ -79,6 +84,12 @@ class AroundBase(Optimizer):
             setattr(self, name, value)
         if self._controller is not None and "controller" in own:
             self._controller.load_state_dict(own["controller"])
+
+    def _tell(self, kind: str, message: str) -> None:
+        """Warn once per kind."""
+        if kind not in self._told:
+            self._told.add(kind)
+            warn_user(message)
 
     def __getstate__(self) -> dict[str, Any]:
         # Learning-rate schedulers set an instance attribute "step", a wrapper that cannot be pickled.

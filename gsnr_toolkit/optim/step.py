@@ -122,8 +122,12 @@ def _each(work: _Work, cuts: Sequence[Batch], optimizer: SAM, ddp: DistributedDa
     parts: list[Tensor] = []
     try:
         for index, cut in enumerate(cuts):
-            parts.append(work.backward(cut, divisor=batch_length(cut), exchange=False))
-            with optimizer.perturbed(scaler=work.scaler, local_ascent=ddp), keep_running_stats(work.model):
+            rows = batch_length(cut)
+            with optimizer.watching():
+                parts.append(work.backward(cut, divisor=rows, exchange=False))
+            loss = parts[-1] * work.count / rows  # of this micro-batch
+            ascended = optimizer.perturbed(loss=loss, scaler=work.scaler, local_ascent=ddp)
+            with ascended, keep_running_stats(work.model):
                 # The backward adds to the sum so far, so that DDP exchanges the whole sum after the last micro-batch.
                 for param, grad in held:
                     param.grad = grad

@@ -114,9 +114,11 @@ class SweepFolder:
         """
         note = self.check(grid, overwrite=overwrite)
         try:
-            for name in ("runs", "failed", "logs"):
-                (self.path / name).mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            # first: if the disk is full, the folder stays one in which the same call may begin again
             write_json(self.grid_file, {"format": _FORMAT, **grid.to_dict()})
+            for name in ("runs", "failed", "logs"):
+                (self.path / name).mkdir(exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
         return note
@@ -135,7 +137,10 @@ class SweepFolder:
 
     def _is_empty(self) -> bool:
         try:
-            return not self.path.exists() or not any(entry.name != _LOCK for entry in self.path.iterdir())
+            # a killed process may leave a hidden temporary file of atomic_file
+            return not self.path.exists() or all(
+                entry.name == _LOCK or entry.name.startswith(".") for entry in self.path.iterdir()
+            )
         except NotADirectoryError:
             raise ProbeError(f"expected a folder, got the file {self.path}; choose another --out") from None
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.settings import Settings, describe_settings, setting, settle_settings
 
-__all__ = ["AUTO", "TrainConfig", "describe_fields"]
+__all__ = ["AUTO", "COR", "TrainConfig", "describe_fields"]
 
-#: The value of ``rho`` for a radius that follows the measured COR.
-AUTO = "auto"
+#: Values of ``rho``: a radius that spends a share of what is gained and left, and one that follows the measured COR.
+AUTO, COR = "auto", "cor"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,14 @@ class TrainConfig(Settings):
     batch_size: int = setting(32, "Images per batch, half of them real.", low=2, kind=int)
     steps: int = setting(300, "Training steps.", low=1, kind=int)
     rho: float | str = setting(
-        0.0, "SAM's radius; 0 for the base optimizer, 'auto' to follow COR.", low=0, words=(AUTO,), kind=float
+        0.0,
+        "SAM's radius; 0 for the base optimizer, 'auto' for one that needs no number, 'cor' to follow COR.",
+        low=0,
+        words=(AUTO, COR),
+        kind=float,
+    )
+    rho_max: float | None = setting(
+        None, "Largest radius of rho='auto' (none when None) and of rho='cor' (0.05 when None).", above=0, kind=float
     )
     method: str = setting("sam", "How the perturbation is scaled.", choices=("sam", "asam"))
     perturb: str = setting("all", "Which trained parameters are perturbed.", choices=("all", "norms"))
@@ -61,9 +68,11 @@ class TrainConfig(Settings):
         "constant", "The radius over the run: constant, or rising from 0.", choices=("constant", "linear", "cosine")
     )
     plain_steps: int = setting(0, "Steps of the base optimizer before SAM starts.", low=0, kind=int)
-    auto_every: int = setting(50, "rho='auto': steps between two estimates of COR.", low=1, kind=int)
-    auto_safety: float = setting(0.5, "rho='auto': fraction of COR to use.", above=0, high=1, kind=float)
-    auto_max: float = setting(0.05, "rho='auto': largest radius.", above=0, kind=float)
+    rho_share: float = setting(
+        0.5, "rho='auto': share of what is gained that a step may spend.", above=0, high=1, kind=float
+    )
+    cor_every: int = setting(50, "rho='cor': steps between two estimates of COR.", low=1, kind=int)
+    cor_safety: float = setting(0.5, "rho='cor': fraction of COR to use.", above=0, high=1, kind=float)
     eval_every: int = setting(
         0, "Steps between evaluations on the validation split; 0: only at the end.", low=0, kind=int
     )
@@ -76,12 +85,12 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         settle_settings(self)
-        if self.rho == AUTO and (self.method, self.perturb) != ("sam", "all"):
+        if self.rho == COR and (self.method, self.perturb) != ("sam", "all"):
             raise ProbeError(
-                f"expected method 'sam' and perturb 'all' with rho 'auto', because COR is measured for them, got "
-                f"{self.method!r} and {self.perturb!r}; pass a number as rho"
+                f"expected method 'sam' and perturb 'all' with rho 'cor', because COR is measured for them, got "
+                f"{self.method!r} and {self.perturb!r}; pass 'auto' or a number as rho"
             )
-        if (self.record_every or self.rho == AUTO) and self.record_samples < 4 * self.batch_size:
+        if (self.record_every or self.rho == COR) and self.record_samples < 4 * self.batch_size:
             raise ProbeError(
                 f"expected record_samples of at least 4 mini-batches, got {self.record_samples} with a batch_size of "
                 f"{self.batch_size}; raise record_samples to {8 * self.batch_size}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
@@ -13,15 +14,19 @@ from gsnr_toolkit.data.base import ForgeryDataset
 from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.models.spec import InputSpec, input_spec
 from gsnr_toolkit.optim.learning_rate import warmup_then_cosine
+from gsnr_toolkit.optim.margin import MarginRadius
 from gsnr_toolkit.optim.rho import Cosine, Linear, RhoSchedule, WarmStart
 from gsnr_toolkit.optim.sam import SAM
 from gsnr_toolkit.training.auto_rho import AutoRho
-from gsnr_toolkit.training.config import AUTO, TrainConfig
+from gsnr_toolkit.training.config import AUTO, COR, TrainConfig
 from gsnr_toolkit.training.stream import balanced_rows, training_batches
 from gsnr_toolkit.types import Loader
 
 Opened: TypeAlias = dict[tuple[object, ...], ForgeryDataset]
 """Data sets by name and options. Runs of one process that share it load, or draw, each image once."""
+
+_PLATEAU = math.log(2)
+"""Loss of the best constant prediction: every batch holds both classes equally."""
 
 _BASE = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
@@ -119,7 +124,7 @@ def make_optimizer(config: TrainConfig, model: nn.Module, probe: Loader) -> SAM:
     Args:
         config: The run's config.
         model: The model, with ``requires_grad`` set on the parameters to train.
-        probe: Samples that COR is measured on if rho is ``"auto"``.
+        probe: Samples that COR is measured on if rho is ``"cor"``.
 
     Returns:
         SAM around the base optimizer; with rho 0 its step is the base optimizer's.
@@ -127,26 +132,32 @@ def make_optimizer(config: TrainConfig, model: nn.Module, probe: Loader) -> SAM:
     base: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
         base["momentum"] = config.momentum
-    rho: Any = config.rho
-    if rho == AUTO:
-        rho = AutoRho(
-            model,
-            probe,
-            every=config.auto_every,
-            safety=config.auto_safety,
-            rho_max=config.auto_max,
-            max_samples=config.record_samples,
-            batch_size=config.batch_size,
-        )
     return SAM(
         model,
         _BASE[config.optimizer],
-        rho=rho,
+        rho=_radius(config, model, probe),
         adaptive=config.method == "asam",
         perturb=cast("Literal['all', 'norms']", config.perturb),
         rho_schedule=_rho_schedule(config),
         **base,
     )
+
+
+def _radius(config: TrainConfig, model: nn.Module, probe: Loader) -> float | MarginRadius | AutoRho:
+    """Return the radius of a config, or what sets it."""
+    if config.rho == AUTO:
+        return MarginRadius(_PLATEAU, share=config.rho_share, rho_max=config.rho_max)
+    if config.rho == COR:
+        return AutoRho(
+            model,
+            probe,
+            every=config.cor_every,
+            safety=config.cor_safety,
+            rho_max=config.rho_max or 0.05,
+            max_samples=config.record_samples,
+            batch_size=config.batch_size,
+        )
+    return float(config.rho)
 
 
 def _rho_schedule(config: TrainConfig) -> RhoSchedule | None:

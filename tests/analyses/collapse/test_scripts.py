@@ -112,9 +112,9 @@ def test_controls(options, tmp_path, monkeypatch):
     assert table.loc["plain", "passes"] == 1
     assert table.loc["SAM 0.05", "passes"] == 2
     assert table.loc["SAM 0.05 after 12 plain steps", "passes"] == 1.5
-    assert table.loc["auto, safety 1", "passes"] > 1 + 9 * 64 / (8 * 12) - 1e-9
+    assert table.loc["COR, safety 1", "passes"] > 1 + 9 * 64 / (8 * 12) - 1e-9
     assert table.loc["SAM 0.05", "rho_last"] == 0.05
-    assert 0 <= table.loc["auto, safety 1", "rho_last"] <= 0.2
+    assert 0 <= table.loc["COR, safety 1", "rho_last"] <= 0.2
 
 
 def test_the_variance_of_log_cor_is_dealt_out_in_full():

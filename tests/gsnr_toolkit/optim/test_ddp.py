@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from gsnr_toolkit import SAM, AutoRho
-from gsnr_toolkit.optim import WarmStart, sam_step
+from gsnr_toolkit.optim import MarginRadius, WarmStart, sam_step
 from tests.support.sam_reference import bits, literal_gradient, literal_sgd, losses, make_batch, make_model
 
 LR, RHO, STEPS = 0.3, 0.4, 3
@@ -76,12 +76,14 @@ def work(rank, folder, interface):
         if interface == "controller":
             # without an agreement the processes would take different numbers of backwards, and wait forever
             rho = AutoRho(bare, [], every=1, rho_max=RHO, safety=1.0, probe=lambda: 0.1 if rank == 0 else 0.0)
+        if interface == "auto":
+            rho = MarginRadius(1.0)  # each process sees other losses, and all take one radius
         optimizer = SAM(model, lr=LR, rho=rho, rho_schedule=schedule)
         record = None
         if interface == "overflow":
             record = overflow(model, optimizer, rank)
         else:
-            plain = interface in ("controller", "sharded")
+            plain = interface in ("controller", "sharded", "auto")
             record = train("synchronised" if plain else interface, model, optimizer, rank)
         weights = [value.full_tensor() if hasattr(value, "full_tensor") else value for value in bits(bare)]
         torch.save({"weights": weights, "record": record, "radii": optimizer.radii}, f"{folder}/{rank}.pt")
@@ -147,6 +149,21 @@ def test_two_processes_equal_one(interface):
         assert first["record"] == [0, 1, 1, 2, 2]  # a plain step runs the closure once, and exchanges gradients there
     if interface == "controller":
         assert first["radii"] == second["radii"] == (0.1,)
+
+
+def test_auto_takes_one_radius_in_all_processes():
+    first, second = spawn("auto")
+    torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
+    model, rule, radii = make_model(), MarginRadius(1.0), []
+    for step in range(STEPS):
+        batch = make_batch(step)
+        loss = losses(model, batch).mean()
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+        radii.append(rule.observe(step, loss.item(), torch.cat([grad.flatten() for grad in grads]).norm().item()))
+        literal_sgd(model, literal_gradient(model, batch, radii[-1]), LR)
+    assert min(radii) > 0
+    assert first["radii"] == second["radii"] == (pytest.approx(radii[-1], rel=1e-6),)
+    torch.testing.assert_close(first["weights"], bits(model), rtol=1e-6, atol=1e-6)
 
 
 def test_the_two_kinds_of_ascent_differ():

@@ -214,27 +214,30 @@ def test_a_graph_reused_after_good_steps_is_told_soon():
     optimizer = SAM(model, lr=0.1, rho=1.0)
     optimizer.step(lambda: F.cross_entropy(model(inputs.float()), labels).backward())
     logits = model(inputs.float())
-    with pytest.warns(ProbeWarning, match="got the first gradient again, bit for bit"):
+
+    def go_on():
         for _ in range(64):
             optimizer.step(lambda: F.cross_entropy(logits, labels).backward(retain_graph=True))
 
+    with pytest.warns(ProbeWarning, match="got the first gradient again, bit for bit"):
+        go_on()
+
 
 def test_a_second_scale_after_good_steps_is_told_soon():
-    model, batch, scale = make_model(), make_batch(), 1.0
+    model, batch = make_model(), make_batch()
     optimizer = SAM(model, rho=0.1, lr=0.0)
 
-    def step():
-        optimizer.zero_grad()
-        losses(model, batch).mean().backward()
-        optimizer.first_step()
-        (scale * losses(model, batch).mean()).backward()
-        optimizer.second_step()
+    def steps(count, scale):
+        for _ in range(count):
+            optimizer.zero_grad()
+            losses(model, batch).mean().backward()
+            optimizer.first_step()
+            (scale * losses(model, batch).mean()).backward()
+            optimizer.second_step()
 
-    step()
-    scale = 65536.0
+    steps(1, scale=1.0)
     with pytest.warns(ProbeWarning, match="in one scale, got a second one"):
-        for _ in range(64):
-            step()
+        steps(64, scale=65536.0)
 
 
 def test_a_reused_graph_that_no_longer_reaches_every_parameter_is_told():

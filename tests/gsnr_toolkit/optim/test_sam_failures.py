@@ -151,7 +151,12 @@ def test_half_precision_is_warned_of():
     [
         (lambda m: SAM([]), "expected at least one parameter to train, got none"),
         (lambda m: SAM(m, rho=-0.1), "expected rho to be a finite number, 0 or above, got -0.1"),
-        (lambda m: SAM(m, rho="auto"), "got 'auto'; for a radius that follows the measured COR pass rho="),
+        (lambda m: SAM(m, rho="cor"), "got 'cor'; pass rho='auto', or rho=gsnr_toolkit.AutoRho"),
+        (lambda m: SAM(m, rho=0.1, rho_max=0.2), "expected rho='auto' with rho_max, got rho=0.1"),
+        (
+            lambda m: SAM(m, rho="auto", plateau_loss=-1),
+            "expected plateau_loss to be a positive number or None, got -1",
+        ),
         (lambda m: SAM(m, adaptive_eta=math.nan), "expected adaptive_eta to be a finite number, 0 or above, got nan"),
         (lambda m: SAM([{"params": m.parameters(), "rho": math.inf}]), "expected a group's rho to be a finite number"),
         (lambda m: SAM(m, perturb="some"), "expected perturb to be 'all', 'norms' or a function"),

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 
@@ -97,3 +98,17 @@ def test_two_cannot_work_on_one_folder(tmp_path):
     assert not folder.busy
     with folder.locked():
         pass
+
+
+def test_a_sweep_that_found_no_space_may_begin_again(tmp_path, monkeypatch):
+    def full(path, _):
+        (path.parent / f".{path.name}.x.partial").touch()  # what a killed process leaves
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder, grid = SweepFolder(tmp_path / "new"), make_grid(TrainConfig(), {"rho": [0, 0.1]})
+    with monkeypatch.context() as patch, pytest.raises(ProbeError, match="No space left"):
+        patch.setattr("gsnr_toolkit.sweeps.folder.write_json", full)
+        folder.claim(grid)
+    (folder.path / "sweep.lock").touch()
+    assert folder.claim(grid) == ""
+    assert folder.load_grid() == grid

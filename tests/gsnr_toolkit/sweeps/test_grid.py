@@ -87,8 +87,8 @@ def test_what_makes_no_grid_is_refused(axes, message):
 
 
 def test_a_combination_that_contradicts_itself_is_named():
-    grid = make_grid(TrainConfig(), {"rho": [0, "auto"], "method": ["sam", "asam"]})
-    with pytest.raises(ProbeError, match=r"combination rho auto, method asam: expected method 'sam'"):
+    grid = make_grid(TrainConfig(), {"rho": [0, "cor"], "method": ["sam", "asam"]})
+    with pytest.raises(ProbeError, match=r"combination rho cor, method asam: expected method 'sam'"):
         grid.configs  # noqa: B018
 
 

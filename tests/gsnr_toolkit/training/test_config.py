@@ -12,7 +12,7 @@ def test_the_key_differs_whenever_a_field_differs():
         "strength": 2.0, "eval_data": ("demo-fs",), "train_samples": 10, "eval_samples": 20, "label_noise": 0.1,
         "tuning": "head", "optimizer": "sgd", "lr": 1.0, "weight_decay": 0.1, "momentum": 0.5, "lr_schedule": "cosine",
         "lr_warmup": 1, "batch_size": 4, "steps": 5, "rho": 0.1, "method": "asam", "perturb": "norms",
-        "rho_schedule": "linear", "plain_steps": 2, "auto_every": 3, "auto_safety": 0.1, "auto_max": 0.2,
+        "rho_schedule": "linear", "plain_steps": 2, "cor_every": 3, "cor_safety": 0.1, "rho_max": 0.2, "rho_share": 0.3,
         "eval_every": 1, "record_every": 1, "record_samples": 512, "stop_dead": 7, "seed": 1,
     }  # fmt: skip
     assert changed.keys() == {item.name for item in dataclasses.fields(TrainConfig)}
@@ -51,7 +51,7 @@ def test_text_is_read_as_numbers():
         ({"rho": -1.0}, "expected rho to be a number from 0, got -1.0"),
         ({"model": ""}, "expected model to be a name, got ''"),
         ({"eval_data": (1,)}, "expected eval_data to be names of data sets"),
-        ({"rho": "auto", "method": "asam"}, "expected method 'sam' and perturb 'all' with rho 'auto'"),
+        ({"rho": "cor", "method": "asam"}, "expected method 'sam' and perturb 'all' with rho 'cor'"),
         ({"record_every": 5, "record_samples": 64}, "raise record_samples to 256"),
         ({"rho": 0.1, "plain_steps": 300}, "got 300 of 300, so that SAM would never start"),
     ],

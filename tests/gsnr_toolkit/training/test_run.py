@@ -123,7 +123,9 @@ class _Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("changes", [{"rho": "auto", "auto_every": 4}, {"optimizer": "sgd", "rho_schedule": "cosine"}])
+@pytest.mark.parametrize(
+    "changes", [{"rho": "auto"}, {"rho": "cor", "cor_every": 4}, {"optimizer": "sgd", "rho_schedule": "cosine"}]
+)
 def test_every_kind_of_state_is_resumed(tmp_path, monkeypatch, changes):
     config = replace(CONFIG, steps=8, record_every=0, eval_every=0, **changes)
     whole = run_training(config, tmp_path / "whole", device="cpu")
