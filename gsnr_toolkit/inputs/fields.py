@@ -11,7 +11,7 @@ which ones are shared. Two lists of two names in a batch of two rows may be read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from numbers import Number
 from typing import Any
 
@@ -47,6 +47,8 @@ class FieldTuple(tuple[Any, ...]):
     __slots__ = ()
 
 
+_DEPTH, _WIDTH = 4, 1000
+"""How far objects of other types are looked into."""
 _SHARED = (SharedList, SharedTuple, SharedArray)
 _FIELD = (FieldList, FieldTuple)
 
@@ -173,15 +175,46 @@ def _insist_shared(value: Any, rows: Callable[[], int]) -> None:
     """Refuse an object that has an entry per sample and cannot be cut."""
     if isinstance(value, (Set, np.generic)) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return
-    own = getattr(value, "__dict__", None)
-    held = list(own.values()) if isinstance(own, dict) and not callable(value) else []
-    counts = [_length(value)] + [_length(part) for part in held if isinstance(part, (Tensor, np.ndarray, list, tuple))]
+    counts = {_length(value), *map(_length, _held_inside(value))}
     if rows() in counts:
         raise ProbeError(
             f"expected fields that can be cut by sample (tensors, arrays, lists, tuples, in dicts or data classes), "
             f"got a {type(value).__name__} with {rows()} entries, as many as samples; convert it in the collate_fn, "
             "or leave it out of the batch"
         )
+
+
+def _held_inside(value: Any) -> Iterator[Any]:
+    """Yield what may have an entry per sample in an object of another type: in its attributes, down to some depth."""
+    seen: set[int] = set()
+    level = [value]
+    for _ in range(_DEPTH):
+        below = []
+        for each in level:
+            for part in _attributes(each):
+                if id(part) in seen or isinstance(part, ATOMS):
+                    continue
+                seen.add(id(part))
+                if isinstance(part, (Tensor, np.ndarray, list, tuple)):
+                    yield part
+                below.append(part)
+        level = below[:_WIDTH]
+
+
+def _attributes(value: Any) -> list[Any]:
+    """Attributes of an object, in its ``__dict__`` and its slots, or the parts of a container."""
+    if isinstance(value, (Tensor, np.ndarray)) or callable(value):
+        return []
+    if (parts := parts_of(value)) is not None:
+        return list(parts.values())
+    slots = [name for kind in type(value).__mro__ for name in _named(getattr(kind, "__slots__", ()))]
+    own = getattr(value, "__dict__", None)
+    held = list(own.values()) if isinstance(own, dict) else []
+    return [*held, *(getattr(value, name) for name in slots if hasattr(value, name))]
+
+
+def _named(slots: Any) -> list[str]:
+    return [slots] if isinstance(slots, str) else list(slots)
 
 
 def _length(value: Any) -> int | None:

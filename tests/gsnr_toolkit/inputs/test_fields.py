@@ -145,6 +145,42 @@ def test_what_cannot_be_cut_is_refused(batch, message):
         take_rows(batch, 0, 1)
 
 
+class _Slots:
+    __slots__ = ("held",)
+
+    def __init__(self, held):
+        self.held = held
+
+
+class _Holder:
+    def __init__(self, **held):
+        vars(self).update(held)
+
+
+HIDDEN = [
+    lambda values: _Slots(values),
+    lambda values: _Holder(table={"weights": values}),
+    lambda values: _Holder(inner=_Holder(deep=_Slots(values))),
+    lambda values: _Holder(items=[1, (values, "x")]),
+]
+
+
+@pytest.mark.parametrize("hide", HIDDEN)
+@pytest.mark.parametrize("values", [torch.zeros(8), list("abcdefgh"), np.zeros((8, 2))])
+def test_values_of_samples_inside_other_objects_are_refused_wherever_they_are(hide, values):
+    with pytest.raises(ProbeError, match=r"can be cut by sample.*got a _(Slots|Holder) with 8 entries"):
+        take_rows({"x": X, "meta": hide(values)}, 0, 1)
+    for other in ([1, 2, 3], torch.zeros(3), "abcdefgh"):
+        batch = {"x": X, "meta": hide(other)}
+        assert take_rows(batch, 0, 1)["meta"] is batch["meta"]
+
+
+def test_objects_that_hold_each_other_are_looked_into_once():
+    one, other = _Holder(), _Holder()
+    one.other, other.one = other, one
+    assert take_rows({"x": X, "meta": one}, 0, 1)["meta"] is one
+
+
 def test_lists_of_different_lengths_are_one_per_sample():
     assert take_rows((X[:2], [["a", "b"], ["c"]]), 1, 2)[1] == [["c"]]
 

@@ -139,3 +139,19 @@ def test_a_relative_path_starts_from_the_root(disk):
 def test_a_path_that_is_no_folder_is_an_error(disk):
     with pytest.raises(DataError, match=r"to name a folder, but .* is none"):
         opened(disk)
+
+
+def test_a_source_below_the_class_may_be_called_like_a_split(disk):
+    for folder in ("test", "anna", "val"):
+        disk.image(f"real/{folder}/1.png")
+        disk.image(f"fake/{folder}/1.png")
+    data = opened(disk)
+    assert len(data) == 6
+    assert set(data.records["source"]) >= {"real/test", "fake/val"}
+
+
+def test_splits_may_lie_below_the_class(disk):
+    for split in ("train", "test"):
+        disk.image(f"real/{split}/1.png")
+        disk.image(f"fake/{split}/1.png")
+    assert len(opened(disk)) == len(opened(disk, split="test")) == 2
