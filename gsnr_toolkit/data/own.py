@@ -10,16 +10,11 @@ import pandas as pd
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gsnr_toolkit.data.base import FAKE, REAL, ForgeryDataset
+from gsnr_toolkit.data.base import FAKE, ForgeryDataset
 from gsnr_toolkit.data.checks import DataError
 from gsnr_toolkit.data.stated import as_label, stated_labels, stated_sources, wrong_way_round
-from gsnr_toolkit.data.class_names import named_classes
-from gsnr_toolkit.support.warn import warn_user
 
 __all__ = ["ArrayDataset", "WrappedDataset", "in_memory", "wrap"]
-
-_LOOKED_AT = 8
-"""Items whose own label is compared with the one that an attribute tells."""
 
 
 def make_records(

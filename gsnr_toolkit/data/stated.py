@@ -15,14 +15,15 @@ from gsnr_toolkit.support.arguments import shown
 
 __all__ = ["as_label", "class_of", "per_item", "stated_labels", "stated_sources", "wrong_way_round"]
 
-_REAL_WORDS = frozenset(
-    "real original authentic pristine genuine bonafide bona live nature natural untampered unaltered".split()
-)
-_FAKE_WORDS = frozenset(
-    "fake forged forgery forgerie manipulated manipulation deepfake spoof spoofed synthetic synthesis synthesized "
-    "synthesised generated ai aigc tampered altered attack".split()
-)
-_NEGATIONS = frozenset("no non not without".split())
+_REAL_WORDS = {
+    "real", "original", "authentic", "pristine", "genuine", "bonafide", "bona", "live", "nature", "natural",
+    "untampered", "unaltered",
+}  # fmt: skip
+_FAKE_WORDS = {
+    "fake", "forged", "forgery", "forgerie", "manipulated", "manipulation", "deepfake", "spoof", "spoofed", "synthetic",
+    "synthesis", "synthesized", "synthesised", "generated", "ai", "aigc", "tampered", "altered", "attack",
+}  # fmt: skip
+_NEGATIONS = {"no", "non", "not", "without"}
 
 #: What is known of one item: its label, and its class by name. None is unknown. A mapping gives the class by label.
 _Entry = tuple[Any, "int | Mapping[int, int] | None"]
@@ -151,7 +152,8 @@ def wrong_way_round(labels: Sequence[int], entries: Sequence[_Entry], dataset: A
     Returns:
         The number of the first such item, or None.
     """
-    classes = [known.get(label) if isinstance(known, Mapping) else known for label, (_, known) in zip(labels, entries)]
+    pairs = zip(labels, entries, strict=True)
+    classes = [known.get(label) if isinstance(known, Mapping) else known for label, (_, known) in pairs]
     told = [row for row, known in enumerate(classes) if known is not None]
     wrong = [row for row in told if classes[row] != labels[row]]
     # a wrapper of another type may have reordered the items: what differs here and there says nothing of its classes

@@ -105,7 +105,8 @@ def _is_doubtful(value: Any, rows: int) -> bool:
     if all(sequences) and not all(len(part) == rows for part in value):  # of different lengths: one for each sample
         return False
     below = [part for entry in value for part in walk(entry) if is_sequence(part) and len(part) == rows]
-    return any(not all(isinstance(number, Number) for number in part) for part in below)
+    mixed = len({type(part) for part in value}) > 1  # entries of one field have one type: ([3, 4], "train") is nesting
+    return any(mixed or not all(isinstance(number, Number) for number in part) for part in below)
 
 
 def as_shared(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Any folder of images whose class is the name of a folder.
 
-The nearest folder above an image whose name is in :data:`~gsnr_toolkit.data.class_names.REAL_NAMES` or
-``FAKE_NAMES`` (in lower or upper case) gives its class. Folders called train, val or test give the split; below the
-class only if every image lies in one, so that a source may be called test. All of these work::
+The nearest folder above an image whose name is in :data:`REAL_NAMES` or :data:`FAKE_NAMES` (in lower or upper case)
+gives its class. Folders called train, val or test give the split; below the class only if every image lies in one, so
+that a source may be called test. All of these work::
 
     PATH/real/1.png                    PATH/fake/1.png
     PATH/train/airplane/0_real/1.png   PATH/train/airplane/1_fake/1.png
@@ -18,14 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gsnr_toolkit.data.base import REAL
+from gsnr_toolkit.data.base import FAKE, REAL
 from gsnr_toolkit.data.checks import DataError, check_choice
-from gsnr_toolkit.data.class_names import class_of
 from gsnr_toolkit.data.layouts.confounds import note_confounds
 from gsnr_toolkit.data.layouts.image_files import FileDataset, Skips, Video, natural_key, open_videos, walk_images
 
-__all__ = ["open_image_folder"]
+__all__ = ["FAKE_NAMES", "REAL_NAMES", "open_image_folder"]
 
+REAL_NAMES = frozenset({"real", "0_real", "nature", "original", "originals", "authentic"})
+FAKE_NAMES = frozenset({"fake", "1_fake", "ai", "forged", "synthetic", "generated"})
 _Splits: TypeAlias = tuple[str | None, str | None]
 _SPLITS = {
     "train": "train",
@@ -34,6 +35,7 @@ _SPLITS = {
     "valid": "val",
     "validation": "val",
     "test": "test",
+    "testing": "test",
 }
 
 
@@ -66,7 +68,10 @@ def open_image_folder(name: str, *, path: Path, split: str = "train", **options:
     scanned = list(_scan(path, skips))
     # a folder below the class is a split only if every image lies in one: else it is a source that is called so
     below = all(above or inside for (above, inside), *_ in scanned)
-    found = [(above or (inside if below else None), *rest) for (above, inside), *rest in scanned]
+    found = [
+        (above or (inside if below else None), label, method, source, file)
+        for (above, inside), label, method, source, file in scanned
+    ]
     splits = sorted({part for part, *_ in found if part is not None})
     if splits and not any(part is None for part, *_ in found):
         check_choice(f"the split of {path}", split, splits)
@@ -93,19 +98,24 @@ def _scan(root: Path, skips: Skips) -> Iterator[tuple[_Splits, int, str, str, Pa
     """Yield ``((split above the class, split below it), label, method, source, file)`` of every image."""
     for folder, _, images in walk_images(root, skips):
         parts = folder.relative_to(root).parts
-        at = next((i for i in reversed(range(len(parts))) if class_of(parts[i]) is not None), None)
+        at = next((i for i in reversed(range(len(parts))) if _label(parts[i]) is not None), None)
         for image in images:
             path = folder / image
             if at is None:
                 skips.add(path, "no folder above it is named by a class")
                 continue
-            above, inside = _split(parts[:at]), _split(parts[at + 1 :])
+            splits = _split(parts[:at]), _split(parts[at + 1 :])
             method = next((part for part in parts[:at] if part.lower() not in _SPLITS), parts[at])
             below = "/".join(parts[at + 1 :])
             source = "/".join(parts) if below else path.relative_to(root).as_posix()
-            label = class_of(parts[at])
-            yield (above, inside), int(label or 0), "real" if label == REAL else method, source, path
+            label = _label(parts[at])
+            yield splits, int(label or 0), "real" if label == REAL else method, source, path
 
 
 def _split(parts: tuple[str, ...]) -> str | None:
     return next((_SPLITS[part.lower()] for part in parts if part.lower() in _SPLITS), None)
+
+
+def _label(folder: str) -> int | None:
+    folded = folder.lower()
+    return REAL if folded in REAL_NAMES else FAKE if folded in FAKE_NAMES else None

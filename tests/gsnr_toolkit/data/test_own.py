@@ -1,5 +1,3 @@
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -8,7 +6,6 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from gsnr_toolkit.data.base import DataError
 from gsnr_toolkit.data.own import in_memory, wrap
-from gsnr_toolkit.errors import ProbeWarning
 
 
 class Counted(torch.utils.data.Dataset):
@@ -28,12 +25,23 @@ class Counted(torch.utils.data.Dataset):
         return torch.full((3, 8, 8), float(index)), self.inner[index]
 
 
+class Sized(Counted):
+    """The second of four images has another size."""
+
+    def __init__(self):
+        super().__init__([0, 0, 0, 1], labels=[0, 0, 0, 1])
+
+    def __getitem__(self, index):
+        side = 9 if index == 1 else 8
+        return torch.zeros(3, side, side), self.inner[index]
+
+
 @pytest.mark.parametrize("attribute", ["labels", "targets"])
 def test_labels_come_from_an_attribute_without_reading_images(attribute):
     inner = Counted([0, 1, 1], **{attribute: [0, 1, 1]})
     data = wrap(inner, "mine")
     assert data.labels.tolist() == [0, 1, 1]
-    assert inner.reads <= 1 + 3  # for the form of the first, and to compare some labels
+    assert inner.reads <= 5  # the first for its form, and the ends of both classes
 
 
 def test_few_items_are_read_to_compare_their_labels():
@@ -43,26 +51,34 @@ def test_few_items_are_read_to_compare_their_labels():
     assert inner.reads <= 11
 
 
-def test_labels_of_the_items_count_where_the_attribute_says_otherwise():
-    inner = Counted([1 - label for label in [0, 0, 1, 1]], targets=[0, 0, 1, 1])  # a target_transform
-    assert wrap(inner, "mine").labels.tolist() == [1, 1, 0, 0]
+def test_items_that_contradict_their_attribute_are_named():
+    inner = Counted([1, 0, 1, 1], targets=[0, 0, 1, 1])
+    with pytest.raises(DataError, match=r"item 0 of mine to have the label 0 that was stated .* gives 1; make its"):
+        wrap(inner, "mine")
+    data = wrap(Counted([0, 1, 0, 1, 1], targets=[0, 0, 0, 1, 1]), "mine")  # not one of those that are looked at
+    with pytest.raises(DataError, match="expected item 1 of mine to have the label 0"):
+        data[1]
 
 
 CLASSES = [
     {"class_to_idx": {"fake": 0, "real": 1}},
     {"classes": ["Deepfakes", "Original"]},
     {"classes": ("spoof", "live"), "targets": [0, 0, 1]},
+    {"class_to_idx": {"FaceSwap": 0, "original": 1}},
+    {"idx_to_class": {0: "FF-fake", 1: "FF-real"}},
+    {"class_to_idx": {"fake": 0, "real": 1}, "target_transform": lambda label: label},
 ]
 
 
 @pytest.mark.parametrize("classes", CLASSES)
-@pytest.mark.parametrize("around", [lambda d: d, lambda d: Subset(d, [0, 1, 2]), lambda d: ConcatDataset([d, d])])
-def test_classes_named_the_other_way_round_are_swapped_and_told(classes, around):
-    inner = Counted([0, 0, 1], **classes)
-    with pytest.warns(ProbeWarning, match="the classes of mine say that label 0 is fake and 1 is real: .* swapped"):
-        data = wrap(around(inner), "mine")
-    assert data.labels.tolist()[:3] == [1, 1, 0]
-    assert [data[index][1] for index in range(3)] == [1, 1, 0]
+@pytest.mark.parametrize(
+    "around", [lambda d: d, lambda d: Subset(d, [0, 1, 2]), lambda d: ConcatDataset([d, Counted([0, 1])])]
+)
+def test_classes_named_the_other_way_round_are_refused(classes, around):
+    with pytest.raises(
+        DataError, match=r"expected the label 0 for real and 1 for fake images in mine, .* image-folder:"
+    ):
+        wrap(around(Counted([0, 0, 1], **classes)), "mine")
 
 
 @pytest.mark.parametrize(
@@ -70,15 +86,14 @@ def test_classes_named_the_other_way_round_are_swapped_and_told(classes, around)
     [
         {"class_to_idx": {"real": 0, "fake": 1}},
         {"classes": ["cats", "dogs"]},
-        {"class_to_idx": {"fake": 0, "real": 1}, "target_transform": lambda label: label},
+        {"class_to_idx": {"fake": 0, "real": 1}, "target_transform": lambda index: 1 - index},
         {"classes": 7},
+        {"classes": ["not_fake", "fake"]},
     ],
 )
-def test_labels_stay_where_names_do_not_say_otherwise(attributes):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert wrap(Counted([0, 0, 1], **attributes), "mine").labels.tolist() == [0, 0, 1]
-        assert wrap(Subset(Counted([0, 0, 1], **attributes), [0, 2]), "mine").labels.tolist() == [0, 1]
+@pytest.mark.parametrize("around", [lambda d: d, lambda d: Subset(d, [0, 1, 2]), lambda d: ConcatDataset([d, d])])
+def test_labels_that_the_names_do_not_contradict(attributes, around):
+    assert wrap(around(Counted([0, 0, 1], **attributes)), "mine").labels.tolist()[:3] == [0, 0, 1]
 
 
 def test_an_image_folder_of_torchvision(tmp_path):
@@ -89,14 +104,22 @@ def test_an_image_folder_of_torchvision(tmp_path):
         for number in range(2):
             Image.new("RGB", (8, 8), (value, value, value)).save(tmp_path / name / f"{number}.png")
     inner = datasets.ImageFolder(tmp_path, transforms.ToTensor())
-    with pytest.warns(ProbeWarning, match="swapped to 0 real, 1 fake"):
-        data = wrap(inner, "mine")
+    with pytest.raises(DataError, match=r"ImageFolder numbers classes by the alphabet: fake 0, real 1"):
+        wrap(inner, "mine")
+    data = wrap(datasets.ImageFolder(tmp_path, transforms.ToTensor(), target_transform=lambda i: 1 - i), "mine")
+    assert data.labels.tolist() == [1, 1, 0, 0]
     assert [label for image, label in (data[i] for i in range(4)) if image.mean() > 0.5] == [1, 1]
 
 
+def test_sources_are_found_through_subsets_and_concatenations():
+    inner = Counted([0, 1, 1], sources=["x", "y", "x"])
+    data = wrap(ConcatDataset([Subset(inner, [0, 2]), Counted([0, 1])]), "mine")
+    assert data.records["source"].tolist() == ["x", "x", "item 2", "item 3"]
+
+
 def test_images_of_several_shapes_are_named_when_they_are_met():
-    data = wrap([(torch.zeros(3, 8, 8), 0), (torch.zeros(3, 9, 9), 1)], "mine")
-    with pytest.raises(DataError, match=r"images of mine to have one shape, \(3, 8, 8\), got \(3, 9, 9\) for item 1"):
+    data = wrap(Sized(), "mine")
+    with pytest.raises(DataError, match="images of mine to have one size, 8 as the first, but item 1 has 9"):
         data[1]
 
 
@@ -132,9 +155,9 @@ def test_a_forgery_data_set_is_returned_unchanged():
         ([torch.zeros(3, 8, 8)], r"to be \(image, label\), got Tensor"),
         ([(np.zeros((8, 8, 3)), 0)], "to be tensors, got ndarray"),
         ([(torch.zeros(8, 8, 3), 0)], r"to have shape \(3, S, S\), got \(8, 8, 3\)"),
-        ([(torch.zeros(3, 8, 8), 2)], r"to be 0 \(real\) or 1 \(fake\), got 2"),
-        (Counted([0, 1], labels=[0]), "one label per item of mine, got 1 for 2"),
-        (Counted([0, 1], sources=["a"]), r"one entry per item .*'labels': 2, 'sources': 1"),
+        ([(torch.zeros(3, 8, 8), 2)], r"to be 0 \(real\) or 1 \(fake\), one per image, got 2"),
+        (Counted([0, 1], labels=[0]), "one entry per item of mine in its attribute labels, got 1 for 2"),
+        (Counted([0, 1], sources=["a"]), "one entry per item of mine in its attribute sources, got 1 for 2"),
     ],
 )
 def test_what_cannot_be_wrapped_says_why(inner, message):

@@ -133,6 +133,8 @@ class _Frame:
         ({"x": X, "meta": type("Meta", (), {})()}, None),
         ((X[:2], [["a", "b"], ["c", "d"]]), "either may be the 2 samples"),
         ((X[:2], (["a", "b"], "train")), "either may be the 2 samples"),
+        ((X[:2], ([3, 4], "train")), "either may be the 2 samples"),
+        ((X[:2], ([3, 4], None)), "either may be the 2 samples"),
         ((X, deque([1, 2])), "one entry per sample in a deque, got 2 for 8"),
     ],
 )
