@@ -117,7 +117,7 @@ def is_clear(scheme):
     name, one, two = scheme
     nesting = name != "tuple" or (bool(leaves_of(scheme) & set(FIELDS)) and "classes" not in (one, two))
     # two lists of numbers are read as two samples' lists: a collate function would have made tensors of the others
-    nesting &= (name, one, two) != ("tuple", "numbers", "numbers")
+    nesting &= name != "tuple" or leaves_of(scheme) & set(FIELDS) != {"numbers"}
     return nesting and is_clear(one) and is_clear(two)
 
 
