@@ -24,8 +24,13 @@ def global_norm(vector: Params) -> Tensor:
     >>> global_norm({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}).item()
     5.0
     """
-    norms = [torch.linalg.vector_norm(value, dtype=torch.float64) for value in vector.values()]
+    norms = [torch.linalg.vector_norm(as_real(value), dtype=torch.float64) for value in vector.values()]
     return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+
+
+def as_real(value: Tensor) -> Tensor:
+    """Return a complex tensor as its real and imaginary parts: a complex weight is two real ones."""
+    return torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
 
 
 def ascent_norm(gradient: Params, weights: Params | None = None, eta: float = 0.0) -> Tensor:

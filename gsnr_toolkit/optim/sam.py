@@ -312,6 +312,8 @@ class SAM(WithRadii):
 
     def restore(self) -> None:
         """Abandon an unfinished step: restore the weights and take no step."""
+        if self._pending:
+            self._unscaler.abandon()
         self._displaced.restore()
         self._displaced.keep_gradients()
         self._close()

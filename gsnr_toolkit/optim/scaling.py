@@ -28,8 +28,15 @@ class Unscaler:
 
     def __init__(self) -> None:
         self._records: list[_Record] = []
+        self._abandoned: list[_Record] = []
         self._used = 0
         self._noted: tuple[torch.amp.GradScaler | None, ...] = ()
+
+    def abandon(self) -> None:
+        """Let an unfinished step count for nothing, so that the next one needs no ``scaler.update()`` in between."""
+        # the scaler knows records by their id, which must not be taken by a new one while it remembers them
+        self._abandoned, self._records = [*self._abandoned, *self._records], []
+        self.begin()
 
     def begin(self) -> None:
         """Start a step."""

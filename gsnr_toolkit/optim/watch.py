@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import TensorWeakRef
 
+from gsnr_toolkit.optim.perturbation import as_real
 from gsnr_toolkit.types import Params
 
 STANDING = (
@@ -104,7 +105,7 @@ def _is_left(known: tuple[TensorWeakRef, int] | None, grad: Tensor) -> bool:
 
 def _size(grad: Tensor) -> Tensor:
     """Norm and sum of a gradient: they tell gradients apart and cost no copy of them."""
-    values = _dense(grad)
+    values = as_real(_dense(grad))
     return torch.stack([torch.linalg.vector_norm(values), values.sum()])
 
 

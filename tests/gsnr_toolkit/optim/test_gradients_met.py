@@ -291,6 +291,26 @@ def test_a_scaler_in_one_of_several_ascents_is_an_error(scaled):
         optimizer.second_step(scaler=scaler)
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.1])
+def test_an_abandoned_step_needs_no_update_of_the_scaler(scaled, rho):
+    model, optimizer, scaler, back = scaled
+    optimizer.param_groups[0]["rho"] = rho
+    before = bits(model)
+    for _ in range(3):
+        back()
+        optimizer.first_step(scaler=scaler)
+        optimizer.restore()
+        optimizer.zero_grad()
+    assert bits(model)[0].equal(before[0])
+    back()
+    if optimizer.first_step(scaler=scaler):
+        back()
+    optimizer.second_step(scaler=scaler)
+    scaler.update()
+    assert not bits(model)[0].equal(before[0])
+    assert (optimizer.steps, optimizer.skipped, scaler.get_scale()) == (1, 0, 65536.0)
+
+
 def test_a_disabled_scaler_counts_as_none(scaled):
     model, optimizer, _, _ = scaled
     optimizer.zero_grad()

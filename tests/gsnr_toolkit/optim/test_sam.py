@@ -261,3 +261,33 @@ def test_a_function_may_make_the_base_optimizer(model):
     optimizer = SAM(model, lambda groups: torch.optim.SGD(groups, lr=0.7, momentum=0.9))
     assert [group["lr"] for group in optimizer.param_groups] == [0.7]
     assert isinstance(optimizer.base_optimizer, torch.optim.SGD)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_complex_weights_are_pairs_of_real_ones(adaptive):
+    generator = torch.Generator().manual_seed(0)
+    weight, inputs = torch.randn(4, 2, generator=generator, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    whole = nn.Parameter(torch.view_as_complex(weight.clone()))
+    parts = nn.Parameter(weight.clone())
+    x = torch.view_as_complex(inputs)
+
+    def loss(w):
+        return ((w * x).sum().abs() - 1).square() + (w.abs() ** 4).sum()
+
+    optimizer = SAM([whole], torch.optim.SGD, lr=0.1, rho=0.2, adaptive=adaptive)
+    for _ in range(3):
+
+        def closure():
+            value = loss(whole)
+            value.backward()
+            return value.detach()
+
+        optimizer.step(closure)
+        (grad,) = torch.autograd.grad(loss(torch.view_as_complex(parts)), parts)
+        # |w| of a complex weight scales both of its parts
+        scale = parts.norm(dim=1, keepdim=True) + 0.01 if adaptive else torch.ones(4, 1, dtype=torch.float64)
+        moved = (parts + 0.2 * scale**2 * grad / (scale * grad).norm()).detach().requires_grad_()
+        (after,) = torch.autograd.grad(loss(torch.view_as_complex(moved)), moved)
+        with torch.no_grad():
+            parts -= 0.1 * after
+    torch.testing.assert_close(torch.view_as_real(whole.detach()), parts.detach(), rtol=1e-10, atol=1e-12)
