@@ -74,7 +74,7 @@ def train_command(
     fakes: Annotated[
         str | None, _opt(_WHAT, "sbi: self-blended real images only; given: the data's forgeries. Default: sbi.")
     ] = None,
-    rho: Annotated[str | None, _opt(_WHAT, "SAM's radius; 0 for plain AdamW. Default: 0.")] = None,
+    rho: Annotated[str | None, _opt(_WHAT, "SAM's radius, 0 for plain AdamW, or auto. Default: 0.")] = None,
     steps: Annotated[str | None, _opt(_WHAT, "Training steps. Default: 600.")] = None,
     seed: Annotated[str | None, _opt(_WHAT, "Seed of the head and the order. Default: 0.")] = None,
     evaluate: Annotated[str | None, _opt(_WHAT, "Data sets to test on besides, with commas.", "--eval")] = None,

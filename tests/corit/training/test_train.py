@@ -88,9 +88,9 @@ def test_training_on_cached_features_is_training_on_images(tmp_path, anchors):
     assert not torch.allclose(before, fresh.head.weight)
 
 
-@pytest.mark.parametrize("method", ["corit", "norms"])
-def test_a_broken_off_training_ends_the_same_bit_for_bit(tmp_path, monkeypatch, method):
-    config = replace(CONFIG, method=method, rho=0.02)
+@pytest.mark.parametrize(("method", "rho"), [("corit", 0.02), ("norms", 0.02), ("corit", "auto")])
+def test_a_broken_off_training_ends_the_same_bit_for_bit(tmp_path, monkeypatch, method, rho):
+    config = replace(CONFIG, method=method, rho=rho)
     whole = train_detector(config, tmp_path / "whole", device="cpu", draws=0)
     save = training._Run.save
 
