@@ -40,6 +40,7 @@ def plot_rho_history(history: pd.DataFrame) -> Figure:
         ax.set(ylabel=title, xlabel="")
     sns.lineplot(history, x="step", y="plateau_loss", color=MUTED, linestyle="--", ax=panels[0], estimator=None)
     panels[0].set_ylabel("loss")
+    panels[0].legend(panels[0].lines[1:], ["best constant prediction"])
     panels[1].set_yscale("log")
     panels[2].set_ylim(bottom=0)
     panels[2].set_xlabel("step")
