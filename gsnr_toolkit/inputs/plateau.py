@@ -56,6 +56,7 @@ def plateau_loss(
     Raises:
         ProbeError: If it cannot be told from the arguments, or is not a positive number, as with a single class.
 
+    >>> import torch.nn.functional as F
     >>> round(plateau_loss(torch.tensor([0, 1, 1, 0])), 4)  # ln 2
     0.6931
     >>> plateau_loss(torch.tensor([1.0, 2.0, 3.0, 4.0]), F.mse_loss)
@@ -90,6 +91,7 @@ def plateau_of_calls(calls: Sequence[Call], loss: float) -> float:
     Raises:
         ProbeError: If the calls do not explain the loss.
 
+    >>> import torch.nn.functional as F
     >>> with CriterionWatch() as watch:
     ...     loss = F.mse_loss(torch.zeros(2, requires_grad=True), torch.tensor([0.0, 2.0]))
     >>> plateau_of_calls(watch.calls, loss.item())

@@ -102,6 +102,25 @@ class Displacement:
         self._hooks = []
 
 
+@torch.no_grad()
+def plain_norm(groups: list[dict[str, Any]], chosen: set[Tensor], eta: float | None) -> float:
+    """Compute the norm that an ascent would divide by, for a step without one.
+
+    Groups whose own radius is 0 count only if it is so in all of them, because the schedule alone may have made it 0.
+
+    Args:
+        groups: An optimizer's parameter groups.
+        chosen: Parameters that may be moved.
+        eta: ASAM's ``adaptive_eta``; None for SAM.
+
+    Returns:
+        The norm; 0 without any gradient.
+    """
+    radii = tuple(float(group["rho"]) for group in groups)
+    params, gradient, _ = ascent_set(groups, radii if any(radii) else (1.0,) * len(groups), chosen)
+    return float(ascent_norm(gradient, None if eta is None else params, eta or 0.0)) if params else 0.0
+
+
 class _Replace:
     """Hook that runs just before a backward adds to a parameter's gradient."""
 

@@ -51,7 +51,7 @@ class MarginRadius:
 
     >>> rule = MarginRadius(plateau_loss=0.7)
     >>> rule.observe(0, loss=0.7, grad_norm=0.1), round(rule.observe(1, loss=0.2, grad_norm=1.0), 3)
-    (0.0, 0.077)
+    (0.0, 0.143)
     """
 
     def __init__(

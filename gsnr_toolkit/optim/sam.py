@@ -72,6 +72,7 @@ class SAM(WithRadii):
         steps: Steps so far, including skipped ones; the position of the schedule.
         skipped: Steps skipped because a gradient was not finite; they left the weights unchanged.
         unperturbed: Ascents omitted because the gradient was exactly zero.
+        grad_norm: Norm of the last gradient before the ascent; NaN after a plain step unless ``watch_norm`` is set.
 
     Raises:
         ProbeError: If an option is out of range, or the base optimizer needs a closure (LBFGS).
@@ -354,6 +355,7 @@ class SAM(WithRadii):
             raise ProbeError("expected unperturbed weights, got perturbed() inside perturbed(); leave that block first")
         self._unscaler.note(scaler)
         radii, moved = self._radii.largest(self.param_groups, self.steps), False
+        self._note_norm(radii, scaler)
         if any(radii) and not self._spoiled:
             self._spoiled = not finite_everywhere(self.param_groups, local_ascent)
             radii = radii if self._spoiled or self._radii.margin is None else self._observed(loss, radii, scaler)
@@ -374,19 +376,19 @@ class SAM(WithRadii):
         """Let ``rho="auto"`` decide the radii, from the loss and the gradient of the step."""
         eta = self.adaptive_eta if self.adaptive else None
         norm = self._displaced.length(self.param_groups, radii, self._perturbed, eta=eta)
-        scale = 1.0 if scaler is None else scaler.get_scale()
-        return self._radii.observe(self.param_groups, self.steps, loss, norm / scale)
+        self.grad_norm = norm / (1.0 if scaler is None else scaler.get_scale())
+        return self._radii.observe(self.param_groups, self.steps, loss, self.grad_norm)
 
     def _move(self, radii: tuple[float, ...]) -> bool:
         """Move the weights; return False if the ascent gradient has no direction."""
         eta = self.adaptive_eta if self.adaptive else None
-        norm = self._displaced.ascend(self.param_groups, radii, self._perturbed, eta=eta, model=self._model)
+        self.grad_norm = self._displaced.ascend(self.param_groups, radii, self._perturbed, eta=eta, model=self._model)
         if self._displaced:
             return True
         self.unperturbed += 1
         self._tell(
             "zero",
-            f"the ascent gradient of step {self.steps} has norm {norm:g} and no direction: the weights are not "
-            "perturbed (counted in optimizer.unperturbed); check that the loss depends on them",
+            f"the ascent gradient of step {self.steps} has norm {self.grad_norm:g} and no direction: the weights are "
+            "not perturbed (counted in optimizer.unperturbed); check that the loss depends on them",
         )
         return False

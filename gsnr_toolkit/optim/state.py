@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.optim.displacement import Displacement
+from gsnr_toolkit.optim.displacement import Displacement, plain_norm
 from gsnr_toolkit.optim.rho import RadiusController
 from gsnr_toolkit.support.warn import warn_user
 
@@ -17,9 +20,20 @@ _IN_GROUP = "sam_{}"  # where only "state" and "param_groups" survive, as in tor
 
 
 class AroundBase(Optimizer):
-    """An optimizer that lets another one take the step, and shares its groups and its state."""
+    """An optimizer that lets another one take the step, and shares its groups and its state.
 
+    Attributes:
+        grad_norm: Norm of the last step's mini-batch gradient before the ascent, over the perturbed parameters (ASAM's
+            for ASAM), unscaled and unclipped.
+        watch_norm: Compute it in plain steps too, which have no need of it.
+    """
+
+    grad_norm: float = math.nan
+    watch_norm: bool = False
+    adaptive: bool
+    adaptive_eta: float
     base_optimizer: Optimizer
+    _perturbed: set[Tensor]
     _displaced: Displacement
     _told: set[str]
 
@@ -30,6 +44,14 @@ class AroundBase(Optimizer):
     def restore(self) -> None:
         """Abandon an unfinished step."""
         raise NotImplementedError
+
+    def _note_norm(self, radii: tuple[float, ...], scaler: torch.amp.GradScaler | None) -> None:
+        """Forget the last norm; measure that of a plain step if it is wanted."""
+        self.grad_norm = math.nan
+        if self.watch_norm and not any(radii):
+            eta = self.adaptive_eta if self.adaptive else None
+            scale = 1.0 if scaler is None else scaler.get_scale()
+            self.grad_norm = plain_norm(self.param_groups, self._perturbed, eta) / scale
 
     def _share_state(self) -> None:
         """Take the base optimizer's groups and state for one's own."""

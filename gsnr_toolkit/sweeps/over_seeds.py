@@ -14,7 +14,7 @@ from scipy.stats import t as student_t
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.support.arguments import check_arguments, instance
 from gsnr_toolkit.training.config import TrainConfig
-from gsnr_toolkit.training.diagnosis import MARGIN, PLATEAU
+from gsnr_toolkit.training.diagnosis import PLATEAU
 
 __all__ = [
     "CHANCE",
@@ -35,6 +35,10 @@ TRAINED, UNDECIDED, COLLAPSED = "trained", "undecided", "collapsed"
 
 _NEEDED = ("rho", "seed", "status", "train_loss", "test_auc", "test_auc_low", "test_auc_high")
 _FEWEST_FOR_T = 3
+
+_MARGIN = 0.01
+"""A run whose mean loss is not below ``PLATEAU - _MARGIN`` has learned hardly anything."""
+
 _WATCHING = ("record_every", "record_samples", "eval_every", "stop_dead")
 
 
@@ -193,10 +197,10 @@ def _stuck(group: pd.DataFrame) -> bool:
     if "label_noise" in group:
         # The entropy of the flipped labels is the smallest loss that any detector can reach.
         share = group["label_noise"].to_numpy(dtype=np.float64)
-        if bool((entr(share) + entr(1 - share) > PLATEAU - 2 * MARGIN).any()):
+        if bool((entr(share) + entr(1 - share) > PLATEAU - 2 * _MARGIN).any()):
             return False
     # Not "loss >= ...": a loss of NaN has not left the plateau either.
-    return bool((~(group["train_loss"] < PLATEAU - MARGIN)).all())
+    return bool((~(group["train_loss"] < PLATEAU - _MARGIN)).all())
 
 
 def _interval(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float, float]:

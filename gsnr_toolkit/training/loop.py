@@ -26,12 +26,15 @@ class StepLog:
         loss: Mean loss of the batch at the unperturbed parameters, before the update; nats.
         rho: The largest radius of any parameter group.
         lr: Learning rate.
+        grad_norm: Norm of the batch's gradient over the perturbed parameters, at the unperturbed weights; NaN if the
+            step had none.
     """
 
     step: int
     loss: float
     rho: float
     lr: float
+    grad_norm: float = math.nan
 
 
 class Callback:
@@ -108,7 +111,7 @@ def train(
             return loss.detach()
 
         loss = float(optimizer.step(closure))
-        log = StepLog(step, loss, _radius(optimizer, step), float(optimizer.param_groups[0]["lr"]))
+        log = StepLog(step, loss, _radius(optimizer, step), float(optimizer.param_groups[0]["lr"]), optimizer.grad_norm)
         stopped = [callback.after_step(log) for callback in callbacks]
         if any(stopped) or not math.isfinite(loss):
             return step + 1

@@ -17,7 +17,7 @@ from gsnr_toolkit.probing.recorder import Recorder
 from gsnr_toolkit.support.arguments import check_arguments, instance, optional
 from gsnr_toolkit.support.run_folder import read_finished
 from gsnr_toolkit.training.config import TrainConfig
-from gsnr_toolkit.training.diagnosis import PlateauWatch, diagnose
+from gsnr_toolkit.training.diagnosis import ON_PLATEAU, PLATEAU, PlateauWatch, outcome
 from gsnr_toolkit.training.evaluate import Evaluation, evaluate
 from gsnr_toolkit.training.loop import StepLog
 from gsnr_toolkit.training.resumable import ResumableRun, check_work, choose_device, complete_run
@@ -59,9 +59,10 @@ def run_training(
             them: each data set is then opened, and its embedded images drawn, only once.
 
     Returns:
-        The results: ``key, status`` (``"ok"``, ``"dead"`` or ``"diverged"``)``, steps_done, train_loss`` (mean of the
-        last tenth), ``test_auc`` with its 95 % interval, ``val_auc``, ``best_val_auc``, ``cor``, ``escape_radius`` and
-        others; NaN for what was not measured.
+        The results: ``key, status`` (``"ok"``; ``"dead"``: on the plateau of ln 2 at the end; or ``"diverged"``)``,
+        outcome, left_at, steps_on_plateau`` (:mod:`gsnr_toolkit.training.diagnosis`; the horizon is the end of the
+        run)``, steps_done, train_loss`` (mean of the last tenth), ``test_auc`` with its 95 % interval, ``val_auc``,
+        ``best_val_auc``, ``cor``, ``escape_radius`` and others; NaN for what was not measured.
 
     Raises:
         ProbeError: If the folder holds a run of another config, or the model or data of the config are not available.
@@ -111,9 +112,10 @@ class _Run(ResumableRun):
         self.data = open_data(config, model, opened)
         probe = probe_loader(self.data.val, config.record_samples, config.batch_size)
         self.recorder = self._make_recorder(config, model, probe)
-        self.watch = PlateauWatch(config.stop_dead)
+        self.watch = PlateauWatch(PLATEAU, patience=config.stop_dead)
         self._num_workers = num_workers
         optimizer = make_optimizer(config, model, probe)
+        optimizer.watch_norm = True  # tells plain runs that sink; costs one norm
         super().__init__(config, folder, model, optimizer, place, checkpoint_seconds)
 
     def _make_recorder(self, config: TrainConfig, model: nn.Module, probe: Loader) -> Recorder | None:
@@ -142,10 +144,11 @@ class _Run(ResumableRun):
 
     def extra_state(self) -> dict[str, Any]:
         recorder = None if self.recorder is None else self.recorder.state_dict()
-        return {"watch": self.watch.state_dict(), "recorder": recorder}
+        return {"recorder": recorder}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.watch.load_state_dict(state["watch"])
+        for log in self.logs:  # the watch follows from the records, those of earlier versions included
+            self.watch.add(log.loss, log.grad_norm)
         if self.recorder is not None:
             self.recorder.load_state_dict(state["recorder"])
 
@@ -163,7 +166,7 @@ class _Run(ResumableRun):
             self.recorder.measure(self.done)
 
     def after_step(self, log: StepLog) -> bool:
-        self.watch.add(log.loss)
+        self.watch.add(log.loss, log.grad_norm)
         return super().after_step(log)
 
     def should_stop(self) -> bool:
@@ -175,8 +178,7 @@ class _Run(ResumableRun):
         parts += [f"AUC {vals[-1]:.3f}"] if vals else []
         if self.recorder is not None and self.recorder.steps:
             parts.append(f"COR {self.recorder.report.totals['cor'].iloc[-1]:.2g}")
-        diagnosis = diagnose(self.watch.losses)
-        return "  ".join([*parts, *(["on the plateau"] if diagnosis.status == "dead" else [])])
+        return "  ".join([*parts, self.watch.state.replace("_", " ")])
 
     def write_tables(self) -> None:
         super().write_tables()
@@ -190,11 +192,13 @@ class _Run(ResumableRun):
         self.evals += [item for item in (val, row) if item not in self.evals]
         vals = [item for item in self.evals if item["split"] == "val" and not math.isnan(item["auc"])]
         best = max(vals, key=lambda item: item["auc"], default=val)
-        status = diagnose([log.loss for log in self.logs], test.logit_std).status
         others = {f"auc:{name}": self._evaluate(name, self.done)[1]["auc"] for name in config.eval_data}
         return {
             "key": config.key,
-            "status": status if status in ("dead", "diverged") else "ok",
+            "status": self._status(),
+            "outcome": outcome(self.watch, horizon_steps=config.steps),
+            "left_at": math.nan if self.watch.left_at is None else self.watch.left_at,
+            "steps_on_plateau": self.watch.steps_on_plateau,
             "steps_done": self.done,
             "train_loss": self.final_loss(),
             "test_auc": test.auc.value,
@@ -212,6 +216,11 @@ class _Run(ResumableRun):
             "seconds": round(self.elapsed(), 1),
             "device": str(self.device),
         }
+
+    def _status(self) -> str:
+        if self.watch.state == "diverged":
+            return "diverged"
+        return "dead" if self.watch.state in ON_PLATEAU else "ok"
 
     def _recorded(self) -> dict[str, Any]:
         if self.recorder is None:

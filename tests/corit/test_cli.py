@@ -111,7 +111,7 @@ def test_ablate():
 
 def test_settings_are_listed():
     output = run("train", "--list")
-    assert "SAM's radius; 0 for AdamW alone. Default: 0.0" in output
+    assert "SAM's radius; 0 for AdamW alone, 'auto' for one that needs no number. Default: 0.0" in output
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,13 @@ def test_sam(capsys):
     assert all(record.status in ("ok", "no_signal", "above_max_radius") for record in namespace["controller"].history)
 
 
-def test_training():
+def test_training(capsys):
     text, namespace = _run("training.md")
+    assert "left 103 left" in text
+    assert "left 103 left" in capsys.readouterr().out
     assert namespace["report"].totals["step"].tolist() == [0, 10, 20]
     assert namespace["row"]["steps_done"] == 3
-    for file in re.findall(r"^\| `([\w./]+)` \|", text, re.MULTILINE):
+    for file in re.findall(r"^\| `([\w/]+\.\w+|\w+/)` \|", text, re.MULTILINE):
         assert (Path(namespace["folder"]) / file).exists() == (file != "checkpoint.pt"), file
 
 

@@ -15,6 +15,7 @@ import torch
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.inputs.preserve import random_state
 from gsnr_toolkit.training import run as running
+from gsnr_toolkit.training.checkpoint import save_checkpoint
 from gsnr_toolkit.training.config import TrainConfig
 from gsnr_toolkit.training.run import read_result, run_training
 
@@ -53,6 +54,9 @@ def test_a_run_writes_everything_and_gives_its_results(finished):
     assert row["train_loss"] == pytest.approx(logs["loss"].iloc[-1])
     assert row["best_val_auc"] == evals[evals["split"] == "val"]["auc"].max()
     assert pd.read_csv(folder / "report" / "totals.csv")["step"].tolist() == [0, 6, 12]
+    assert (logs["grad_norm"] > 0).all()
+    assert (row["outcome"], row["steps_on_plateau"]) == ("delayed", 12)  # too early to tell
+    assert math.isnan(row["left_at"])
     assert row["key"] == CONFIG.key
     assert row["num_test"] == 40
     assert 0 <= row["test_auc_low"] <= row["test_auc"] <= row["test_auc_high"] <= 1
@@ -157,7 +161,9 @@ def test_a_folder_of_another_run_is_refused(finished, tmp_path):
 def test_a_dead_run_is_told_early_and_ended(tmp_path):
     config = replace(CONFIG, label_noise=0.5, lr=1e-7, steps=60, stop_dead=5, record_every=0, eval_every=0)
     row = run_training(config, tmp_path, device="cpu")
-    assert row["status"] == "dead"
+    assert (row["status"], row["outcome"]) == ("dead", "delayed")
+    assert row["steps_on_plateau"] == row["steps_done"]
+    assert (pd.read_csv(tmp_path / "log.csv")["grad_norm"] > 0).all()  # of plain steps too
     assert 20 <= row["steps_done"] < 60
     assert math.isnan(row["cor"])
 
@@ -174,6 +180,20 @@ def test_a_diverged_run_has_no_auc(tmp_path):
 def test_other_data_sets_are_tested_too(tmp_path):
     config = replace(CONFIG, steps=1, record_every=0, eval_every=0, eval_data=("demo-fs",))
     assert 0 <= run_training(config, tmp_path, device="cpu")["auc:demo-fs"] <= 1
+
+
+def test_a_checkpoint_without_norms_goes_on(tmp_path, broken_off):
+    """Of version 0.3: four columns in the log, and a state of the watch that is no longer needed."""
+    config = replace(PLAIN, steps=40, stop_dead=30, label_noise=0.5, lr=1e-7)
+    folder = broken_off(config)
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    old = {**state, "logs": [row[:4] for row in state["logs"]], "watch": {"losses": [0.7], "dead_steps": 0}}
+    save_checkpoint(folder / "checkpoint.pt", old)
+    resumed, whole = run_training(config, folder, device="cpu"), run_training(config, tmp_path / "whole", device="cpu")
+    _assert_same(_steady(resumed), _steady(whole))
+    norms = pd.read_csv(folder / "log.csv")["grad_norm"]
+    assert norms[:5].isna().all()
+    assert (norms[5:] > 0).all()
 
 
 @pytest.fixture
