@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from gsnr_toolkit.inputs.loaders import draw_batches
 from gsnr_toolkit.inputs.losses import resolve_loss
 from gsnr_toolkit.inputs.preserve import preserved_model, preserved_rng
 from gsnr_toolkit.support.arguments import COUNT, FUNCTION, LOADER, check_arguments, instance, optional, shown
-from gsnr_toolkit.types import Loader, PerSampleLoss
+from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
 
-__all__ = ["plateau_loss", "plateau_of_calls"]
+__all__ = ["plateau_loss", "plateau_of_calls", "plateau_of_losses"]
 
 _REMEDY = "pass plateau_loss=number, the loss of the best constant prediction"
 _MODEL = instance(nn.Module, "a model", "pass the torch module that is trained")
@@ -165,16 +165,33 @@ def _entropy(labels: Tensor) -> float:
     return float(torch.special.entr(shares).sum())
 
 
-def _of_loader(model: nn.Module, loader: Loader, loss_fn: PerSampleLoss, max_samples: int) -> float:
+def plateau_of_losses(losses_of: Callable[[Batch], Tensor], batches: Iterable[Batch]) -> float:
+    """Compute the loss of the best constant prediction from a function that computes per-sample losses.
+
+    Args:
+        losses_of: Losses of a batch, shape ``(N,)``; called without gradients.
+        batches: The batches.
+
+    Returns:
+        The plateau's loss.
+
+    Raises:
+        ProbeError: If the calls of ``torch.nn.functional`` do not explain the losses.
+    """
     calls: list[Call] = []
     total = rows = 0.0
-    with preserved_rng(loader), preserved_model(model), torch.no_grad():
-        for batch in draw_batches(loader, max_samples):
+    with torch.no_grad():
+        for batch in batches:
             with CriterionWatch(trained=False) as watch:
-                losses = loss_fn(model, batch)
+                losses = losses_of(batch)
             calls += watch.calls
             total, rows = total + float(losses.double().sum()), rows + batch_length(batch)
     return plateau_of_calls(calls, total / rows)
+
+
+def _of_loader(model: nn.Module, loader: Loader, loss_fn: PerSampleLoss, max_samples: int) -> float:
+    with preserved_rng(loader), preserved_model(model):
+        return plateau_of_losses(lambda batch: loss_fn(model, batch), draw_batches(loader, max_samples))
 
 
 def _positive(loss: float) -> float:

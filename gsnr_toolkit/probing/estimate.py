@@ -172,6 +172,7 @@ def iter_probe(
     loss_fn: PerSampleLoss | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
+    plateau_loss: float | None = None,
     extra_settings: dict[str, Any] | None = None,
     **options: Any,
 ) -> Iterator[Report]:
@@ -189,6 +190,7 @@ def iter_probe(
         loss_fn: ``(model, batch) -> (N,)``; None infers a classification loss.
         device: Where to work; None for the model's own device.
         progress: Show progress bars (on a terminal).
+        plateau_loss: Loss of the best constant prediction, for the margin radius; None to find it from the samples.
         extra_settings: Further settings to save with the report, such as the names of model and data.
         **options: Fields of :class:`gsnr_toolkit.inputs.options.ProbeOptions`.
 
@@ -206,8 +208,9 @@ def iter_probe(
     schedule = measured_steps(steps, measurements)
     run = {"steps": steps, "schedule": schedule, "lr": lr, **(extra_settings or {})}
     recorder = Recorder(
-        model, loader, loss_fn, eval_mode=False, device=device, progress=progress, extra_settings=run, **options
-    )
+        model, loader, loss_fn, eval_mode=False, device=device, progress=progress, plateau_loss=plateau_loss,
+        extra_settings=run, **options,
+    )  # fmt: skip
     training_data = loader if train_loader is None else train_loader
     model = unwrapped(model)[0]
     check_model(model)
@@ -233,7 +236,7 @@ def probe(model: nn.Module, loader: Loader, **options: Any) -> Report:
         **options: As for :func:`iter_probe`.
 
     Returns:
-        A report of all measured steps, with the escape radius of the run.
+        A report of all measured steps, with the margin and the escape radius of the run.
 
     >>> inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
     >>> batches = [(inputs, (inputs[:, 0] > 0).long())]

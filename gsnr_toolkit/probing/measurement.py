@@ -5,27 +5,30 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from gsnr_toolkit.errors import ProbeWarning
+from gsnr_toolkit.errors import ProbeError, ProbeWarning
 from gsnr_toolkit.estimators.estimates import Estimates, estimate
 from gsnr_toolkit.estimators.evidence import DriftMeasurement, Evidence
+from gsnr_toolkit.estimators.margin import Margin, margin_radius, undefined_margin
 from gsnr_toolkit.gradients.kernels import native
 from gsnr_toolkit.inputs.loaders import check_loader
 from gsnr_toolkit.inputs.modes import in_eval_mode
 from gsnr_toolkit.inputs.options import ProbeOptions
+from gsnr_toolkit.inputs.plateau import plateau_of_losses
 from gsnr_toolkit.inputs.preserve import preserved_model, preserved_rng
 from gsnr_toolkit.readings.parameters import gather_parameters
 from gsnr_toolkit.readings.readout import gather_readout
 from gsnr_toolkit.report.report import Report
 from gsnr_toolkit.report.tables import drift_rows, layer_rows, to_frame, trajectory_row
-from gsnr_toolkit.setup.distributed import unwrapped
+from gsnr_toolkit.setup.distributed import current_ranks, unwrapped
 from gsnr_toolkit.setup.few_rows import on_regrouped
 from gsnr_toolkit.setup.mini_batches import PREFERRED_BATCHES
 from gsnr_toolkit.setup.model_guards import check_model
@@ -39,17 +42,17 @@ _GATHER = {"parameters": gather_parameters, "readout": gather_readout}
 
 @dataclass(frozen=True)
 class Measured:
-    """A report of one step, with what the escape radius of a whole run needs.
+    """A report of one step, with what the margin and the escape radius of a whole run need.
 
     Attributes:
         report: The report.
         drift: Losses and gradient norms of the model on common mini-batches; None if they were not measured.
-        label_entropy: Entropy of the class frequencies in nats, if the loss is a cross-entropy of classes.
+        plateau_loss: Loss of the best constant prediction; None if it is not known, or not needed.
     """
 
     report: Report
     drift: DriftMeasurement | None
-    label_entropy: float | None
+    plateau_loss: float | None
 
 
 def measure(
@@ -64,6 +67,7 @@ def measure(
     eval_mode: bool = False,
     step: int = 0,
     extra: dict[str, Any] | None = None,
+    plateau_loss: float | None = None,
 ) -> Measured:
     """Measure a model on a loader and leave both unchanged.
 
@@ -78,6 +82,7 @@ def measure(
         eval_mode: Measure in eval mode, whatever mode the model is in.
         step: Training step of the measurement, for the tables.
         extra: Further settings to save with the report.
+        plateau_loss: Loss of the best constant prediction; None to find it from the samples.
 
     Returns:
         The report of this step.
@@ -94,10 +99,52 @@ def measure(
         task = setup.task
         with on_regrouped(lambda batch: task.losses(task.params, batch), setup.batches):
             evidence = _GATHER[options.layerwise](setup, progress=progress)
+        comparable = evidence.drift if options.layerwise == "parameters" else None
+        if comparable is not None and plateau_loss is None:
+            plateau_loss = _plateau(setup, evidence.labels if loss_fn is None else None)
     estimates = estimate(evidence, confidence=options.confidence, seed=options.seed)
     report = _tell(setup, evidence, estimates, loader, step=step, extra=extra or {}, notes=notes, began=began)
-    comparable = evidence.drift if options.layerwise == "parameters" else None
-    return Measured(report, comparable, _entropy(evidence.labels) if loss_fn is None else None)
+    if comparable is not None:
+        losses, norms = comparable.losses[None], comparable.norms[None]
+        margin = run_margin([step], losses, norms, plateau_loss, options)
+        report = replace(report, margin=margin)
+    return Measured(report, comparable, plateau_loss)
+
+
+def run_margin(
+    steps: Sequence[int], losses: Floats, norms: Floats, plateau_loss: float | None, options: ProbeOptions
+) -> Margin:
+    """Estimate the margin radius from the steps measured so far.
+
+    Args:
+        steps: Measured steps.
+        losses: Losses of common mini-batches at each step, shape ``(T, K)``.
+        norms: Gradient norms of them, shape ``(T, K)``.
+        plateau_loss: Loss of the best constant prediction, if known.
+        options: For the confidence and the seed.
+
+    Returns:
+        The margin radius.
+    """
+    if plateau_loss is None:
+        return undefined_margin("the loss of the best constant prediction is not known; pass plateau_loss=number")
+    return margin_radius(
+        steps, losses, norms, plateau_loss=plateau_loss, confidence=options.confidence, seed=options.seed
+    )
+
+
+def _plateau(setup: Setup, labels: Floats | None) -> float | None:
+    """Return the loss of the best constant prediction on the samples: from class labels, or from the loss itself."""
+    entropy = _entropy(labels)
+    if entropy is not None:
+        return entropy or None
+    if current_ranks().size > 1:
+        return None  # each process has samples of its own
+    task = setup.task
+    try:
+        return plateau_of_losses(lambda batch: task.losses(task.params, batch), setup.batches) or None
+    except ProbeError:
+        return None
 
 
 def _tell(

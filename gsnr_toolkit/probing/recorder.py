@@ -12,13 +12,14 @@ from torch import nn
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius, escape_radius
+from gsnr_toolkit.estimators.margin import Margin
 from gsnr_toolkit.inputs.options import ProbeOptions, make_options
-from gsnr_toolkit.probing.measurement import Measured, measure
+from gsnr_toolkit.probing.measurement import Measured, measure, run_margin
 from gsnr_toolkit.probing.samples import KeptSamples
 from gsnr_toolkit.report.report import Report, join_steps
 from gsnr_toolkit.setup.distributed import unwrapped
 from gsnr_toolkit.setup.model_guards import check_model
-from gsnr_toolkit.support.arguments import FUNCTION, LOADER, MAPPING, check_arguments, check_state, optional
+from gsnr_toolkit.support.arguments import FUNCTION, LOADER, MAPPING, POSITIVE, check_arguments, check_state, optional
 from gsnr_toolkit.types import Floats, Loader, PerSampleLoss
 
 __all__ = ["Recorder"]
@@ -41,6 +42,7 @@ class Recorder:
         eval_mode: Measure in eval mode (no dropout, fixed batch statistics), whatever mode the model is in.
         device: Where to work; where the model is when None.
         progress: Show progress bars (on a terminal).
+        plateau_loss: Loss of the best constant prediction, for the margin radius; None to find it from the samples.
         extra_settings: Further settings to save with the report, such as the names of model and data.
         **options: Fields of :class:`gsnr_toolkit.inputs.options.ProbeOptions`, such as ``batch_size`` and
             ``max_samples``.
@@ -73,6 +75,7 @@ class Recorder:
         eval_mode: bool = True,
         device: str | torch.device | None = None,
         progress: bool = False,
+        plateau_loss: float | None = None,
         extra_settings: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -81,6 +84,7 @@ class Recorder:
             loader=(loader, LOADER),
             loss_fn=(loss_fn, optional(FUNCTION)),
             extra_settings=(extra_settings, optional(MAPPING)),
+            plateau_loss=(plateau_loss, optional(POSITIVE)),
         )
         self._model, self._loss_fn = model, loss_fn
         self._due = _schedule(every)
@@ -91,7 +95,7 @@ class Recorder:
         self._samples = KeptSamples(loader, self.options.max_samples, self.options.seed)
         self._joint: Report | None = None
         self._batches: list[tuple[Floats, Floats]] = []
-        self._entropy: float | None = None
+        self._plateau_loss = plateau_loss
         self.steps: list[int] = []
 
     def __call__(self, step: int) -> Report | None:
@@ -136,13 +140,14 @@ class Recorder:
             eval_mode=self._eval_mode,
             step=step,
             extra=self._extra,
+            plateau_loss=self._plateau_loss,
         )
         self._add(step, found)
         return self.report
 
     @property
     def report(self) -> Report:
-        """Report of all measurements so far, with the escape radius of the run.
+        """Report of all measurements so far, with the margin and the escape radius of the run.
 
         Raises:
             ProbeError: If there is no measurement yet.
@@ -155,11 +160,16 @@ class Recorder:
         self.steps.append(step)
         if found.drift is not None:
             self._batches.append((found.drift.losses, found.drift.norms))
-        if len(self.steps) == 1:
-            self._entropy = found.label_entropy
-        escape = run_escape(self.steps, self._batches, self._entropy, self.options)
+        self._plateau_loss = found.plateau_loss
+        escape = run_escape(self.steps, self._batches, self._plateau_loss, self.options)
         reports = [found.report] if self._joint is None else [self._joint, found.report]
-        self._joint = join_steps(reports, escape=escape)
+        self._joint = join_steps(reports, escape=escape, margin=self._margin())
+
+    def _margin(self) -> Margin | None:
+        if not self._batches:
+            return None
+        losses, norms = (np.stack(column) for column in zip(*self._batches, strict=True))
+        return run_margin(self.steps, losses, norms, self._plateau_loss, self.options)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed run needs: tensors and plain values."""
@@ -167,7 +177,7 @@ class Recorder:
             "steps": list(self.steps),
             "report": None if self._joint is None else self._joint.to_texts(),
             "batches": [[torch.from_numpy(losses), torch.from_numpy(norms)] for losses, norms in self._batches],
-            "entropy": self._entropy,
+            "entropy": self._plateau_loss,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -183,7 +193,7 @@ class Recorder:
         self.steps = list(state["steps"])
         self._joint = None if state["report"] is None else Report.from_texts(state["report"])
         self._batches = [(losses.numpy(), norms.numpy()) for losses, norms in state["batches"]]
-        self._entropy = state["entropy"]
+        self._plateau_loss = state["entropy"]
 
 
 def _schedule(every: int | Collection[int] | Callable[[int], bool]) -> Callable[[int], bool]:
@@ -205,7 +215,7 @@ def _schedule(every: int | Collection[int] | Callable[[int], bool]) -> Callable[
 def run_escape(
     steps: Sequence[int],
     batches: Sequence[tuple[Floats, Floats]],
-    label_entropy: float | None,
+    plateau_loss: float | None,
     options: ProbeOptions,
 ) -> EscapeRadius:
     """Estimate the escape radius from the steps measured so far.
@@ -214,8 +224,7 @@ def run_escape(
         steps: Measured steps.
         batches: Losses and gradient norms of common mini-batches at each step, each of shape ``(K,)``; empty if they
             were not measured.
-        label_entropy: Entropy of the class frequencies in nats, the loss of the plateau. None takes the loss of the
-            first step instead.
+        plateau_loss: Loss of the best constant prediction. None takes the loss of the first step instead.
         options: For the confidence and the seed.
 
     Returns:
@@ -230,7 +239,7 @@ def run_escape(
         list(steps),
         losses,
         norms,
-        plateau_loss=float(losses[0].mean()) if label_entropy is None else label_entropy,
+        plateau_loss=float(losses[0].mean()) if plateau_loss is None else plateau_loss,
         confidence=options.confidence,
         seed=options.seed,
     )

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from gsnr_toolkit.report.numbers import ANSWERED, beyond, cor_text, interval, number
+from gsnr_toolkit.report.numbers import ANSWERED, beyond, cor_text, interval, limits, number
 from gsnr_toolkit.report.outcome import collapse_outcome
 
 if TYPE_CHECKING:
@@ -77,14 +77,10 @@ def summary(report: ReportLike) -> Group:
     if total["status"] == "ok":
         cor = interval(total, "cor")
         lines.append(f"COR            {cor}: up to this radius SAM's step is certified to descend on average")
-    if (escape := report.escape) is not None:
-        value = ""
-        if escape.status == "ok":
-            found = {"value": escape.value, "value_low": escape.low, "value_high": escape.high}
-            value = f"{interval(found, 'value')}: "
-        bound = f"; it is at least {escape.bound:.2g}" if escape.bound > 0 and escape.status != "ok" else ""
-        words = "first-order, ours; no guide to the collapse so far"
-        lines.append(f"escape radius  {value}{escape.message}{bound} ({words})")
+    if (margin := report.margin) is not None:
+        value = f"{number(margin.value)} {limits(margin.low, margin.high)}: " if margin.status == "ok" else ""
+        lines.append(f"margin radius  {value}{margin.message}")
+    lines.append(Text(f"suggestion     {report.suggestion.message}", style="bold"))
     if "loss" in report.settings:  # not in reports of older versions
         lines.append(Text(f"loss: {report.settings['loss']}", style="dim"))
     lines.append(Text(report.coverage["sentence"], style="dim"))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gsnr_toolkit.estimators.escape import EscapeRadius
+    from gsnr_toolkit.estimators.margin import Margin
+    from gsnr_toolkit.report.suggestion import Suggestion
 
 
 class BottleneckLike(Protocol):
@@ -61,8 +62,8 @@ class ReportLike(Protocol):
         """Group name to parameter names."""
 
     @property
-    def escape(self) -> EscapeRadius | None:
-        """The escape radius, if measured."""
+    def margin(self) -> Margin | None:
+        """The margin radius, if measured."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -83,6 +84,10 @@ class ReportLike(Protocol):
     @property
     def cor(self) -> float:
         """COR of the whole model."""
+
+    @property
+    def suggestion(self) -> Suggestion:
+        """What to train with."""
 
     @property
     def bottleneck(self) -> BottleneckLike:

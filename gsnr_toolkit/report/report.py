@@ -15,9 +15,11 @@ import pandas as pd
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.estimators.escape import EscapeRadius
+from gsnr_toolkit.estimators.margin import Margin
 from gsnr_toolkit.inputs.options import LOWERED
 from gsnr_toolkit.report import verdict as sentences
 from gsnr_toolkit.report.outcome import Outcome, collapse_outcome
+from gsnr_toolkit.report.suggestion import Suggestion, suggest
 from gsnr_toolkit.support.arguments import MAPPING, PATH, TEXTS, check_arguments, instance
 from gsnr_toolkit.support.atomic import each_leaf, make_folder, spelled, unspelled, write_text
 from gsnr_toolkit.support.run_folder import differences
@@ -61,6 +63,7 @@ class Report:
         provenance: Versions, machine, commit, wall time.
         coverage: Which engine served how many trainable parameters.
         groups: Group name to the names of its parameters.
+        margin: The margin radius; None if COR was not measured, or only on heads of single layers.
         escape: The escape radius of a probing run.
         notes: Notes on how the numbers were obtained.
         partial: Whether the run was interrupted.
@@ -75,6 +78,7 @@ class Report:
     coverage: dict[str, Any]
     groups: dict[str, list[str]]
     escape: EscapeRadius | None = None
+    margin: Margin | None = None
     notes: tuple[str, ...] = field(default=())
     partial: bool = False
 
@@ -143,6 +147,20 @@ class Report:
             bounds = [_bounded_step(row.step, row.cor_high) for row in silent.itertuples()]
             text += f" At step {', '.join(bounds)} COR is indistinguishable from zero."
         return " ".join([text, *(f"{note.split(', so that')[0]}." for note in self.notes if note.startswith(LOWERED))])
+
+    @property
+    def suggestion(self) -> Suggestion:
+        """What to train with: a radius or ``"auto"``, and the reason in one line."""
+        last = int(self.totals["step"].iloc[-1])
+        return suggest(self.total, self.margin, float(self.settings.get("rho", math.nan)), last)
+
+    def suggest_rho(self) -> float | str:
+        """Return a value for ``SAM(..., rho=...)``; :attr:`suggestion` gives the reason.
+
+        Returns:
+            A radius, or ``"auto"`` where the measurement supports none.
+        """
+        return self.suggestion.rho
 
     def plot(self) -> Figure:
         """Draw the layer profile, the trajectories and the drift curve; only GSNR by layer without COR.
@@ -219,6 +237,7 @@ class Report:
             "verdict": self.verdict,
             "cor": self.cor,
             "bottleneck": {"step": self.bottleneck.step, "group": self.bottleneck.group},
+            "margin": self.margin.to_dict() if self.margin else None,
             "escape": self.escape.to_dict() if self.escape else None,
             "partial": self.partial,
             "notes": list(self.notes),
@@ -286,9 +305,10 @@ class Report:
         try:
             tables = {name: _read_csv(texts[f"{name}.csv"]) for name in _TABLES}
             escape = EscapeRadius(**unspelled(summary["escape"])) if summary["escape"] else None
+            margin = Margin(**unspelled(summary["margin"])) if summary.get("margin") else None
             keys = ("settings", "provenance", "coverage", "groups", "partial")
             rest = {key: summary[key] for key in keys}
-            return cls(**tables, **rest, escape=escape, notes=tuple(summary["notes"]))
+            return cls(**tables, **rest, escape=escape, margin=margin, notes=tuple(summary["notes"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ProbeError(
                 f"expected the files of a saved report, but they cannot be read ({type(error).__name__}: {error}); "

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gsnr_toolkit.report.numbers import beyond, cor_text, interval, number
+from gsnr_toolkit.report.numbers import beyond, cor_text, interval, limits, number
 from gsnr_toolkit.report.outcome import collapse_outcome
 
 if TYPE_CHECKING:
+    from gsnr_toolkit.estimators.margin import Margin
     from gsnr_toolkit.report.like import ReportLike
 
 BAD, GOOD, UNSURE = "bad", "good", "unsure"
@@ -21,7 +22,7 @@ class Answer:
     Attributes:
         tone: ``"bad"``, ``"good"`` or ``"unsure"``.
         head: The answer in a few words.
-        sentences: The verdict, and its limits.
+        sentences: The verdict, its limits, and what to train with.
     """
 
     tone: str
@@ -48,6 +49,8 @@ def answer_of(report: ReportLike) -> Answer:
     """Return the answer of a probe. It repeats the verdict, and never calls a radius "safe"."""
     tone, head = _cor_head(report) if report.has_cor else _gsnr_head(report)
     sentences = [report.verdict]
+    if report.has_cor:
+        sentences.append(f"Suggestion: {report.suggestion.message}.")
     if report.partial:
         done = ", ".join(str(step) for step in report.totals["step"])
         sentences.append(f"Partial report: the run was interrupted after step {done}.")
@@ -76,10 +79,10 @@ def facts_of(report: ReportLike) -> list[Fact]:
     """Return the numbers of the whole model, the most important first."""
     total = report.total
     facts = _radii(report) if report.has_cor else []
+    if report.margin is not None:
+        facts.append(_margin(report.margin))
     floor = f"signal over noise of the gradient; the noise floor is 1/n = {number(total['noise_floor'])}"
     facts.append(Fact("GSNR", _explained(interval(total, "gsnr"), total), floor))
-    if report.escape is not None:
-        facts.append(_escape(report.escape))
     measured = f"n = {int(total['num_samples'])} samples"
     if report.has_cor:
         measured += f", {report.settings['num_batches']} batches of {report.settings['batch_size']}"
@@ -104,10 +107,7 @@ def _radii(report: ReportLike) -> list[Fact]:
     return [certified, Fact("Alignment radius", value, "first radius at which it stops descending on these samples")]
 
 
-def _escape(escape: Any) -> Fact:
-    meaning = "past it leaving the plateau no longer pays, to first order; ours, and no guide to the collapse so far"
-    if escape.status != "ok":
-        bound = f"; at least {number(escape.bound)}" if escape.bound > 0 else ""
-        return Fact("Escape radius", escape.message + bound, meaning)
-    found = {"value": escape.value, "value_low": escape.low, "value_high": escape.high}
-    return Fact("Escape radius", interval(found, "value"), meaning)
+def _margin(margin: Margin) -> Fact:
+    meaning = "up to it SAM prefers what the plain run has learned to a constant prediction, to first order; ours"
+    value = f"{number(margin.value)} {limits(margin.low, margin.high)}" if margin.status == "ok" else margin.message
+    return Fact("Margin radius", value, meaning)

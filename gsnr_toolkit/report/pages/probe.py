@@ -27,7 +27,7 @@ _COR_CAVEATS = (
     "on. It is no radius at which training is known to fail.",
     "Radii compare only at equal batch size, equal sets of trained parameters and equal parametrisation.",
     "The definitions of COR and of the decomposition are a reconstruction from the paper's public text (Liu et al., "
-    "arXiv 2603.24057), not the paper's own formulas. The escape radius is ours.",
+    "arXiv 2603.24057), not the paper's own formulas. The margin radius is ours.",
 )
 _GSNR_CAVEATS = (
     "GSNR is corrected for bias and may be negative: that means no signal above the noise floor 1/n.",

@@ -55,7 +55,8 @@ def test_a_small_run_end_to_end(run, tmp_path):
     assert code == 0, err
     assert "is rho = 0.05 safe?" in out
     assert "clip-demo on demo-nt" in out
-    assert "escape radius" in out
+    assert "margin radius" in out
+    assert 'suggestion     rho = "auto"' in out
     assert "block 8" in out
     report = Report.load(tmp_path / "here")
     assert report.totals["step"].tolist() == [0, 1]
