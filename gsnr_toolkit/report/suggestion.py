@@ -18,9 +18,6 @@ SHARE_OF_MARGIN = 0.25
 """Share of the margin radius that is suggested as a fixed radius."""
 
 
-_UNKNOWN = "the margin radius is not known"
-
-
 @dataclass(frozen=True)
 class Suggestion:
     """A value for ``SAM(..., rho=...)``.
@@ -53,12 +50,9 @@ def suggest(total: Any, margin: Margin | None, rho: float, last_step: int) -> Su
     if "cor_low" in total and collapse_outcome(total, rho) == "outside":
         return Suggestion(rho, f"rho = {rho:g}: COR certifies it at every measured step")
     if margin is None or margin.status != "ok":
-        early = margin is not None and margin.status == "on_plateau"
-        why = (
-            f"after {last_step} steps the loss has not fallen below that of a constant prediction"
-            if early
-            else _UNKNOWN
-        )
+        why = "the margin radius is not known"
+        if margin is not None and margin.status == "on_plateau":
+            why = f"after {last_step} steps the loss has not fallen below that of a constant prediction"
         number_from = f"for a number, measure along more than {last_step} plain steps"
         return Suggestion(AUTO, f'rho = "auto", which takes plain steps until the loss falls: {why}; {number_from}')
     radius = _rounded_down(min(SHARE_OF_MARGIN * margin.value, margin.low))

@@ -170,7 +170,8 @@ def test_choosing_rho_runs_as_it_stands(tmp_path, monkeypatch, capsys):
         exec(compile(block, "docs/choose-rho.md", "exec"), namespace)  # in order, in one session
     report, printed = namespace["report"], capsys.readouterr().out
     assert report.verdict in printed
-    assert report.escape.message in printed
+    assert report.suggestion.message in printed
+    assert report.margin.message in printed
     assert os.path.exists("probe.html")
     choose = namespace["cautious_radius"]
     ok = {"status": "ok", "cor_low": 0.02}

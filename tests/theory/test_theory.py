@@ -342,7 +342,7 @@ def test_misspecification_is_at_most_one_for_definite_batches_under_the_informat
         assert np.linalg.norm(case.direction) <= fisher_trace
 
 
-# Section 5: escape radius
+# Section 5: margin, rho="auto", escape radius
 
 
 def test_mean_batch_norm_is_below_its_root_mean_square():
@@ -376,3 +376,55 @@ def test_escape_radius_is_the_largest_radius_at_which_leaving_pays():
         escape = max((0.7 - losses) / (norms - 1))
         for rho, pays in ((0.999 * escape, True), (1.001 * escape, False)):
             assert (losses + rho * norms < 0.7 + rho * 1.0).any() == pays
+
+
+def objective(case, losses, rho):
+    """SAM's first-order and true objective, averaged over batches, for batch losses that are quadratic."""
+    angles = np.linspace(0, 2 * np.pi, 2000)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    steps = np.concatenate([rho * share * circle for share in np.linspace(0, 1, 11)])
+    rise = steps @ case.gradients.T + np.einsum("ni,kij,nj->nk", steps, case.hessians, steps) / 2
+    norms = np.linalg.norm(case.gradients, axis=1)
+    return np.mean(losses) + rho * norms.mean(), np.mean(losses + rise.max(0))
+
+
+def test_sam_prefers_a_state_to_the_plateau_below_its_margin():
+    rng = np.random.default_rng(29)
+    for _ in range(50):
+        case = Quadratic(rng, common=False, size=2)
+        losses = rng.uniform(0.1, 0.6, len(case.gradients))
+        gain, norm = 0.7 - losses.mean(), np.linalg.norm(case.gradients, axis=1).mean()
+        margin, beta = gain / norm, max(np.linalg.norm(hessian, 2) for hessian in case.hessians)
+        sufficient = 2 * margin / (1 + np.sqrt(1 + 2 * beta * margin / norm))
+        for share in (0.5, 0.999):
+            assert objective(case, losses, share * margin)[0] < 0.7
+            assert objective(case, losses, share * sufficient)[1] < 0.7
+        assert objective(case, losses, 1.001 * margin)[0] > 0.7
+
+
+def test_the_margin_is_bounded_by_the_gsnr():
+    rng = np.random.default_rng(30)
+    mean, gain, bounds = np.array([1.0, 0.0, 0.5, 0.0]), 0.4, []
+    for scale, batch_size in ((9.0, 4), (3.0, 4), (3.0, 16), (0.3, 16)):  # br rises
+        norms = np.linalg.norm(mean + rng.normal(size=(50_000, 4)) * scale / np.sqrt(batch_size), axis=1)
+        r = mean @ mean / (4 * scale**2)
+        bounds.append(gain / np.linalg.norm(mean) / np.sqrt(1 + 1 / (batch_size * r)))
+        assert gain / norms.mean() >= bounds[-1] * 0.999
+    assert bounds == sorted(bounds)
+    assert gain / norms.mean() == pytest.approx(bounds[-1], rel=0.01)  # close to equality where noise is small
+
+
+def test_auto_never_lifts_sams_objective_above_the_plateau():
+    rng = np.random.default_rng(31)
+    for _ in range(100):
+        case = Quadratic(rng, common=False, size=2)
+        losses = rng.uniform(0.1, 0.6, len(case.gradients))
+        plateau, share, floor = 0.7, rng.uniform(0.05, 1), rng.uniform(0, losses.mean())
+        norm, beta = np.linalg.norm(case.gradients, axis=1).mean(), max(np.linalg.norm(h, 2) for h in case.hessians)
+        gain = plateau - losses.mean()
+        rho = share * gain / norm * (losses.mean() - floor) / (plateau - floor)
+        first_order, _ = objective(case, losses, rho)
+        assert first_order <= plateau
+        assert rho * norm <= share / 4 * (plateau - floor) + 1e-12
+        bounded = min(rho, np.sqrt(2 * (1 - share) * gain / beta))
+        assert objective(case, losses, bounded)[1] <= plateau
