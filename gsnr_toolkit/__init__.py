@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from gsnr_toolkit.probing.estimate import probe as probe
     from gsnr_toolkit.probing.recorder import Recorder as Recorder
     from gsnr_toolkit.report.report import Report as Report
+    from gsnr_toolkit.search.find import find_rho as find_rho
+    from gsnr_toolkit.search.result import RhoSearch as RhoSearch
     from gsnr_toolkit.sweeps.collapse import collapse_radii as collapse_radii
     from gsnr_toolkit.sweeps.sweep import sweep as sweep
     from gsnr_toolkit.training.auto_rho import AutoRho as AutoRho
@@ -59,6 +61,8 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "probe_loader": "gsnr_toolkit.data.loaders",
         "Recorder": "gsnr_toolkit.probing.recorder",
         "TrainConfig": "gsnr_toolkit.training.config",
+        "find_rho": "gsnr_toolkit.search.find",
+        "RhoSearch": "gsnr_toolkit.search.result",
         "collapse_radii": "gsnr_toolkit.sweeps.collapse",
         "sweep": "gsnr_toolkit.sweeps.sweep",
         "run_training": "gsnr_toolkit.training.run",

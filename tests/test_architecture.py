@@ -23,7 +23,7 @@ ORDER = {
         readings
         probing
         training
-        sweeps
+        search sweeps
         commands
     """,
     "corit": """

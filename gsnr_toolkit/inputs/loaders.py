@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 
 from torch import Tensor
 
@@ -128,3 +128,28 @@ def rebatch(loader: Loader, size: int) -> Iterator[Batch]:
             count += length - start
     if pending:
         yield pending[0] if len(pending) == 1 else join_batches(pending)
+
+
+def endless_batches(loader: Loader) -> Generator[Batch, None, None]:
+    """Yield the batches of a training loader, again from the start whenever it ends.
+
+    Args:
+        loader: The loader.
+
+    Yields:
+        Batches without end.
+
+    Raises:
+        ProbeError: If it has no batch, or cannot be read again.
+    """
+    while True:
+        empty = True
+        check_shareable(loader)
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty:
+            raise ProbeError(
+                "expected a training loader that can be read again, got no batch; pass a DataLoader or a list, not an "
+                "exhausted iterator"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -11,10 +11,10 @@ from torch import nn
 from gsnr_toolkit.errors import NonFiniteError, ProbeError
 from gsnr_toolkit.inputs.batches import batch_length, move_batch
 from gsnr_toolkit.inputs.device import find_device
-from gsnr_toolkit.inputs.loader_state import check_shareable
+from gsnr_toolkit.inputs.loaders import endless_batches
 from gsnr_toolkit.inputs.losses import check_loss_shape, resolve_loss
 from gsnr_toolkit.support.progress import stage
-from gsnr_toolkit.types import Batch, Loader, PerSampleLoss
+from gsnr_toolkit.types import Loader, PerSampleLoss
 
 
 def measured_steps(steps: int, measurements: int) -> list[int]:
@@ -87,7 +87,7 @@ class PlainRun:
             )
         make = optimizer or (lambda params: torch.optim.AdamW(params, lr=lr, weight_decay=0.0))
         self.optimizer = make(trainable)
-        self._batches = _endless(loader)
+        self._batches = endless_batches(loader)
 
     @torch.enable_grad()
     def advance_to(self, step: int, *, progress: bool = False) -> None:
@@ -117,17 +117,3 @@ class PlainRun:
                 self.step += 1
                 advance(1)
         self.optimizer.zero_grad(set_to_none=True)
-
-
-def _endless(loader: Loader) -> Iterator[Batch]:
-    while True:
-        empty = True
-        check_shareable(loader)
-        for batch in loader:
-            empty = False
-            yield batch
-        if empty:
-            raise ProbeError(
-                "expected a training loader that can be read again, got no batch; pass a DataLoader or a list, not an "
-                "exhausted iterator"
-            )

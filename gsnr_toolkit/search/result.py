@@ -1,0 +1,188 @@
+"""The result of a range test: a bracket, a suggestion, and every trial."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from gsnr_toolkit.errors import ProbeError
+from gsnr_toolkit.report.numbers import number
+from gsnr_toolkit.search.trial import Trial
+from gsnr_toolkit.support.atomic import make_folder, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESULT, TRIALS = "rho.json", "trials.csv"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class RhoSearch:
+    """Frozen result of :func:`gsnr_toolkit.find_rho`.
+
+    Attributes:
+        rho: Suggested radius; 0 if no radius that was tried trains.
+        low: Largest radius that left the plateau in every seed, below ``high``; 0 if none did.
+        high: Smallest radius that did not; infinity if all did.
+        status: ``"found"``, ``"none_failed"``, ``"all_failed"``, ``"plain_stays"`` (the plain run does not leave the
+            plateau), ``"budget"`` (the budget ended before the bracket was narrow) or ``"interrupted"``.
+        plain_steps: Steps of the plain run on the plateau, the most over the seeds.
+        plateau_loss: Loss of the best constant prediction.
+        margin: Margin radius of the plain run, median over the seeds.
+        passes: Forward and backward passes of all trials, the plain run's included.
+        message: The answer in a sentence.
+        trials: ``rho, seed, outcome, steps, steps_on_plateau, passes``, one row per trial, in order.
+        settings: Every option that affects a number.
+    """
+
+    rho: float
+    low: float
+    high: float
+    status: str
+    plain_steps: int
+    plateau_loss: float
+    margin: float
+    passes: int
+    message: str
+    trials: pd.DataFrame
+    settings: dict[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a copy of the trials."""
+        return self.trials.copy()
+
+    def plot(self) -> Figure:
+        """Draw the steps on the plateau against the radius, with every outcome.
+
+        Returns:
+            A matplotlib figure.
+        """
+        from gsnr_toolkit.search.plot import plot_rho_search
+
+        return plot_rho_search(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``rho.json`` and ``trials.csv``, each atomically.
+
+        Args:
+            folder: Created if missing; earlier results are replaced.
+
+        Returns:
+            The folder.
+        """
+        place = Path(folder)
+        make_folder(place)
+        write_text(place / TRIALS, self.trials.to_csv(index=False, lineterminator="\n"))
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "trials"}
+        write_json(place / RESULT, {"format": _FORMAT, **values})
+        return place
+
+    @classmethod
+    def load(cls, folder: str | Path) -> RhoSearch:
+        """Read a saved result.
+
+        Args:
+            folder: The folder that :meth:`save` wrote to.
+
+        Returns:
+            An equal result.
+
+        Raises:
+            ProbeError: If a file is missing or cannot be read.
+        """
+        place = Path(folder)
+        try:
+            values = read_json(place / RESULT)
+            if values.pop("format") == _FORMAT:
+                return cls(**values, trials=pd.read_csv(place / TRIALS))
+            cause, reason = None, "another version wrote them"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            cause, reason = error, str(error)
+        raise ProbeError(
+            f"expected {place} to hold {RESULT} and {TRIALS}, but they cannot be read ({reason}); give the folder that "
+            "RhoSearch.save or find_rho(folder=...) wrote to"
+        ) from cause
+
+
+def trials_frame(trials: list[Trial]) -> pd.DataFrame:
+    """Return trials as a table."""
+    columns = [item.name for item in fields(Trial)]
+    return pd.DataFrame([asdict(trial) for trial in trials], columns=columns)
+
+
+SHARE = 0.25
+"""Share of the failing radius that is suggested."""
+
+SLOWEST = 2.0
+"""A suggested radius leaves the plateau within so many times the plain run's steps."""
+
+
+def suggested(low: float, high: float, trials: list[Trial], plain_steps: int) -> float:
+    """Return the suggested radius: a quarter of the failing one, and no more than what still leaves quickly.
+
+    Args:
+        low: Largest radius that trains.
+        high: Smallest radius that fails; infinity if none does.
+        trials: All trials.
+        plain_steps: Steps of the plain run on the plateau.
+
+    Returns:
+        The radius, two significant digits; 0 if nothing trains.
+    """
+    if low <= 0:
+        return 0.0
+    quick = [trial.rho for trial in trials if 0 < trial.rho <= low and _is_quick(trial, plain_steps)]
+    slow = [trial.rho for trial in trials if 0 < trial.rho <= low and not _is_quick(trial, plain_steps)]
+    most = min(SHARE * high if high < math.inf else low, low)
+    below = [rho for rho in quick if rho < min(slow, default=math.inf)]
+    if slow and most >= min(slow):
+        most = max(below, default=min(slow) / 2)
+    return float(f"{most:.2g}")
+
+
+def _is_quick(trial: Trial, plain_steps: int) -> bool:
+    return trial.outcome == "left" and trial.steps_on_plateau <= SLOWEST * max(plain_steps, 20)
+
+
+_WORDS = {
+    "delayed": "has not left it by the horizon", "fell_back": "falls back", "sank": "sinks", "diverged": "diverges",
+}  # fmt: skip
+
+
+def sentence(status: str, rho: float, low: float, high: float, trials: list[Trial], plain_steps: int) -> str:
+    """Return the answer in a sentence.
+
+    Args:
+        status: Status of the search.
+        rho: Suggested radius.
+        low: Largest radius that trains.
+        high: Smallest radius that fails.
+        trials: All trials.
+        plain_steps: Steps of the plain run on the plateau.
+    """
+    if status == "plain_stays":
+        return (
+            "the plain run does not leave the plateau, so no radius can be judged; raise the learning rate, give more "
+            'steps, or look whether the model can learn these data at all; rho = "auto" takes plain steps until then'
+        )
+    parts = []
+    if low > 0:
+        most = max(t.steps_on_plateau for t in trials if t.rho == low)
+        times = f", within {most / plain_steps:.1f} times the plain run's {plain_steps} steps" if plain_steps else ""
+        parts.append(f"rho <= {number(low)} leaves the plateau{times}")
+    if high < math.inf:
+        bad = next(t for t in trials if t.rho == high and t.outcome != "left")
+        parts.append(f"{number(high)} {_WORDS[bad.outcome]}")
+    elif low > 0:
+        parts.append("no larger radius was tried")
+    parts.append(
+        f"suggested {rho:g}" if rho else 'no radius can be suggested: train plainly first, or with rho = "auto"'
+    )
+    text = "; ".join(parts)
+    ends = {"budget": "the budget ended before the bracket was narrow", "interrupted": "interrupted"}
+    return f"{ends[status]}: {text}" if status in ends else text
