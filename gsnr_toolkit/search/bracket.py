@@ -25,8 +25,9 @@ def bracket(
         Largest radius that trains below the smallest that fails, and the latter; 0 if everything fails, infinity if
         nothing does.
 
-    >>> bracket(lambda rho: rho > 0.3, 0.1, precision=1.5, smallest=1e-3, largest=10)
-    (0.282842712474619, 0.4)
+    >>> low, high = bracket(lambda rho: rho > 0.3, 0.1, precision=1.5, smallest=1e-3, largest=10)
+    >>> round(low, 3), high
+    (0.283, 0.4)
     """
     rho, low, high = min(max(guess, smallest), largest), 0.0, math.inf
     while not (low > 0 and high < math.inf):

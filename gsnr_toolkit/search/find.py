@@ -162,8 +162,8 @@ def find_rho(
 
     A plain run tells how many steps :math:`T_0` it spends on the plateau of the best constant prediction, and the
     margin radius :math:`(L_0 - L)/G` at half of its gain, where the search begins. Each further run trains with SAM
-    from the same weights, on the same batches, and is stopped as soon as its fate is clear: it has left for good, it sinks, it
-    diverges, or ``horizon`` times :math:`T_0` steps are over (at least 100). A radius fails unless every seed leaves
+    from the same weights, on the same batches, and is stopped as soon as its fate is clear: it has left for good, it
+    sinks, it diverges, or ``horizon`` times :math:`T_0` steps are over (at least 100). A radius fails unless every seed leaves
     in time. The suggested radius is a quarter of the smallest one that fails, if that leaves within twice the plain
     run's steps. This is our method; a radius that leaves the plateau may still regularise too much.
 
@@ -195,9 +195,10 @@ def find_rho(
     >>> _ = torch.manual_seed(0)
     >>> inputs = torch.randn(64, 5)
     >>> batches = [(part, (part[:, 0] > 0).long()) for part in inputs.split(16)]
-    >>> found = find_rho(nn.Linear(5, 2), batches, radii=(0.05, 50.0), lr=0.05, progress=False)
+    >>> model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2))
+    >>> found = find_rho(model, batches, radii=(0.05, 20.0), lr=0.01, progress=False)
     >>> found.low, found.high, found.status
-    (0.05, 50.0, 'found')
+    (0.05, 20.0, 'found')
     """
     _check(radii, precision, loader, loss_fn=loss_fn, seeds=seeds, horizon=horizon, lr=lr, plateau_loss=plateau_loss,
            max_steps=max_steps, max_minutes=max_minutes)  # fmt: skip

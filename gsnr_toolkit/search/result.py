@@ -64,7 +64,7 @@ class RhoSearch:
         """
         from gsnr_toolkit.search.plot import plot_rho_search
 
-        return plot_rho_search(self)
+        return plot_rho_search(self.trials, plain_steps=self.plain_steps, high=self.high, rho=self.rho)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``rho.json`` and ``trials.csv``, each atomically.

@@ -1,0 +1,9 @@
+"""Figures of the study of the failing radius, from its stored tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def plot_study(out: Path) -> None:
+    """Draw the margin radius against the failing radius."""
