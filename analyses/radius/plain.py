@@ -67,13 +67,12 @@ def plain_run(problem: Problem, plateau: float) -> PlainTrace:
                 norm = float(torch.stack([part.norm() for part in gradient]).norm())
                 if watch.steps % PHI_EVERY == 0:
                     found.phi_steps.append(watch.steps)
-                    found.phi.append(
-                        [_objective(problem, batch, moved, rho / norm if norm else 0.0) for rho in PHI_RADII]
-                    )
+                    scales = [rho / norm if norm else 0.0 for rho in PHI_RADII]
+                    found.phi.append([_objective(problem, batch, moved, scale) for scale in scales])
                 optimizer.base_optimizer.step()
-                found.losses.append(float(loss))
+                found.losses.append(float(loss.detach()))
                 found.norms.append(norm)
-                watch.add(float(loss), norm)
+                watch.add(found.losses[-1], norm)
                 if watch.steps >= steps and watch.left_at is not None:
                     break
         found.left_at, found.score = watch.left_at, problem.score()

@@ -22,7 +22,7 @@ from gsnr_toolkit.data.registry import open_dataset
 from gsnr_toolkit.inputs.tuning import parse_tuning, set_tuning
 from gsnr_toolkit.models.spec import input_spec
 from gsnr_toolkit.optim.sam import SAM
-from gsnr_toolkit.types import Batch
+from gsnr_toolkit.types import Batch, PerSampleLoss
 
 _ADAMW = partial(torch.optim.AdamW, weight_decay=0.0)
 
@@ -83,7 +83,7 @@ class Problem:
     setting: Setting
     model: nn.Module
     arrays: Arrays
-    loss: Callable[[nn.Module, Batch], Tensor]
+    loss: PerSampleLoss
     seed: int
 
     def loader(self) -> DataLoader[Any]:
@@ -94,7 +94,7 @@ class Problem:
     def sam(self, rho: Any, **options: Any) -> SAM:
         """SAM of a radius, or another value of ``rho``, with a fresh state."""
         base: Any = torch.optim.SGD if self.setting.sgd else _ADAMW
-        own = {"momentum": 0.9} if self.setting.sgd else {}
+        own: dict[str, Any] = {"momentum": 0.9} if self.setting.sgd else {}
         return SAM(self.model, base, rho=rho, lr=self.setting.lr, perturb=self.setting.perturb, **own, **options)
 
     @torch.no_grad()
@@ -148,12 +148,9 @@ def _setting(name: str, kind: str, build: Any, arrays: Any, size: int, outputs: 
 
 
 _PARITY = partial(data.digits, parity=True)
-_NETS = {
-    "mlp": (models.mlp, 64),
-    "deep": (models.deep, 64),
-    "vit": (models.TinyViT, 8),
-    "resnet": (models.TinyResNet, 8),
-}
+_NETS: dict[str, tuple[Any, int]] = {
+    "mlp": (models.mlp, 64), "deep": (models.deep, 64), "vit": (models.TinyViT, 8), "resnet": (models.TinyResNet, 8)
+}  # fmt: skip
 
 
 def _all() -> list[Setting]:
@@ -161,7 +158,8 @@ def _all() -> list[Setting]:
     variants: list[tuple[str, str, dict[str, Any]]] = [
         ("mlp", "noise", {"random_labels": 0.5}), ("deep", "noise", {"random_labels": 0.5}),
         ("vit", "noise", {"random_labels": 0.5}), ("resnet", "noise", {"random_labels": 0.5}),
-        ("mlp", "sgd", {"sgd": True, "lr": 0.05}), ("mlp", "b16", {"batch_size": 16}), ("deep", "b16", {"batch_size": 16}),
+        ("mlp", "sgd", {"sgd": True, "lr": 0.05}), ("mlp", "b16", {"batch_size": 16}),
+        ("deep", "b16", {"batch_size": 16}),
         ("mlp", "slow", {"lr": 2e-4}), ("deep", "slow", {"lr": 2e-4}), ("vit", "norms", {"perturb": "norms"}),
         ("resnet", "norms", {"perturb": "norms"}),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""At which radius does SAM fail, with a horizon in units of the plain run's own time on the plateau, and what foretells it?
+"""At which radius does SAM fail, judged by the plain run's own time on the plateau, and what foretells that radius?
 
 Question: is the margin radius of a plain run, with nothing fitted, the radius at which SAM no longer leaves the plateau?
 Command: ``python -m analyses.radius.study`` (``--smoke``, ``--replot``, ``--only digits-mlp,wine-mlp``).
@@ -79,10 +79,16 @@ def write_tables(units: list[dict[str, Any]], out: Path) -> None:
     """Write all tables of the units finished so far."""
     trials = pd.DataFrame([{"setting": unit["setting"], **trial} for unit in units for trial in unit["trials"]])
     runs = pd.DataFrame([{key: value for key, value in unit.items() if key != "trials"} for unit in units])
-    runs["failing_radius"] = np.sqrt(runs["low"] * runs["high"])
+    runs["failing_radius"] = _middle(runs["low"], runs["high"])
+    runs["gain_radius"] = _middle(runs["gain_low"], runs["gain_high"])
     table = summarise(runs)
     tables = {"": table, "_runs": runs, "_trials": trials, "_scores": scores(table)}
     store(out, "radius_study", tables, horizon=HORIZON, fewest=FEWEST, precision=PRECISION, held_out=sorted(HELD_OUT))
+
+
+def _middle(low: pd.Series, high: pd.Series) -> pd.Series:
+    """Geometric middle of a bracket; NaN where nothing failed or nothing trained."""
+    return pd.Series(np.sqrt(low * high)).where((low > 0) & np.isfinite(high))
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -95,6 +101,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
             "setting": name, "kind": setting.kind, "real": setting.real, "held_out": name in HELD_OUT,
             "num_seeds": len(group), "failing_radius": group["failing_radius"].median(),
             "failing_low": group["low"].min(), "failing_high": group["high"].max(),
+            "gain_radius": group["gain_radius"].median(),
             "outcome": ", ".join(sorted(set(group["outcome"]))),
         }  # fmt: skip
         row |= {column: group[column].median() for column in _MEDIANS if column in group}
@@ -120,7 +127,11 @@ def scores(table: pd.DataFrame) -> pd.DataFrame:
         "not held out": table[~table["held_out"]],
     }  # fmt: skip
     known = [name for name in CANDIDATES if name in table]
-    found = [score_table(part, known, "failing_radius").assign(settings=name) for name, part in parts.items()]
+    found = [
+        score_table(part, known, target).assign(settings=name, target=target)
+        for target in ("failing_radius", "gain_radius")
+        for name, part in parts.items()
+    ]
     return pd.concat(found, ignore_index=True)
 
 

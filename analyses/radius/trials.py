@@ -21,7 +21,10 @@ FEWEST = 100
 """The shortest horizon, steps."""
 
 PRECISION = 1.25
-_AFTER = 150
+FAILED_GAIN = 0.3
+"""A run that has gained less than this share of the plain run's gain by the horizon has not learned."""
+
+_AFTER, _WINDOW = 150, 20
 _NEVER = 10**9
 _NOTHING = dict.fromkeys(("low", "high", "gain_low", "gain_high"), math.nan)
 _PER_SWEEP = math.ceil(math.log(10 / 1e-3) / math.log(PRECISION)) + 1
@@ -65,19 +68,31 @@ def horizon_of(left_at: int) -> float:
 
 def failing_radius(problem: Problem, plateau: float, run: PlainTrace, guess: float) -> dict[str, Any]:
     """Bracket the smallest radius that has not left for good by the horizon; no run is stopped earlier."""
-    start, made = start_of(problem, plateau), []
-    horizon = horizon_of(run.left_at or 0)
+    start, made = start_of(problem, plateau), dict[float, tuple[Trial, float]]()
+    horizon = math.ceil(horizon_of(run.left_at or 0))
 
-    def fails(rho: float) -> bool:
-        trial, _ = start.run(rho, problem.seed, StopRule(horizon, _NEVER, math.ceil(horizon) + _AFTER))
-        made.append(trial)
-        return trial.outcome != "left"
+    def run_at(rho: float) -> tuple[Trial, float]:
+        if rho not in made:
+            trial, trace = start.run(rho, problem.seed, StopRule(horizon, _NEVER, horizon + _AFTER))
+            made[rho] = trial, _gain_share(trace.losses, run.losses, plateau, horizon)
+        return made[rho]
 
-    low, high = bracket(fails, guess, precision=PRECISION, smallest=guess / 64, largest=guess * 16)
+    limits = {"precision": PRECISION, "smallest": guess / 64, "largest": guess * 16}
+    low, high = bracket(lambda rho: run_at(rho)[0].outcome != "left", guess, **limits)
+    first = math.sqrt(low * high) if 0 < low < high < math.inf else guess
+    gain_low, gain_high = bracket(lambda rho: run_at(rho)[1] < FAILED_GAIN, first, **limits)
+    trials = [{**asdict(trial), "gain_share": share} for trial, share in made.values()]
     return {
-        "trials": [asdict(trial) for trial in made], "low": low, "high": high, "outcome": _outcome(made, high),
-        "sweep_passes": math.ceil(horizon) * (1 + 2 * _PER_SWEEP),
+        "trials": trials, "low": low, "high": high, "outcome": _outcome([trial for trial, _ in made.values()], high),
+        "gain_low": gain_low, "gain_high": gain_high, "sweep_passes": horizon * (1 + 2 * _PER_SWEEP),
     }  # fmt: skip
+
+
+def _gain_share(losses: list[float], plain: list[float], plateau: float, horizon: int) -> float:
+    """Gain over the plateau at the horizon, as a share of the plain run's; of its last gain if that is shorter."""
+    ends = [values[max(0, min(horizon, len(values)) - _WINDOW) : horizon] for values in (losses, plain)]
+    gains = [plateau - sum(values) / len(values) for values in ends]
+    return gains[0] / gains[1] if gains[1] > 0 and math.isfinite(gains[0]) else 0.0
 
 
 def _outcome(made: list[Trial], high: float) -> str:
