@@ -1,6 +1,6 @@
-"""At which radius does SAM fail, judged by the plain run's own time on the plateau, and what foretells that radius?
+"""At which radius does SAM fail, judged by the plain run's own time on the plateau, and what foretells it?
 
-Question: is the margin radius of a plain run, with nothing fitted, the radius at which SAM no longer leaves the plateau?
+Question: is the margin radius of a plain run, with nothing fitted, where SAM no longer leaves the plateau?
 Command: ``python -m analyses.radius.study`` (``--smoke``, ``--replot``, ``--only digits-mlp,wine-mlp``).
 Hardware: 1 CPU core, about an hour; resumes, and writes its tables after every run.
 Obtained: see ``analyses/README.md``.
@@ -33,9 +33,9 @@ WORK = ROOT / "runs" / "radius"
 """Default folder of the finished runs."""
 
 CANDIDATES = (
-    "margin_radius", "margin_q10", "margin_q30", "margin_q70", "margin_median", "margin_min", "margin_max", "margin_end",
-    "margin_early", "margin_sam_q50", "margin_probe", "phi_q10", "phi_q50", "cor", "cor_start", "cor_end", "gsnr",
-    "alignment", "grad_norm",
+    "margin_radius", "margin_q10", "margin_q30", "margin_q70", "margin_median", "margin_min", "margin_max",
+    "margin_end", "margin_early", "margin_sam_q50", "margin_probe", "phi_q10", "phi_q50", "cor", "cor_start", "cor_end",
+    "gsnr", "alignment", "grad_norm",
 )  # fmt: skip
 """Columns that are scored against the failing radius."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.report.numbers import number
 from gsnr_toolkit.search.trial import Trial
-from gsnr_toolkit.support.atomic import make_folder, read_json, write_json, write_text
+from gsnr_toolkit.support.atomic import make_folder, read_json, spelled, write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,6 +56,12 @@ class RhoSearch:
     def to_frame(self) -> pd.DataFrame:
         """Return a copy of the trials."""
         return self.trials.copy()
+
+    def to_json(self) -> str:
+        """Return everything as one JSON document; numbers that are not finite become text such as ``"inf"``."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "trials"}
+        rows = self.trials.to_dict("records")
+        return json.dumps(spelled({**values, "trials": rows}), indent=2, default=str, allow_nan=False)
 
     def plot(self) -> Figure:
         """Draw the steps on the plateau against the radius, with every outcome.
