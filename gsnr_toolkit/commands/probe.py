@@ -72,7 +72,8 @@ def probe_command(
 
     Trains the model without SAM for a few steps. Along the way, measures the
     gradient signal-to-noise ratio (GSNR) and the critical optimization radius
-    (COR) of every layer. Says in one sentence whether rho is safe.
+    (COR) of every layer. Ends with what is certified, what is expected, and a radius
+    to train with.
 
     Without arguments: the embedded CLIP on embedded forged faces, about a minute
     on two cores.

@@ -73,7 +73,7 @@ def summary(report: ReportLike) -> Group:
     """Return the verdict, the radii with their meaning, and the notes."""
     rho, total = report.settings["rho"], report.total
     colour = {"inside": "red", "outside": "green", "undecided": "yellow"}[collapse_outcome(total, float(rho))]
-    lines: list[Any] = [Panel(report.verdict, title=f"is rho = {rho:g} safe?", border_style=colour)]
+    lines: list[Any] = [Panel(report.verdict, title=f"rho = {rho:g}", border_style=colour)]
     if total["status"] == "ok":
         cor = interval(total, "cor")
         lines.append(f"COR            {cor}: up to this radius SAM's step is certified to descend on average")

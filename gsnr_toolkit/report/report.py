@@ -145,7 +145,8 @@ class Report:
         silent = self.totals[(self.totals["status"] == "no_signal") & (self.totals["step"] != self.total["step"])]
         if many and len(silent):
             bounds = [_bounded_step(row.step, row.cor_high) for row in silent.itertuples()]
-            text += f" At step {', '.join(bounds)} COR is indistinguishable from zero."
+            noun = "step" if len(bounds) == 1 else "steps"
+            text += f" At {noun} {' and '.join(bounds)} COR is indistinguishable from zero."
         return " ".join([text, *(f"{note.split(', so that')[0]}." for note in self.notes if note.startswith(LOWERED))])
 
     @property

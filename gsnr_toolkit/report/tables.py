@@ -132,7 +132,7 @@ def _cor_columns(row: Row, estimate: GroupCOR, i: int, rho: float, largest: floa
         "signal_fraction": float(parts.signal_fraction),
         "misspecification": float(parts.misspecification),
         "grad_norm": float(parts.grad_norm),
-        "in_collapse_zone": outcome == "inside",
+        "in_collapse_zone": float("nan") if outcome == "undecided" else outcome == "inside",
     }
 
 

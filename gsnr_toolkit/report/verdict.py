@@ -35,8 +35,10 @@ def describe_weakest(layers: pd.DataFrame) -> str:
     known, silent = int((layers["status"] == "ok").sum()), int((layers["status"] == "no_signal").sum())
     equals = _equals(layers, row)
     clause = f"{name} loses its direction first"
+    none = f" ({silent} others have no measurable signal)" if silent else ""
     if equals:
         clause = f"{_listed([name, *equals])} lose their direction first, in an order that the intervals leave open"
+        clause += none
     elif silent and known == 1:
         clause = f"{name} is the only layer with a measurable signal ({silent} have none)"
     elif silent:
@@ -56,6 +58,15 @@ def _equals(layers: pd.DataFrame, weakest: Any, column: str = "cor") -> list[str
     others = layers[(layers["status"] == "ok") & (layers["group"] != weakest["group"])]
     alike = (others[column] <= weakest[f"{column}_high"]) & (others[f"{column}_low"] <= weakest[column])
     return others[alike].sort_values(column)["group"].astype(str).tolist()
+
+
+def _inside_alone(layers: pd.DataFrame, rho: float) -> str:
+    """Name the layers whose own COR lies below rho although that of the whole model does not."""
+    inside = [row["group"] for row in layers.to_dict("records") if collapse_outcome(row, rho) == "inside"]
+    if not inside:
+        return ""
+    names, verb = (_listed(inside), "lie") if len(inside) > 1 else (inside[0], "lies")
+    return f" for the whole model, although {names} {verb} inside it"
 
 
 def _listed(names: list[str]) -> str:
@@ -107,7 +118,8 @@ def cor_verdict(total: Any, layers: pd.DataFrame, rho: float, *, many_steps: boo
         return f"No answer for rho = {rho:g}: {total['message']}{when}."
     outcome = collapse_outcome(total, rho)
     if total["status"] == "above_max_radius" and outcome == "outside":
-        return f"rho = {rho:g} is outside the collapse zone: COR is {total['message']}{when}{tail}"
+        alone = _inside_alone(layers, rho)
+        return f"rho = {rho:g} is outside the collapse zone: COR is {total['message']}{when}{alone}{tail}"
     if total["status"] == "above_max_radius":
         low = number(total["cor_low"])
         return f"Undecided for rho = {rho:g}: COR is {total['message']}, but its interval begins at {low}{when}{tail}"
@@ -116,4 +128,4 @@ def cor_verdict(total: Any, layers: pd.DataFrame, rho: float, *, many_steps: boo
         return f"rho = {rho:g} lies in the collapse zone: COR {cor}{when}{tail}"
     if outcome == "undecided":
         return f"Undecided for rho = {rho:g}, which lies within the uncertainty of COR {cor}{when}{tail}"
-    return f"rho = {rho:g} is outside the collapse zone: COR {cor}{when}{tail}"
+    return f"rho = {rho:g} is outside the collapse zone: COR {cor}{when}{_inside_alone(layers, rho)}{tail}"

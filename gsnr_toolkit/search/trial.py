@@ -23,6 +23,9 @@ _HOLD = 40
 """Steps for which a run must have stayed beyond the plateau before it is believed; half of the plain run's time there
 if that is more."""
 
+_BEYOND = 20
+"""A plain run that leaves within so many steps began beyond the plateau."""
+
 _LEAVING = 150
 """Steps by which a run that is leaving at the horizon may go on, until it has left or not."""
 
@@ -144,8 +147,9 @@ class StopRule:
         if steps >= self.most_steps:
             return True
         if watch.left_at is not None:
-            hold = max(_HOLD, plain // 2)
-            return steps >= max(watch.left_at + hold, self.least, math.ceil(self.read_on * watch.left_at))
+            held = max(watch.left_at + max(_HOLD, plain // 2), self.least, math.ceil(self.read_on * watch.left_at))
+            # a model that starts beyond the plateau may come back to it for as long as it is watched
+            return steps >= (max(held, self.horizon) if self.plain_steps is not None and plain < _BEYOND else held)
         if stuck >= max(_GONE, plain):
             return True
         return steps >= self.horizon + (_LEAVING if watch.state == "leaving" else 0)

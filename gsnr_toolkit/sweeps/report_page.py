@@ -106,11 +106,12 @@ def _answer(radii: pd.DataFrame, table: pd.DataFrame) -> Answer:
     unknown = int(radii["empirical_radius"].isna().sum())
     rest = f" {unknown} of {total} settings have no answer; the table says why." if unknown else ""
     if not finite.empty:
-        first = finite.iloc[0]
+        told_ones = finite[[_learns_plainly(table, row) for _, row in finite.iterrows()]]
+        first = (finite if told_ones.empty else told_ones).iloc[0]
         head = f"Training collapses from ρ = {first['empirical_radius']:g} on"
         count = f"{len(finite)} of {total} settings collapse within the radii tried; the first: " if total > 1 else ""
-        if not _learns_plainly(table, first):
-            head = "No collapse can be told: training without SAM is not clearly above chance"
+        if told_ones.empty:
+            head = "No collapse can be told: at the smallest radius no training is clearly above chance"
             return Answer(UNSURE, head, (f"{_named(first, told)}: {first['message']}.{rest}",))
         return Answer(BAD, head, (f"{count}{_named(first, told)}: {first['message']}.{rest}",))
     if unknown == total:
@@ -119,8 +120,11 @@ def _answer(radii: pd.DataFrame, table: pd.DataFrame) -> Answer:
         return Answer(UNSURE, "No collapse radius", tuple(sentences))
     known = radii[radii["empirical_radius"].notna()]
     least = known.loc[known["largest_radius"].idxmin()]
+    states = average_over_seeds(table)["state"]
+    certain = bool((states == TRAINED).all())
     head = f"No collapse up to ρ = {least['largest_radius']:g}"
-    certain = bool((average_over_seeds(table)["state"] == TRAINED).all())
+    if not (states == TRAINED).any():
+        head = "No collapse can be told: no training is clearly above chance"
     return Answer(GOOD if certain else UNSURE, head, (f"{_named(least, told)}: {least['message']}.{rest}",))
 
 
@@ -136,7 +140,7 @@ def _named(row: Any, told: Sequence[str]) -> str:
 
 def _facts(table: pd.DataFrame, radii: pd.DataFrame) -> list[Fact]:
     runs = usable_runs(table)
-    facts = [Fact("Settings", str(len(radii)), "all that a run is, but its radius and seed")]
+    facts = [Fact("Settings", str(len(radii)), "every setting except radius and seed")]
     if not runs.empty:
         values = ", ".join(f"{value:g}" for value in sorted(runs["rho"].unique()))
         facts.append(Fact("Radii", values, "of the runs that have come to an end"))

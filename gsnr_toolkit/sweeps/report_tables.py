@@ -45,7 +45,8 @@ def radius_table(radii: pd.DataFrame, table: pd.DataFrame) -> Table:
         counts = [numeral(float(row[name]), str(row[name])) for name in ("num_seeds", "num_runs", "num_radii")]
         told_cells = [words(plain(row[name])) for name in told]
         rows.append([*told_cells, _radius(row), *cor, *counts, words(row["status"]), words(row["message"])])
-    caption = f"{len(rows)} settings; the interval is the bracket of the threshold, a range of the grid's radii"
+    noun = "setting" if len(rows) == 1 else "settings"
+    caption = f"{len(rows)} {noun}; the interval is the bracket of the threshold, a range of the grid's radii"
     return Table(caption, columns, rows)
 
 

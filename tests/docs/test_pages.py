@@ -47,6 +47,16 @@ def test_training(capsys):
         assert (Path(namespace["folder"]) / file).exists() == (file != "checkpoint.pt"), file
 
 
+def test_find_rho(capsys):
+    _, namespace = _run("find-rho.md", other_blocks=1)
+    printed = capsys.readouterr().out
+    found = namespace["found"]
+    assert found.message in printed
+    assert 0 < found.rho < found.low < found.high < 5 * found.rho
+    assert "leaves the plateau" in found.message
+    assert namespace["asam"].settings["optimizer"].startswith("SGD")
+
+
 def test_data_demo():
     _, namespace = _run("data-demo.md")
     assert namespace["image"].shape == (3, 64, 64)

@@ -66,6 +66,20 @@ def test_every_state_has_its_words(changes, words):
     assert words in cor_verdict(_row(**changes), LAYERS, 0.05, many_steps=False)
 
 
+def test_a_layer_inside_the_zone_of_which_the_whole_is_outside_is_named():
+    total = _row(cor=0.7, cor_low=0.3, cor_high=1.0)
+    layers = _layers(_row("block 1", cor=0.9, cor_low=0.8, cor_high=1.0), _row("block 2", cor=0.01, cor_high=0.02))
+    text = cor_verdict(total, layers, 0.05, many_steps=False)
+    assert "[0.3, 1] for the whole model, although block 2 lies inside it; block 2 loses" in text
+    assert "although" not in cor_verdict(total, layers.head(1), 0.05, many_steps=False)
+
+
+def test_a_tie_does_not_hide_the_layers_without_a_signal():
+    silent = [_row(f"block {i}", status="no_signal", cor=math.nan) for i in range(3, 6)]
+    text = describe_weakest(_layers(_row("block 1"), _row("block 2"), *silent))
+    assert "in an order that the intervals leave open (3 others have no measurable signal)" in text
+
+
 @pytest.mark.parametrize(
     ("term", "value", "words"),
     [

@@ -78,7 +78,7 @@ def _table(**changes):
     [
         ({}, "No collapse up to ρ = 0.1", "good", "> 0.1"),
         ({"test_auc": 0.5, "test_auc_low": 0.48, "test_auc_high": 0.52}, "No collapse radius", "unsure", "none"),
-        ({"test_auc_low": 0.5}, "No collapse up to ρ = 0.1", "unsure", "> 0.1"),
+        ({"test_auc_low": 0.5}, "No collapse can be told: no training is clearly above chance", "unsure", "> 0.1"),
         ({"status": "failed"}, "No run has come to an end", "unsure", "none"),
         (
             {"test_auc": [0.9, 0.5] * 2, "test_auc_low": [0.88, 0.48] * 2, "test_auc_high": [0.92, 0.52] * 2},
@@ -87,7 +87,8 @@ def _table(**changes):
         (
             {"test_auc": [0.56, 0.57, 0.5, 0.5], "test_auc_low": [0.53, 0.54, 0.48, 0.48],
              "test_auc_high": [0.59, 0.6, 0.52, 0.52]},
-            "No collapse can be told: training without SAM is not clearly above chance", "unsure", "0.05 [0, 0.05]",
+            "No collapse can be told: at the smallest radius no training is clearly above chance", "unsure",
+            "0.05 [0, 0.05]",
         ),
     ],
 )  # fmt: skip
@@ -96,11 +97,21 @@ def test_every_kind_of_answer(changes, head, tone, cell):
     page = Page(raw)
     assert head in page.text
     assert f'class="verdict {tone}"' in raw
-    assert page.table_like("1 settings")["rows"][0][1] == cell
+    assert page.table_like("1 setting;")["rows"][0][1] == cell
     assert ("could not be drawn: expected ended runs at a fixed radius" in page.text) == (
         changes == {"status": "failed"}
     )
     check_page(page)
+
+
+def test_a_setting_at_chance_does_not_hide_one_that_collapses():
+    noisy = _table(
+        data="noisy", key=list("efgh"), test_auc=[0.56, 0.57, 0.5, 0.5], test_auc_low=[0.53, 0.54, 0.48, 0.48],
+        test_auc_high=[0.59, 0.6, 0.52, 0.52],
+    )  # fmt: skip
+    clear = _table(test_auc=[0.9, 0.9, 0.9, 0.5], test_auc_low=[0.88] * 3 + [0.48], test_auc_high=[0.92] * 3 + [0.52])
+    page = Page(sweep_page(pd.concat([noisy, clear]), "sweep", names={}))
+    assert "Training collapses from ρ = 0.1 on" in page.text
 
 
 def test_many_settings_without_an_answer_do_not_fill_the_head():
@@ -128,7 +139,7 @@ def test_auto_radii_and_cor_without_a_value_are_words():
     column = {name: [row[found["heads"].index(name)] for row in found["rows"]] for name in found["heads"]}
     assert column["rho"] == ["0", "0.01", "0.05", "auto"]
     assert column["COR"] == ["no signal at most 0.2", "0.02 [0.01, 0.2]", "above those tried", "not recorded"]
-    assert runs.table_like("1 settings")["rows"][0][2] == "no_signal"
+    assert runs.table_like("1 setting;")["rows"][0][2] == "no_signal"
 
 
 def test_hostile_names_are_text():
