@@ -38,7 +38,7 @@ ORDER = {
     "analyses": """
         support
         collapse
-        corit figures
+        corit figures radius
         tables
         all
     """,

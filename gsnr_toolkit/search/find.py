@@ -234,7 +234,8 @@ def _result(search: _Search, status: str, settings: dict[str, Any]) -> RhoSearch
     trials = search.store.trials
     low, high = search.bracket()
     plain_steps = max(search.plain_steps, default=0)
-    rho = suggested(low, high, trials, plain_steps)
+    margin = statistics.median(search.margins) if search.margins else math.nan
+    rho = suggested(low, high, margin, trials, plain_steps)
     return RhoSearch(
         rho=rho,
         low=low,
@@ -242,7 +243,7 @@ def _result(search: _Search, status: str, settings: dict[str, Any]) -> RhoSearch
         status=status,
         plain_steps=plain_steps,
         plateau_loss=search.start.plateau_loss,
-        margin=statistics.median(search.margins) if search.margins else math.nan,
+        margin=margin,
         passes=sum(trial.passes for trial in trials),
         message=sentence(status, rho, low, high, trials, plain_steps),
         trials=trials_frame(trials),

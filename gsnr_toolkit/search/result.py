@@ -12,7 +12,7 @@ import pandas as pd
 
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.report.numbers import number
-from gsnr_toolkit.search.trial import Trial
+from gsnr_toolkit.search.trial import BEYOND, Trial
 from gsnr_toolkit.support.atomic import make_folder, read_json, spelled, write_json, write_text
 
 if TYPE_CHECKING:
@@ -129,12 +129,15 @@ SLOWEST = 2.0
 """A suggested radius leaves the plateau within so many times the plain run's steps."""
 
 
-def suggested(low: float, high: float, trials: list[Trial], plain_steps: int) -> float:
+def suggested(low: float, high: float, margin: float, trials: list[Trial], plain_steps: int) -> float:
     """Return the suggested radius: a quarter of the failing one, and no more than what still leaves quickly.
+
+    If none fails, the margin radius takes the place of the failing one.
 
     Args:
         low: Largest radius that trains.
         high: Smallest radius that fails; infinity if none does.
+        margin: Margin radius of the plain run; NaN if unknown.
         trials: All trials.
         plain_steps: Steps of the plain run on the plateau.
 
@@ -145,7 +148,8 @@ def suggested(low: float, high: float, trials: list[Trial], plain_steps: int) ->
         return 0.0
     quick = [trial.rho for trial in trials if 0 < trial.rho <= low and _is_quick(trial, plain_steps)]
     slow = [trial.rho for trial in trials if 0 < trial.rho <= low and not _is_quick(trial, plain_steps)]
-    most = min(SHARE * high if high < math.inf else low, low)
+    bound = high if high < math.inf else margin if margin > 0 else low
+    most = min(SHARE * bound, low)
     below = [rho for rho in quick if rho < min(slow, default=math.inf)]
     if slow and most >= min(slow):
         most = max(below, default=min(slow) / 2)
@@ -177,11 +181,12 @@ def sentence(status: str, rho: float, low: float, high: float, trials: list[Tria
             "the plain run does not leave the plateau, so no radius can be judged; raise the learning rate, give more "
             'steps, or look whether the model can learn these data at all; rho = "auto" takes plain steps until then'
         )
-    parts = []
+    parts = ["the model is beyond the plateau from the start"] if 0 < plain_steps < BEYOND else []
     if low > 0:
         most = max(t.steps_on_plateau for t in trials if t.rho == low)
         times = f", within {most / plain_steps:.1f} times the plain run's {plain_steps} steps" if plain_steps else ""
-        parts.append(f"rho <= {number(low)} leaves the plateau{times}")
+        verb = "stays there" if parts else f"leaves the plateau{times}"
+        parts.append(f"rho <= {number(low)} {verb}")
     if high < math.inf:
         bad = next(t for t in trials if t.rho == high and t.outcome != "left")
         parts.append(f"{number(high)} {_WORDS[bad.outcome]}")

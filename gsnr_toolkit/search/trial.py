@@ -23,7 +23,7 @@ _HOLD = 40
 """Steps for which a run must have stayed beyond the plateau before it is believed; half of the plain run's time there
 if that is more."""
 
-_BEYOND = 20
+BEYOND = 20
 """A plain run that leaves within so many steps began beyond the plateau."""
 
 _LEAVING = 150
@@ -149,7 +149,7 @@ class StopRule:
         if watch.left_at is not None:
             held = max(watch.left_at + max(_HOLD, plain // 2), self.least, math.ceil(self.read_on * watch.left_at))
             # a model that starts beyond the plateau may come back to it for as long as it is watched
-            return steps >= (max(held, self.horizon) if self.plain_steps is not None and plain < _BEYOND else held)
+            return steps >= (max(held, self.horizon) if self.plain_steps is not None and plain < BEYOND else held)
         if stuck >= max(_GONE, plain):
             return True
         return steps >= self.horizon + (_LEAVING if watch.state == "leaving" else 0)
