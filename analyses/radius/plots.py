@@ -7,3 +7,7 @@ from pathlib import Path
 
 def plot_study(out: Path) -> None:
     """Draw the margin radius against the failing radius."""
+
+
+def plot_controllers(out: Path) -> None:
+    """Draw the score of each rule against the best fixed radius."""
