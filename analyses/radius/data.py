@@ -56,7 +56,7 @@ def diabetes() -> Arrays:
 
 def operator(count: int = 1000, points: int = 32) -> Arrays:
     """Random smooth functions on a grid, and their antiderivatives: operator learning."""
-    rng, grid = np.random.default_rng(0), np.linspace(0, 1, points)
+    rng, grid = np.random.default_rng(0), np.linspace(0, 1, points + 1)[1:]
     waves = np.stack([np.sin((k + 1) * np.pi * grid) for k in range(6)])
     functions = rng.normal(size=(count, 6)) / np.arange(1, 7) @ waves
     return _numbers(functions, _standard(np.cumsum(functions, 1) / points))
