@@ -10,12 +10,20 @@ from typing import Any
 import pandas as pd
 
 from gsnr_toolkit.errors import ProbeError
-from gsnr_toolkit.support.arguments import Kind, check_arguments
-from gsnr_toolkit.sweeps.over_seeds import CHANCE, COLLAPSED, TRAINED, average_over_seeds, rows_of, setting_columns
+from gsnr_toolkit.support.arguments import POSITIVE, Kind, check_arguments
+from gsnr_toolkit.sweeps.over_seeds import (
+    CHANCE,
+    COLLAPSED,
+    HORIZON,
+    TRAINED,
+    average_over_seeds,
+    rows_of,
+    setting_columns,
+)
 
 __all__ = ["collapse_radii"]
 
-_FOUND = ("num_seeds", "num_runs", "num_radii", "largest_radius")
+_FOUND = ("num_seeds", "num_runs", "num_radii", "largest_radius", "outcome")
 _ANSWER = ("empirical_radius", "empirical_low", "empirical_high", "status", "message")
 
 _Curve = list[tuple[float, str]]
@@ -29,12 +37,15 @@ _COLUMNS = Kind(
 )
 
 
-def collapse_radii(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
+def collapse_radii(table: pd.DataFrame, by: Sequence[str] | None = None, *, horizon: float = HORIZON) -> pd.DataFrame:
     """Find the empirical collapse radius of every setting of a sweep.
 
     It is the smallest radius of the grid at which the detectors have *collapsed*: the upper 95 % limit of their test
     AUC, over the seeds, is below 0.55, or no run's training loss has left the plateau of the constant predictor
-    (:func:`gsnr_toolkit.sweeps.over_seeds.average_over_seeds` defines the limits over seeds).
+    (:func:`gsnr_toolkit.sweeps.over_seeds.average_over_seeds` defines the limits over seeds). A run that is on the
+    plateau has collapsed only if it is at least ``horizon`` times as long as the runs without SAM stay there: until
+    then it may be slow, and the radius is undecided. Tables without the time on the plateau, of earlier versions, are
+    judged by the end of their runs.
 
     The true threshold lies between radii of the grid and differs from seed to seed. ``empirical_low`` and
     ``empirical_high`` bracket both. The lower end is the last radius before the collapse that certainly trains; the
@@ -46,14 +57,15 @@ def collapse_radii(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.D
     Args:
         table: A sweep's table. Failed runs, and runs whose radius follows COR, are ignored.
         by: Columns that define a setting; all settings except the radius and the seed when None.
+        horizon: Multiple of the plain runs' time on the plateau within which a run must leave it.
 
     Returns:
-        One row per setting: its columns, ``num_seeds, num_runs, num_radii, largest_radius, empirical_radius,
-        empirical_low, empirical_high, status, message``. The status is one of ``"ok"``; ``"not_monotone"``: a larger
-        radius trains again, and the radius is still the smallest that fails; ``"never_collapsed"``: the radius is
-        infinity, and ``largest_radius`` is the largest one tried; ``"never_trained"``: NaN, because rho = 0 itself is
-        at chance; ``"no_baseline"``: NaN, because the smallest radius is at chance and rho = 0 was not run;
-        ``"no_runs"``: NaN.
+        One row per setting: its columns, ``num_seeds, num_runs, num_radii, largest_radius, outcome`` (what became of
+        the runs at the collapse radius), ``empirical_radius, empirical_low, empirical_high, status, message``. The
+        status is one of ``"ok"``; ``"not_monotone"``: a larger radius trains again, and the radius is still the
+        smallest that fails; ``"never_collapsed"``: the radius is infinity, and ``largest_radius`` is the largest one
+        tried; ``"never_trained"``: NaN, because rho = 0 itself is at chance; ``"no_baseline"``: NaN, because the
+        smallest radius is at chance and rho = 0 was not run; ``"no_runs"``: NaN.
 
     Raises:
         ProbeError: If a column is missing, or a setting has two runs with the same radius and seed.
@@ -64,14 +76,14 @@ def collapse_radii(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.D
     >>> collapse_radii(runs)[["empirical_radius", "empirical_low", "empirical_high", "status"]].values.tolist()
     [[0.05, 0.01, 0.05, 'ok']]
     """
-    check_arguments(by=(by, _COLUMNS))
+    check_arguments(by=(by, _COLUMNS), horizon=(horizon, POSITIVE))
     names = setting_columns(table) if by is None else list(by)
     if not names:
         raise ProbeError(
             "expected at least one column that defines a setting, got none; pass by=['data'], or leave by out"
         )
-    together = average_over_seeds(table, names)
-    alone = average_over_seeds(table, [*names, "seed"])
+    together = average_over_seeds(table, names, horizon=horizon)
+    alone = average_over_seeds(table, [*names, "seed"], horizon=horizon)
     rows = []
     for key, all_runs in table.groupby(names, dropna=False, sort=False):
         at = dict(zip(names, key, strict=True))
@@ -107,7 +119,9 @@ def _answer(together: pd.DataFrame, alone: pd.DataFrame, num_runs: int) -> dict[
     """Row of a setting, from its averages over seeds and from each seed alone."""
     curve = _curve(together)
     largest = curve[-1][0] if curve else math.nan
-    found = dict(zip(_FOUND, (alone["seed"].nunique(), len(alone), len(together), largest), strict=True))
+    fates = together.loc[together["state"] == COLLAPSED, "outcome"]
+    outcome = str(fates.iloc[0]) if len(fates) else ""
+    found = dict(zip(_FOUND, (alone["seed"].nunique(), len(alone), len(together), largest, outcome), strict=True))
     undefined = _why_undefined(together, num_runs)
     if undefined is not None:
         return found | _row((math.nan, math.nan, math.nan), *undefined)
@@ -181,6 +195,9 @@ def _notes(together: pd.DataFrame, num_untrained: int, earliest: float) -> list[
         notes.append(f"{num_untrained} of the seeds did not train without SAM either")
     if together["num_diverged"].any():
         notes.append(f"{int(together['num_diverged'].sum())} runs diverged and count as chance")
+    if together["num_short"].any():
+        count = int(together["num_short"].sum())
+        notes.append(f"{count} runs on the plateau are too short to count: they may be slow, so train longer")
     if together["num_seeds"].nunique() > 1:
         notes.append("some radii have fewer seeds than others")
     return notes

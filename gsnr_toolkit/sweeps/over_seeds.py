@@ -39,6 +39,9 @@ _FEWEST_FOR_T = 3
 _MARGIN = 0.01
 """A run whose mean loss is not below ``PLATEAU - _MARGIN`` has learned hardly anything."""
 
+HORIZON = 5.0
+"""Multiple of the plain runs' time on the plateau within which a run must leave it."""
+
 _WATCHING = ("record_every", "record_samples", "eval_every", "stop_dead")
 
 
@@ -90,7 +93,9 @@ def usable_runs(table: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(**aucs, status=runs["status"].mask(lost, "diverged"))
 
 
-def average_over_seeds(table: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
+def average_over_seeds(
+    table: pd.DataFrame, by: Sequence[str] | None = None, *, horizon: float = HORIZON
+) -> pd.DataFrame:
     r"""Compute the mean test AUC at each radius of each setting, with a 95 % interval and a verdict.
 
     The seeds of a setting share their test images. The uncertainty due to the images (the half-width ``w`` of DeLong's
@@ -104,23 +109,39 @@ def average_over_seeds(table: pd.DataFrame, by: Sequence[str] | None = None) -> 
     Args:
         table: A sweep's table.
         by: Columns that define a setting; :func:`setting_columns` when None.
+        horizon: A run that has not left the plateau counts as failed only if it is at least so many times as long as
+            the setting's runs without SAM stay there.
 
     Returns:
-        One row per setting and radius: the setting, ``rho, num_seeds, num_diverged, auc, auc_low, auc_high,
-        train_loss`` and ``state``. The state is ``"collapsed"`` if the upper limit of the AUC is below 0.55, or if no
-        run's loss has left the plateau (ln 2 - 0.01, nats); otherwise ``"trained"`` if the lower limit is above 0.55;
-        otherwise ``"undecided"``. The loss is ignored if so many labels are flipped (a share of 0.4 or more) that even
-        the best detector's loss lies on the plateau.
+        One row per setting and radius: the setting, ``rho, num_seeds, num_diverged, num_short, outcome, auc, auc_low,
+        auc_high, train_loss`` and ``state``. The state is ``"collapsed"`` if the upper limit of the AUC is below 0.55,
+        or if no run's loss has left the plateau (ln 2 - 0.01, nats), unless a run is ``short``, that is, on the plateau
+        and shorter than the horizon; otherwise ``"trained"`` if the lower limit is above 0.55; otherwise
+        ``"undecided"``. The loss is ignored if so many labels are flipped (a share of 0.4 or more) that even the best
+        detector's loss lies on the plateau. ``outcome`` lists what became of the runs.
 
     Raises:
         ProbeError: If a column is missing, or a setting has two runs with the same radius and seed.
     """
     runs = usable_runs(table)
-    names = [*(setting_columns(table) if by is None else by), "rho"]
+    setting = list(setting_columns(table) if by is None else by)
+    names = [*setting, "rho"]
     _check_distinct(runs, names)
+    runs = runs.assign(short=_short(runs, [name for name in setting if name != "seed"], horizon))
     grouped = runs.groupby(names, dropna=False, sort=False)
     rows = [{**dict(zip(names, key, strict=True)), **_average(group)} for key, group in grouped]
-    columns = [*names, "num_seeds", "num_diverged", "auc", "auc_low", "auc_high", "train_loss", "state"]
+    columns = [
+        *names,
+        "num_seeds",
+        "num_diverged",
+        "num_short",
+        "outcome",
+        "auc",
+        "auc_low",
+        "auc_high",
+        "train_loss",
+        "state",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -178,18 +199,33 @@ def _average(group: pd.DataFrame) -> dict[str, Any]:
     mean, bottom, top = _interval(value, low, high)
     state = UNDECIDED
     if top < CHANCE or _stuck(group):
-        state = COLLAPSED
+        state = UNDECIDED if group["short"].any() else COLLAPSED
     elif bottom > CHANCE:
         state = TRAINED
     return {
         "num_seeds": len(group),
         "num_diverged": int((group["status"] == "diverged").sum()),
+        "num_short": int(group["short"].sum()),
+        "outcome": ", ".join(sorted(set(group["outcome"].dropna()))) if "outcome" in group else "",
         "auc": mean,
         "auc_low": bottom,
         "auc_high": top,
         "train_loss": float(group["train_loss"].mean()),
         "state": state,
     }
+
+
+def _short(runs: pd.DataFrame, setting: list[str], horizon: float) -> pd.Series:
+    """Which runs are on the plateau, and too short to tell whether they would have left it."""
+    never = pd.Series(data=False, index=runs.index)
+    if not {"outcome", "steps_on_plateau", "steps_done"} <= set(runs.columns) or not setting:
+        return never
+    plain = runs[(runs["rho"] == 0) & (runs["outcome"] == "left")]
+    if plain.empty:
+        return never
+    stay = plain.groupby(setting, dropna=False)["steps_on_plateau"].median().rename("stay")
+    needed = horizon * runs[setting].merge(stay, how="left", left_on=setting, right_index=True)["stay"]
+    return (needed.to_numpy() > runs["steps_done"]) & runs["outcome"].isin(["delayed", "fell_back"])
 
 
 def _stuck(group: pd.DataFrame) -> bool:

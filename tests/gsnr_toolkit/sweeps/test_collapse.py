@@ -159,3 +159,36 @@ def test_a_radius_between_noisy_seeds_is_found_near_the_threshold():
     step = (1 / 0.001) ** (1 / 24)
     assert row["empirical_low"] > thresholds.min() / step**1.01
     assert row["empirical_high"] < thresholds.max() * step**1.01
+
+
+def _outcomes(curve, stays, outcomes, steps=300):
+    return table(curve).assign(steps_on_plateau=stays, outcome=outcomes, steps_done=steps)
+
+
+def test_a_run_that_may_only_be_slow_is_undecided():
+    """The plain run takes 90 steps, so 300 steps are too short to call a run on the plateau dead."""
+    fates = ["left", "left", "left", "delayed", "fell_back"]
+    slow = _outcomes("+++--", [90, 100, 150, 300, 300], fates)
+    (row,) = collapse_radii(slow).to_dict("records")
+    assert row["empirical_radius"] == INF
+    assert row["status"] == "never_collapsed"
+    assert "2 runs on the plateau are too short to count: they may be slow, so train longer" in row["message"]
+    for found in (collapse_radii(slow.assign(steps_done=450)), collapse_radii(slow, horizon=3)):
+        (row,) = found.to_dict("records")
+        assert row["empirical_radius"] == 0.05
+        assert row["outcome"] == "delayed"
+        assert "too short" not in row["message"]
+
+
+def test_a_run_that_sinks_or_diverges_needs_no_horizon():
+    for fate in ("sank", "diverged"):
+        runs = _outcomes("+++--", [90, 100, 150, 300, 300], ["left"] * 3 + [fate] * 2)
+        (row,) = collapse_radii(runs).to_dict("records")
+        assert (row["empirical_radius"], row["outcome"]) == (0.05, fate)
+
+
+def test_without_a_plain_run_that_left_the_end_counts():
+    runs = _outcomes("+++--", [300] * 5, ["delayed"] * 5)
+    assert collapse_radii(runs)["empirical_radius"].tolist() == [0.05]
+    with pytest.raises(ProbeError, match="expected horizon to be a positive number"):
+        collapse_radii(runs, horizon=0)
