@@ -29,6 +29,12 @@ from analyses.support.runner import run_study
 from analyses.support.tables import store
 from gsnr_toolkit.support.atomic import read_json, write_json
 
+NAME = "radius_study"
+
+_JUDGED: dict[str, Any] = {
+    "horizon": HORIZON, "fewest": FEWEST, "precision": PRECISION, "held_out": sorted(HELD_OUT),
+}  # fmt: skip
+
 WORK = ROOT / "runs" / "radius"
 """Default folder of the finished runs."""
 
@@ -66,24 +72,24 @@ def compute(chosen: argparse.Namespace) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, study_unit(SETTINGS[name], seed))
         units.append(read_json(path))
-        found = units[-1]
+        unit = units[-1]
         print(
-            f"{name:<20} seed {seed}  plain {found['plain_left_at']}  fails {found['low']:.3g} to {found['high']:.3g} "
-            f"({found['outcome']})  margin {found.get('margin_q50', math.nan):.3g}",
+            f"{name:<20} seed {seed}  plain {unit['plain_left_at']}  fails {unit['low']:.3g} to {unit['high']:.3g} "
+            f"({unit['outcome']})  margin {unit.get('margin_q50', math.nan):.3g}",
             flush=True,
         )
-        write_tables(units, chosen.out)
+        store(chosen.out, NAME, tables(units), **_JUDGED)
+    found = tables(units)  # the scores' intervals take minutes, so they are computed once
+    store(chosen.out, NAME, found | {"_scores": scores(found[""])}, **_JUDGED)
 
 
-def write_tables(units: list[dict[str, Any]], out: Path) -> None:
-    """Write all tables of the units finished so far."""
+def tables(units: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Return the tables of the units finished so far: settings, runs and trials."""
     trials = pd.DataFrame([{"setting": unit["setting"], **trial} for unit in units for trial in unit["trials"]])
     runs = pd.DataFrame([{key: value for key, value in unit.items() if key != "trials"} for unit in units])
     runs["failing_radius"] = _middle(runs["low"], runs["high"])
     runs["gain_radius"] = _middle(runs["gain_low"], runs["gain_high"])
-    table = summarise(runs)
-    tables = {"": table, "_runs": runs, "_trials": trials, "_scores": scores(table)}
-    store(out, "radius_study", tables, horizon=HORIZON, fewest=FEWEST, precision=PRECISION, held_out=sorted(HELD_OUT))
+    return {"": summarise(runs), "_runs": runs, "_trials": trials}
 
 
 def _middle(low: pd.Series, high: pd.Series) -> pd.Series:
