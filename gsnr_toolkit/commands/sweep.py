@@ -266,7 +266,8 @@ def _print_radii(table: pd.DataFrame) -> None:
     shown.add_column("explanation")
     for row in collapse_radii(table).to_dict("records"):
         values = ("default" if row[name] != row[name] else str(row[name]) for name in varied)
-        shown.add_row(*values, f"{row['empirical_radius']:g}", row["message"])
+        radius = row["empirical_radius"]
+        shown.add_row(*values, "none" if radius != radius else f"{radius:g}", row["message"])
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(shown)
 
 

@@ -12,6 +12,7 @@ from gsnr_toolkit.estimators.estimates import Estimates
 from gsnr_toolkit.estimators.evidence import Evidence
 from gsnr_toolkit.estimators.gsnr import GroupGSNR, samples_needed
 from gsnr_toolkit.estimators.uncertainty import student_quantile
+from gsnr_toolkit.report.numbers import number
 from gsnr_toolkit.report.outcome import collapse_outcome
 from gsnr_toolkit.types import Floats
 
@@ -102,7 +103,7 @@ def gsnr_status(row: Row) -> tuple[str, str]:
     if not row["gsnr_low"] > 0:
         needed = samples_needed(row["num_samples"], row["gsnr"], row["gsnr_low"], row["gsnr_high"])
         how_many = (
-            f"at least {needed:.3g} samples are needed, and perhaps none is enough"
+            f"at least {number(needed)} samples are needed, and perhaps none is enough"
             if np.isfinite(needed)
             else "more samples may not help"
         )

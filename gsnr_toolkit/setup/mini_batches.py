@@ -59,8 +59,8 @@ def lowered_note(batches: Iterable[Batch], first: Batch, options: ProbeOptions) 
     if options.batch_size or size >= theirs:
         return ()
     return (
-        f"{LOWERED} of {size} samples, not of the loader's {theirs}, so that there are "
-        f"{PREFERRED_BATCHES} of them; for SAM with {theirs}, give {PREFERRED_BATCHES * theirs} samples, or "
+        f"{LOWERED} of {size} {'sample' if size == 1 else 'samples'}, not of the loader's {theirs}, so that there are "
+        f"more of them; for SAM with {theirs}, give {PREFERRED_BATCHES * theirs} samples, or "
         f"batch_size={theirs} with at least {MIN_BATCHES * theirs}",
     )
 

@@ -104,7 +104,14 @@ def _radii(report: ReportLike) -> list[Fact]:
         return [certified]
     aligned = float(total["alignment_radius"])
     value = above if aligned == float("inf") else number(aligned)
-    return [certified, Fact("Alignment radius", value, "first radius at which it stops descending on these samples")]
+    return [
+        certified,
+        Fact(
+            "Alignment radius",
+            value,
+            "first radius at which it stops descending on these samples; COR, a certificate, may be many times smaller",
+        ),
+    ]
 
 
 def _margin(margin: Margin) -> Fact:
