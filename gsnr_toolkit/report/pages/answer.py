@@ -104,14 +104,8 @@ def _radii(report: ReportLike) -> list[Fact]:
         return [certified]
     aligned = float(total["alignment_radius"])
     value = above if aligned == float("inf") else number(aligned)
-    return [
-        certified,
-        Fact(
-            "Alignment radius",
-            value,
-            "first radius at which it stops descending on these samples; COR, a certificate, may be many times smaller",
-        ),
-    ]
+    meaning = "first radius at which it stops descending on these samples; COR, a certificate, may be far smaller"
+    return [certified, Fact("Alignment radius", value, meaning)]
 
 
 def _margin(margin: Margin) -> Fact:
