@@ -11,8 +11,14 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-BESIDE = {"../analyses/README.md": "analyses.md", "../CHANGELOG.md": "changelog.md"}
-"""Links from docs/ to files outside it, and the page of the site for each of them."""
+BESIDE = {
+    "../analyses/README.md": "analyses.md",
+    "../CHANGELOG.md": "changelog.md",
+    "../figures/radius_study.png": "figures/radius_study.png",
+    "../figures/radius_controllers.png": "figures/radius_controllers.png",
+    "../figures/radius_traces.png": "figures/radius_traces.png",
+}
+"""Links from docs/ to files outside it, and the page or picture of the site for each of them."""
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL)
 
@@ -20,7 +26,7 @@ _TIGHT = re.compile(r"<mo[^>]*>(\||&#x0007C;|&#x02016;|&#x0002F;|/)</mo>")
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add the pages from outside docs/."""
+    """Add the pages and pictures from outside docs/."""
     for source, page in BESIDE.items():
         path = ROOT / "docs" / source
         files.append(File.generated(config, page, abs_src_path=str(path.resolve())))

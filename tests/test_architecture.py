@@ -45,7 +45,7 @@ ORDER = {
     "benchmarks": """
         instruments
         comparison corit faults
-        coverage default_command engines memory products scaling
+        coverage default_command engines memory products range_test scaling
     """,
 }
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 60
