@@ -57,15 +57,19 @@ def compute(chosen: argparse.Namespace) -> None:
             continue
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            problem = SETTINGS[name].build(seed)
-            left_at = int(failing["plain_steps"][name])
-            steps = max(FEWEST, TIMES * left_at)
-            known = Known(plateau_of_problem(problem), float(failing["failing_radius"][name]), left_at, steps)
-            write_json(path, [run_control(problem, control, known) for control in controls(known)])
+            write_json(path, train_all(SETTINGS[name].build(seed), failing.loc[name]))
         rows += read_json(path)
         print(f"{name:<20} seed {seed}  done", flush=True)
         table = pd.DataFrame(with_best_fixed(rows))
         store(chosen.out, "radius_controllers", {"": table, "_summary": summarise(table)}, held_out=sorted(HELD_OUT))
+
+
+def train_all(problem: Problem, setting: pd.Series) -> list[dict[str, Any]]:
+    """Train with every rule; the setting's row has the plain run's steps on the plateau and the failing radius."""
+    left_at = int(setting["plain_steps"])
+    steps = max(FEWEST, TIMES * left_at)
+    known = Known(plateau_of_problem(problem), float(setting["failing_radius"]), left_at, steps)
+    return [run_control(problem, control, known) for control in controls(known)]
 
 
 def run_control(problem: Problem, control: Control, known: Known) -> dict[str, Any]:

@@ -74,9 +74,9 @@ def _automatic(known: Known) -> Iterator[Control]:
         rule = partial(MarginRadius, known.plateau, share=share, rho_max=most)
         return Control(name, most or math.nan, lambda problem: problem.sam(rule()))
 
-    yield from (auto(f"auto {share:g}", None, share) for share in (0.25, 1.0))
-    yield auto("auto", None, 0.5)
-    yield auto("auto, rho_max 4", 4 * known.failing, 0.5)
+    yield auto("auto", None, 0.25)
+    yield from (auto(f"auto {share:g}", None, share) for share in (0.5, 1.0))
+    yield auto("auto, rho_max 4", 4 * known.failing, 0.25)
     yield Control("cor", known.failing, lambda problem: _following_cor(problem, known.failing))
 
 

@@ -51,14 +51,14 @@ class MarginRadius:
 
     >>> rule = MarginRadius(plateau_loss=0.7)
     >>> rule.observe(0, loss=0.7, grad_norm=0.1), round(rule.observe(1, loss=0.2, grad_norm=1.0), 3)
-    (0.0, 0.143)
+    (0.0, 0.072)
     """
 
     def __init__(
         self,
         plateau_loss: float | None = None,
         *,
-        share: float = 0.5,
+        share: float = 0.25,
         rho_max: float | None = None,
         floor: float = 0.0,
         decay: float = 0.9,
@@ -69,7 +69,7 @@ class MarginRadius:
             decay=(decay, NUMBER), rho_max=(rho_max, optional(POSITIVE)),
         )  # fmt: skip
         if not 0 < share <= 1:
-            raise ProbeError(f"expected share to be above 0 and at most 1, got {share!r}; pass a share such as 0.5")
+            raise ProbeError(f"expected share to be above 0 and at most 1, got {share!r}; pass a share such as 0.25")
         if not 0 <= decay < 1:
             raise ProbeError(f"expected decay to be at least 0 and below 1, got {decay!r}; pass a factor such as 0.9")
         if plateau_loss is not None and floor >= plateau_loss:

@@ -69,7 +69,7 @@ class TrainConfig(Settings):
     )
     plain_steps: int = setting(0, "Steps of the base optimizer before SAM starts.", low=0, kind=int)
     rho_share: float = setting(
-        0.5, "rho='auto': share of what is gained that a step may spend.", above=0, high=1, kind=float
+        0.25, "rho='auto': share of what is gained that a step may spend.", above=0, high=1, kind=float
     )
     cor_every: int = setting(50, "rho='cor': steps between two estimates of COR.", low=1, kind=int)
     cor_safety: float = setting(0.5, "rho='cor': fraction of COR to use.", above=0, high=1, kind=float)

@@ -32,7 +32,7 @@ STEPS = 12
 class Twin:
     """The rule as it is written in the documentation, and SAM's step by hand."""
 
-    def __init__(self, model, *, lr=0.5, share=0.5, rho_max=math.inf, adaptive=False, chosen=None, plateau=LN2):
+    def __init__(self, model, *, lr=0.5, share=0.25, rho_max=math.inf, adaptive=False, chosen=None, plateau=LN2):
         self.model, self.lr, self.share, self.rho_max, self.plateau = model, lr, share, rho_max, plateau
         self.adaptive, self.chosen = adaptive, chosen or [True] * len(list(model.parameters()))
         self.sums, self.radii = [0.0, 0.0, 0.0], []
@@ -403,7 +403,7 @@ def test_options_out_of_range(options, message):
 
 def test_a_floor_is_what_cannot_be_gained():
     rule = MarginRadius(2.0, floor=0.5, decay=0.0)
-    assert rule.observe(0, 1.0, 4.0) == pytest.approx(0.5 * 1.0 / 4.0 * 0.5 / 1.5)
+    assert rule.observe(0, 1.0, 4.0) == pytest.approx(0.25 * 1.0 / 4.0 * 0.5 / 1.5)
     assert rule.observe(1, 0.4, 4.0) == 0.0
 
 
