@@ -68,7 +68,9 @@ def train_all(problem: Problem, setting: pd.Series) -> list[dict[str, Any]]:
     """Train with every rule; the setting's row has the plain run's steps on the plateau and the failing radius."""
     left_at = int(setting["plain_steps"])
     steps = max(FEWEST, TIMES * left_at)
-    known = Known(plateau_of_problem(problem), float(setting["failing_radius"]), left_at, steps)
+    known = Known(
+        plateau_of_problem(problem), float(setting["failing_radius"]), left_at, steps, problem.setting.perturb
+    )
     return [run_control(problem, control, known) for control in controls(known)]
 
 

@@ -31,12 +31,14 @@ class Known:
         failing: Failing radius of the setting; only the rules that are told a radius use it.
         left_at: Steps of the plain run on the plateau.
         steps: Steps of the whole run.
+        perturb: What SAM perturbs; COR is measured for all parameters only.
     """
 
     plateau: float
     failing: float
     left_at: int
     steps: int
+    perturb: str = "all"
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def _automatic(known: Known) -> Iterator[Control]:
     yield auto("auto", None, 0.25)
     yield from (auto(f"auto {share:g}", None, share) for share in (0.5, 1.0))
     yield auto("auto, rho_max 4", 4 * known.failing, 0.25)
-    yield Control("cor", known.failing, lambda problem: _following_cor(problem, known.failing))
+    if known.perturb == "all":
+        yield Control("cor", known.failing, lambda problem: _following_cor(problem, known.failing))
 
 
 def _following_cor(problem: Problem, most: float) -> SAM:
