@@ -70,6 +70,8 @@ CASES = {
     "build_model": (g.build_model, {"name": lambda: "clip-lab"}, None, ()),
     "open_dataset": (g.open_dataset, {"name": lambda: "demo-df", "size": lambda: 4}, None, ()),
     "probe_loader": (g.probe_loader, {"dataset": lambda: g.open_dataset("demo-df", size=8), "n": lambda: 4}, None, ()),
+    "find_rho": (g.find_rho, MEASURED | {"radii": lambda: (0.05,), "max_steps": lambda: 40}, None, ()),
+    "RhoSearch.load": (g.RhoSearch.load, {"folder": lambda: "f"}, None, ()),
     "collapse_radii": (g.collapse_radii, {"table": table}, None, ()),
     "CoRITConfig": (corit.CoRITConfig, {}, None, ()),
     "DetectorTraining": (corit.DetectorTraining, {}, None, ()),
@@ -100,6 +102,7 @@ DOORS = {
 }
 ELSEWHERE = {
     "SAM", "CoRIT", "Moments", "Explanation",  # SAM: tests of the optimizer; the others below, and plain values
+    "RhoSearch",
     "ProbeError", "ProbeWarning", "__version__",
 }  # fmt: skip
 

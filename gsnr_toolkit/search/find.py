@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,7 +29,17 @@ from gsnr_toolkit.search.store import TrialStore
 from gsnr_toolkit.search.trial import Start, StopRule, Trial
 from gsnr_toolkit.setup.distributed import unwrapped
 from gsnr_toolkit.setup.model_guards import check_model
-from gsnr_toolkit.support.arguments import COUNT, FUNCTION, LOADER, NUMBER, POSITIVE, check_arguments, optional
+from gsnr_toolkit.support.arguments import (
+    COUNT,
+    FUNCTION,
+    LOADER,
+    NUMBER,
+    PATH,
+    POSITIVE,
+    check_arguments,
+    optional,
+    shown,
+)
 from gsnr_toolkit.types import Loader, PerSampleLoss
 
 __all__ = ["find_rho"]
@@ -201,7 +212,7 @@ def find_rho(
     (0.05, 20.0, 'found')
     """
     _check(radii, precision, loader, loss_fn=loss_fn, seeds=seeds, horizon=horizon, lr=lr, plateau_loss=plateau_loss,
-           max_steps=max_steps, max_minutes=max_minutes)  # fmt: skip
+           max_steps=max_steps, max_minutes=max_minutes, folder=folder)  # fmt: skip
     model = unwrapped(model)[0]
     check_model(model)
     recipe = sam_recipe(model, optimizer, lr)
@@ -257,14 +268,16 @@ def _check(radii: Sequence[float] | None, precision: float, loader: Loader, **gi
     maybe = {name: (given[name], optional(POSITIVE)) for name in ("plateau_loss", "max_minutes")}
     check_arguments(
         loader=(loader, LOADER), loss_fn=(given["loss_fn"], optional(FUNCTION)), precision=(precision, NUMBER),
-        max_steps=(given["max_steps"], optional(COUNT)), **counts, **positive, **maybe,
+        max_steps=(given["max_steps"], optional(COUNT)), folder=(given["folder"], optional(PATH)), **counts, **positive, **maybe,
     )  # fmt: skip
     if not 1.01 <= precision < math.inf:
         raise ProbeError(f"expected precision to be a ratio of at least 1.01, got {precision!r}; pass 1.5, for example")
     if radii is not None:
-        listed = list(radii) if not isinstance(radii, (str, int, float)) else []
+        listed = list(radii) if isinstance(radii, (list, tuple, np.ndarray)) else []
         if not listed:
-            raise ProbeError(f"expected radii to be several radii, got {radii!r}; pass (0.02, 0.05, 0.1), for example")
+            raise ProbeError(
+                f"expected radii to be several radii, got {shown(radii)}; pass (0.02, 0.05, 0.1), for example"
+            )
         check_arguments(**{f"radii[{i}]": (rho, POSITIVE) for i, rho in enumerate(listed)})
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from gsnr_toolkit.errors import ProbeError
 from gsnr_toolkit.report.numbers import number
 from gsnr_toolkit.search.trial import BEYOND, Trial
+from gsnr_toolkit.support.arguments import PATH, check_arguments
 from gsnr_toolkit.support.atomic import make_folder, read_json, spelled, write_json, write_text
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class RhoSearch:
         Returns:
             The folder.
         """
+        check_arguments(folder=(folder, PATH))
         place = Path(folder)
         make_folder(place)
         write_text(place / TRIALS, self.trials.to_csv(index=False, lineterminator="\n"))
@@ -102,6 +104,7 @@ class RhoSearch:
         Raises:
             ProbeError: If a file is missing or cannot be read.
         """
+        check_arguments(folder=(folder, PATH))
         place = Path(folder)
         try:
             values = read_json(place / RESULT)
