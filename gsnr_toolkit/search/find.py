@@ -268,7 +268,8 @@ def _check(radii: Sequence[float] | None, precision: float, loader: Loader, **gi
     maybe = {name: (given[name], optional(POSITIVE)) for name in ("plateau_loss", "max_minutes")}
     check_arguments(
         loader=(loader, LOADER), loss_fn=(given["loss_fn"], optional(FUNCTION)), precision=(precision, NUMBER),
-        max_steps=(given["max_steps"], optional(COUNT)), folder=(given["folder"], optional(PATH)), **counts, **positive, **maybe,
+        max_steps=(given["max_steps"], optional(COUNT)), folder=(given["folder"], optional(PATH)), **counts,
+        **positive, **maybe,
     )  # fmt: skip
     if not 1.01 <= precision < math.inf:
         raise ProbeError(f"expected precision to be a ratio of at least 1.01, got {precision!r}; pass 1.5, for example")
