@@ -31,7 +31,7 @@ def plot_study(out: Path) -> None:
     """Draw three predictors against the failing radius."""
     table, scores = read_table(out, "radius_study"), read_table(out, "radius_study_scores")
     caption = caption_line(
-        "scikit-learn's, drawn and embedded", f"{len(table)} settings", f"{int(table['num_seeds'].sum())} plain runs",
+        ", ".join(table["kind"].unique()), f"{len(table)} settings", f"{int(table['num_seeds'].sum())} plain runs",
         "filled: held out",
     )  # fmt: skip
     save_figure(draw_study(table, scores), out, "radius_study", caption)
@@ -92,7 +92,7 @@ def plot_controllers(out: Path) -> None:
     """Draw what each rule trains, and how far it ends from the best fixed radius."""
     summary, runs = read_table(out, "radius_controllers_summary"), read_table(out, "radius_controllers")
     caption = caption_line(
-        "scikit-learn's, drawn and embedded", f"{runs['setting'].nunique()} settings",
+        ", ".join(runs["kind"].unique()), f"{runs['setting'].nunique()} settings",
         f"{runs.groupby(['setting', 'seed']).ngroups} problems", "numbers behind a name: radius over the failing one",
         "intervals: Clopper-Pearson, and bootstrap over settings",
     )  # fmt: skip

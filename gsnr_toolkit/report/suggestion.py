@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 
-SHARE_OF_MARGIN = 0.25
+SHARE_OF_MARGIN = 0.1
 """Share of the margin radius that is suggested as a fixed radius."""
 
 
@@ -34,7 +34,7 @@ class Suggestion:
 def suggest(total: Any, margin: Margin | None, rho: float, last_step: int) -> Suggestion:
     """Suggest what to train with.
 
-    A radius that COR certifies at every measured step is suggested as it is. Otherwise it is a quarter of the margin
+    A radius that COR certifies at every measured step is suggested as it is. Otherwise it is a tenth of the margin
     radius, or its lower limit if that is smaller. Without a margin it is ``"auto"``, which begins with plain steps and
     needs no number.
 
@@ -59,7 +59,7 @@ def suggest(total: Any, margin: Margin | None, rho: float, last_step: int) -> Su
     bounds = limits(margin.low, margin.high)
     if not radius:
         return Suggestion(AUTO, f'rho = "auto": the margin radius, {number(margin.value)} {bounds}, may be zero')
-    why = f"a quarter of the margin radius, {number(margin.value)} {bounds}"
+    why = f"a tenth of the margin radius, {number(margin.value)} {bounds}"
     if radius < 0.9 * SHARE_OF_MARGIN * margin.value:
         why = f"the lower limit of the margin radius, {number(margin.value)} {bounds}"
     return Suggestion(radius, f'rho = {radius:g} ({why}), or rho = "auto"')

@@ -175,7 +175,7 @@ def find_rho(
     margin radius :math:`(L_0 - L)/G` at half of its gain, where the search begins. Each further run trains with SAM
     from the same weights, on the same batches, and is stopped as soon as its fate is clear: it has left for good, it
     sinks, it diverges, or ``horizon`` times :math:`T_0` steps are over (at least 100). A radius fails unless every
-    seed leaves in time. The suggested radius is a quarter of the smallest one that fails, if that leaves within twice
+    seed leaves in time. The suggested radius is a tenth of the smallest one that fails, if that leaves within twice
     the plain run's steps. This is our method; a radius that leaves the plateau may still regularise too much.
 
     Args:

@@ -125,7 +125,7 @@ def trials_frame(trials: list[Trial]) -> pd.DataFrame:
     return pd.DataFrame([asdict(trial) for trial in trials], columns=columns)
 
 
-SHARE = 0.25
+SHARE = 0.1
 """Share of the failing radius that is suggested."""
 
 SLOWEST = 2.0
@@ -133,7 +133,7 @@ SLOWEST = 2.0
 
 
 def suggested(low: float, high: float, margin: float, trials: list[Trial], plain_steps: int) -> float:
-    """Return the suggested radius: a quarter of the failing one, and no more than what still leaves quickly.
+    """Return the suggested radius: a tenth of the failing one, and no more than what still leaves quickly.
 
     If none fails, the margin radius takes the place of the failing one.
 

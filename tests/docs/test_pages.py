@@ -52,7 +52,7 @@ def test_find_rho(capsys):
     printed = capsys.readouterr().out
     found = namespace["found"]
     assert found.message in printed
-    assert 0 < found.rho < found.low < found.high < 5 * found.rho
+    assert 0 < found.rho < found.low < found.high < 12 * found.rho
     assert "leaves the plateau" in found.message
     assert namespace["asam"].settings["optimizer"].startswith("SGD")
 

@@ -37,8 +37,8 @@ def test_a_run_that_learns_has_a_margin_and_a_radius(report):
     literal = (margin.plateau_loss - rows["loss"][margin.step]) / rows["batch_grad_norm"][margin.step]
     assert margin.status == "ok"
     assert margin.value == pytest.approx(literal, rel=1e-6)
-    assert report.suggest_rho() == pytest.approx(0.25 * margin.value, rel=0.1)
-    assert report.suggest_rho() <= 0.25 * margin.value
+    assert report.suggest_rho() == pytest.approx(0.1 * margin.value, rel=0.1)
+    assert report.suggest_rho() <= 0.1 * margin.value
     assert 'or rho = "auto"' in report.suggestion.message
 
 

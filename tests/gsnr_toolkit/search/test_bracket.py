@@ -37,15 +37,15 @@ def _trial(rho, steps, outcome="left"):
     return Trial(rho, 0, outcome, 100, steps, 200)
 
 
-def test_a_quarter_of_the_failing_radius_is_suggested_if_it_is_quick():
+def test_a_tenth_of_the_failing_radius_is_suggested_if_it_is_quick():
     trials = [_trial(0.1, 30), _trial(0.2, 35), _trial(0.4, 60), _trial(0.8, 100, "delayed")]
-    assert suggested(0.4, 0.8, 1.0, trials, plain_steps=30) == 0.2
-    slow = [_trial(0.1, 30), _trial(0.2, 90), _trial(0.4, 95), _trial(0.8, 100, "delayed")]
-    assert suggested(0.4, 0.8, 1.0, slow, plain_steps=30) == 0.1
-    assert suggested(0.4, 0.8, 1.0, [_trial(0.2, 90), _trial(0.4, 95)], plain_steps=30) == 0.1
+    assert suggested(0.4, 0.8, 1.0, trials, plain_steps=30) == 0.08
+    slow = [_trial(0.02, 30), _trial(0.05, 90), _trial(0.4, 95), _trial(0.8, 100, "delayed")]
+    assert suggested(0.4, 0.8, 1.0, slow, plain_steps=30) == 0.02
+    assert suggested(0.4, 0.8, 1.0, [_trial(0.05, 90), _trial(0.4, 95)], plain_steps=30) == 0.025
     assert suggested(0.0, 0.8, 1.0, [], plain_steps=30) == 0.0
-    assert suggested(0.4, math.inf, 0.8, [_trial(0.4, 35)], plain_steps=30) == 0.2
-    assert suggested(0.4, math.inf, math.nan, [_trial(0.4, 35)], plain_steps=30) == 0.1
+    assert suggested(0.4, math.inf, 0.8, [_trial(0.4, 35)], plain_steps=30) == 0.08
+    assert suggested(0.4, math.inf, math.nan, [_trial(0.4, 35)], plain_steps=30) == 0.04
 
 
 @pytest.mark.parametrize(
